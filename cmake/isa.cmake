@@ -1,0 +1,11 @@
+# The ISA table: name and compiler flags, best last. Adding a row here builds, tests and dispatches it.
+# What a row needs at run time is read off the flags themselves (cpp/cpu/isa.hpp).
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  set(FANANO_ISAS scalar avx2 avx512 avx512bf16)
+else()
+  set(FANANO_ISAS scalar)
+endif()
+set(isa_scalar)
+set(isa_avx2 -mavx2 -mfma -mf16c)
+set(isa_avx512 ${isa_avx2} -mavx512f -mavx512bw -mavx512vl -mavx512dq -mprefer-vector-width=512)
+set(isa_avx512bf16 ${isa_avx512} -mavx512bf16)

@@ -1,0 +1,41 @@
+// The C++ API: check, plan, run. Knows nothing of Python or DLPack.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "math/online_softmax.hpp"
+#include "plan.hpp"
+#include "problem.hpp"
+
+namespace fanano {
+
+// Attention of a checked problem into problem.out (and problem.lse).
+void forward(const Problem&, int max_threads = 0);
+
+// softmax of x along axis into out (same shape and dtype), by one of the three softmax algorithms.
+void softmax(const Array& x, const Array& out, int axis, Algorithm, int max_threads = 0);
+
+// The partial state of the 1-D scores x, any dtype (natural logarithm units: see online_softmax.hpp).
+OnlineSoftmax<double> absorb(OnlineSoftmax<double>, const Array& x);
+
+// Merges two partial results over the same rows: out_* (..., value_dim), lse_* (...).
+void merge_states(const Array& out_a, const Array& lse_a, const Array& out_b, const Array& lse_b,
+                  const Array& out, const Array& lse, int max_threads = 0);
+
+// What this build contains and what this machine can run.
+struct KernelInfo {
+  std::string device, isa;
+  bool runnable = false;
+  std::string why_not;  // empty when runnable
+  bool chosen = false;
+};
+std::vector<KernelInfo> kernels();
+
+int get_num_threads();
+void set_num_threads(int);  // throws ValueError for less than 1
+
+const char* version();
+bool built_with_cuda();
+
+}  // namespace fanano

@@ -1,0 +1,119 @@
+// What was asked: plain structs, grouped by concept. A group's default value means "off".
+//
+// Arrays is the caller's side (unchecked descriptors, any rank); Problem is the kernels' side
+// (checked, 4-D, strides in elements). describe() is the only way from one to the other, and every
+// check with its message lives there, once.
+#pragma once
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+namespace fanano {
+
+enum class Dtype : uint8_t { float64, float32, bfloat16, float16 };
+enum class Algorithm : uint8_t { naive, safe, online, flash };
+enum class Layout : uint8_t { bhsd, bshd };
+
+const char* name(Dtype);
+const char* name(Algorithm);
+const char* name(Layout);
+int64_t size_of(Dtype);           // bytes of one element
+Dtype accumulator(Dtype);         // float64 for float64, else float32
+Algorithm algorithm_named(const std::string&, const char* argument);  // throws ValueError
+Layout layout_named(const std::string&);
+
+// What the bindings turn into TypeError and ValueError.
+struct TypeError : std::runtime_error { using std::runtime_error::runtime_error; };
+struct ValueError : std::runtime_error { using std::runtime_error::runtime_error; };
+
+// ---- the kernels' side --------------------------------------------------------------------------
+
+// One 4-D operand; strides in elements, not bytes. lse has column = 0.
+struct Tensor {
+  void* data = nullptr;
+  int64_t batch = 0, head = 0, row = 0, column = 1;
+};
+
+struct Shape {
+  int64_t batch = 0, heads = 0, kv_heads = 0, queries = 0, keys = 0, dim = 0, value_dim = 0;
+};
+
+// Logit of query i and key j: scale * (q_i . k_j).
+struct Score {
+  double scale = 1;
+};
+
+// Row i stands at key position p = i + offset; it may see p - left <= j <= p + right; a negative
+// number means unbounded. Causal is right = 0.
+struct Window {
+  int64_t left = -1, right = -1;
+};
+
+// Per-batch numbers, (batch,) each, in host memory; null: every sequence is full, and the last query
+// stands at the last key (the lower-right alignment).
+struct Lengths {
+  const int64_t* queries = nullptr;
+  const int64_t* keys = nullptr;
+  const int64_t* q_offset = nullptr;
+};
+
+struct Problem {
+  Dtype dtype = Dtype::float32;      // of q, k and v
+  Dtype out_dtype = Dtype::float32;  // dtype, or float32 for partial results
+  Algorithm algorithm = Algorithm::flash;
+  Shape shape;
+  Tensor q, k, v, out;
+  Tensor lse;  // accumulator(dtype); data null: not asked for
+  Score score;
+  Window window;
+  Lengths lengths;
+};
+
+// ---- the caller's side --------------------------------------------------------------------------
+
+// An array as its library describes it. Strides in elements; neither strides nor data are read when
+// the array is empty.
+struct Array {
+  void* data = nullptr;
+  Dtype dtype = Dtype::float32;
+  int ndim = 0;
+  const int64_t* shape = nullptr;
+  const int64_t* strides = nullptr;
+  bool writable = true;
+};
+
+// (batch,) integers in host memory, or one integer for all (scalar). count < 0: not given.
+struct Integers {
+  const int64_t* data = nullptr;
+  int64_t count = -1;
+  bool scalar = false;
+  bool given() const { return count >= 0; }
+};
+
+struct Request {
+  Array query, key, value;
+  const Array* out = nullptr;  // null only when the plan alone is wanted (explain)
+  const Array* lse = nullptr;  // null: not asked for
+  double scale = 0;            // read only when has_scale; else 1/sqrt(dim)
+  bool has_scale = false;
+  bool is_causal = false;
+  Integers q_offset, q_lengths, kv_lengths;
+  Layout layout = Layout::bhsd;
+  Algorithm algorithm = Algorithm::flash;
+};
+
+// A checked problem together with the small per-batch arrays that its Lengths point into.
+class Description {
+ public:
+  explicit Description(const Request&);  // throws TypeError or ValueError naming the argument
+  Description(const Description&) = delete;
+  ~Description();
+  const Problem& problem() const { return problem_; }
+
+ private:
+  Problem problem_;
+  int64_t* numbers_ = nullptr;  // owns the three (batch,) arrays
+};
+
+}  // namespace fanano
