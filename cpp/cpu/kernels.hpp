@@ -10,31 +10,37 @@
 
 namespace fanano {
 
-// A softmax over rows of n numbers: `rows` = outer x inner, one element every `stride`.
-// The strides of the leading and trailing axes are walked by the caller.
-struct SoftmaxRows {
+struct SoftmaxRow {  // n numbers, strides in elements
   Dtype dtype;
   Algorithm algorithm;
   int64_t n, x_stride, out_stride;
 };
 
-struct Tiles {  // the sizes this ISA works in, for the planner and for those who read a plan
-  int rows;     // query rows of one strip: vectors x lanes
-  int keys;     // keys of one tile: a boundary in absolute position, so part of the results' bits
+struct MergeRow {
+  Dtype dtype;
+  int64_t n, a_stride, b_stride, out_stride;
 };
 
 struct Kernels {
   const char* isa;
-  uint32_t features;              // what the compiler was allowed to use: cpu/isa.hpp
-  Tiles tiles32, tiles64;         // for float32 accumulation, for float64
-  int64_t (*scratch)(const Problem&, int64_t rows);  // bytes for one thread
+  uint32_t features;       // what the compiler was allowed to use: cpu/isa.hpp
+  int strip32, strip64;    // query rows of a strip in float32, in float64: the unit of a row block
+  int tile_keys;           // keys of a tile
 
-  // Work on tasks of a plan; scratch is this thread's own.
+  // Bytes of scratch that one thread needs for blocks of so many rows.
+  int64_t (*flash_scratch)(const Problem&, int64_t rows);
+  int64_t (*materialised_scratch)(const Problem&, int64_t rows);
+
+  // One task of a plan. scratch is the thread's own; scores is shared, (batch, heads, queries, keys).
   void (*flash)(const Problem&, const Plan&, int64_t task, void* scratch);
-  void (*materialised)(const Problem&, const Plan&, int64_t task, void* scratch, void* workspace);
+  void (*materialised)(const Problem&, const Plan&, int64_t task, void* scratch, void* scores);
 
-  void (*softmax)(const SoftmaxRows&, const void* x, void* out);       // one row
-  OnlineSoftmax<double> (*absorb)(Dtype, const void* x, int64_t n, int64_t stride);
+  // One row each.
+  void (*softmax)(const SoftmaxRow&, const void* x, void* out);
+  OnlineSoftmax<double> (*absorb)(OnlineSoftmax<double>, Dtype, const void* x, int64_t n,
+                                  int64_t stride);
+  double (*merge)(const MergeRow&, const void* a, double lse_a, const void* b, double lse_b,
+                  void* out);  // returns the merged lse
 };
 
 }  // namespace fanano

@@ -1,0 +1,164 @@
+#include "attention.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <new>
+
+#include "cpu/float_mode.hpp"
+#include "cpu/isa.hpp"
+#include "cpu/kernels.hpp"
+#include "cpu/parallel.hpp"
+#include "cuda.hpp"
+
+namespace fanano {
+
+namespace {
+
+// Aligned bytes, uninitialised.
+struct Free {
+  void operator()(void* p) const { std::free(p); }
+};
+using Memory = std::unique_ptr<void, Free>;
+
+Memory allocate(int64_t bytes) {
+  constexpr int64_t line = 64;
+  if (bytes > INT64_MAX - line) throw std::bad_alloc();
+  void* p = std::aligned_alloc(line, size_t((bytes + line - 1) / line * line + line));
+  if (!p) throw std::bad_alloc();
+  return Memory(p);
+}
+
+// Scratch of small calls is kept by the calling thread: asking the system for zeroed pages each time
+// costs more than the attention of a few tokens.
+constexpr int64_t kept_bytes = 8 << 20;
+
+class ScratchMemory {
+ public:
+  explicit ScratchMemory(int64_t bytes) {
+    if (kept_size_ < bytes || !kept_) {
+      kept_ = allocate(bytes);
+      kept_size_ = bytes;
+    }
+    memory_ = std::move(kept_);
+    size_ = kept_size_;
+    kept_size_ = 0;
+  }
+  ~ScratchMemory() {
+    if (size_ <= kept_bytes) kept_ = std::move(memory_), kept_size_ = size_;
+  }
+  char* get() const { return static_cast<char*>(memory_.get()); }
+
+ private:
+  Memory memory_;
+  int64_t size_ = 0;
+  static thread_local Memory kept_;
+  static thread_local int64_t kept_size_;
+};
+
+thread_local Memory ScratchMemory::kept_;
+thread_local int64_t ScratchMemory::kept_size_ = 0;
+
+}  // namespace
+
+void forward(const Problem& p, int max_threads) {
+  Plan plan = make_plan(p, this_machine(max_threads));
+  if (plan.tasks == 0) return;
+  int64_t stride = (plan.scratch + 63) / 64 * 64;
+  ScratchMemory scratch(stride * plan.threads);
+  if (plan.algorithm == Algorithm::flash) {
+    parallel_for(plan.tasks, plan.threads, [&](int64_t task, int worker) {
+      plan.kernels->flash(p, plan, task, scratch.get() + worker * stride);
+    });
+  } else {
+    Memory scores = allocate(plan.workspace);
+    parallel_for(plan.tasks, plan.threads, [&](int64_t task, int worker) {
+      plan.kernels->materialised(p, plan, task, scratch.get() + worker * stride, scores.get());
+    });
+  }
+}
+
+namespace {
+
+int64_t count(const Array& x, int axes) {
+  int64_t n = 1;
+  for (int i = 0; i < axes; ++i) n *= x.shape[i];
+  return n;
+}
+
+// Where row number i of x begins, counting over all axes but `skipped`, the last axis fastest.
+char* row_of(const Array& x, int64_t i, int skipped) {
+  int64_t offset = 0;
+  for (int axis = x.ndim - 1; axis >= 0; --axis) {
+    if (axis == skipped) continue;
+    offset += i % x.shape[axis] * x.strides[axis];
+    i /= x.shape[axis];
+  }
+  return static_cast<char*>(x.data) + offset * size_of(x.dtype);
+}
+
+// f(row) for all rows, enough of them at once to be worth a task.
+template <class F> void for_rows(int64_t rows, int64_t length, int max_threads, F f) {
+  int64_t together = std::max<int64_t>(1, 16384 / std::max<int64_t>(length, 1));
+  int64_t tasks = (rows + together - 1) / together;
+  int threads = this_machine(max_threads).threads;
+  parallel_for(tasks, threads, [&](int64_t task, int) {
+    int64_t end = std::min(rows, (task + 1) * together);
+    for (int64_t row = task * together; row < end; ++row) f(row);
+  });
+}
+
+}  // namespace
+
+void softmax(const Array& x, const Array& out, int axis, Algorithm algorithm, int max_threads) {
+  const Kernels& kernels = chosen_isa();
+  int64_t n = x.shape[axis], all = count(x, x.ndim);
+  if (all == 0) return;
+  SoftmaxRow row{x.dtype, algorithm, n, x.strides[axis], out.strides[axis]};
+  for_rows(all / n, n, max_threads, [&](int64_t i) {
+    kernels.softmax(row, row_of(x, i, axis), row_of(out, i, axis));
+  });
+}
+
+OnlineSoftmax<double> absorb(OnlineSoftmax<double> state, const Array& x) {
+  FloatMode mode;
+  if (x.shape[0] == 0) return state;
+  return chosen_isa().absorb(state, x.dtype, x.data, x.shape[0], x.strides[0]);
+}
+
+void merge_states(const Array& out_a, const Array& lse_a, const Array& out_b, const Array& lse_b,
+                  const Array& out, const Array& lse, int max_threads) {
+  const Kernels& kernels = chosen_isa();
+  int axis = out.ndim - 1;
+  int64_t n = out.shape[axis], rows = count(out, axis);
+  if (rows == 0) return;
+  auto stride = [&](const Array& x) { return n ? x.strides[axis] : 0; };
+  MergeRow row{out.dtype, n, stride(out_a), stride(out_b), stride(out)};
+  bool wide = lse.dtype == Dtype::float64;
+  auto number = [&](const void* p) {
+    return wide ? *static_cast<const double*>(p) : double(*static_cast<const float*>(p));
+  };
+  for_rows(rows, n, max_threads, [&](int64_t i) {
+    // Rows of an empty array have no addresses.
+    auto begin = [&](const Array& x) { return n ? row_of(x, i, axis) : nullptr; };
+    double merged = kernels.merge(row, begin(out_a), number(row_of(lse_a, i, -1)), begin(out_b),
+                                  number(row_of(lse_b, i, -1)), begin(out));
+    void* to = row_of(lse, i, -1);
+    wide ? void(*static_cast<double*>(to) = merged) : void(*static_cast<float*>(to) = float(merged));
+  });
+}
+
+std::vector<KernelInfo> kernels() {
+  std::vector<KernelInfo> list;
+  for (const Kernels* k : compiled_isas()) {
+    uint32_t missing = k->features & ~machine_features();
+    list.push_back({"cpu", k->isa, missing == 0,
+                    missing ? "this CPU lacks " + feature_names(missing) : "",
+                    k == &chosen_isa()});
+  }
+  return list;
+}
+
+const char* version() { return FANANO_VERSION; }
+
+}  // namespace fanano

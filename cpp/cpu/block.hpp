@@ -1,0 +1,65 @@
+// One task of a plan: a block of query rows of one head, and the views of memory that belong to it.
+#pragma once
+
+#include "../math/mask.hpp"
+#include "../plan.hpp"
+#include "convert.hpp"
+#include "tile_sizes.hpp"
+
+namespace fanano::FANANO_ISA {
+
+struct Block {
+  int64_t batch, head, kv_head;
+  Range rows;  // all rows of the block; those from `used` on are padding
+  int64_t used;
+  Mask mask;
+};
+
+// Task numbers run through the row blocks of a head before they go on to the next, so that a head's
+// keys stay in the cache; the last rows first where those see the most keys.
+FANANO_FN Block block_of(const Problem& p, const Plan& plan, int64_t task) {
+  const Shape& shape = p.shape;
+  int64_t blocks = (shape.queries + plan.rows - 1) / plan.rows;
+  int64_t index = task % blocks, head = task / blocks % shape.heads;
+  if (p.window.right >= 0) index = blocks - 1 - index;
+
+  Block b;
+  b.batch = task / blocks / shape.heads;
+  b.head = head;
+  b.kv_head = head / (shape.heads / shape.kv_heads);
+  Sequence s = sequence(b.batch, shape.queries, shape.keys, p.lengths.queries, p.lengths.keys,
+                        p.lengths.q_offset);
+  b.rows = {index * plan.rows, (index + 1) * plan.rows};
+  if (b.rows.end > shape.queries) b.rows.end = shape.queries;
+  b.used = clamp(s.queries, b.rows.begin, b.rows.end);
+  b.mask = make_mask(s, p.window.left, p.window.right);
+  return b;
+}
+
+template <class T>
+FANANO_FN T* at(const Tensor& t, int64_t batch, int64_t head, int64_t row) {
+  return static_cast<T*>(t.data) + batch * t.batch + head * t.head + row * t.row;
+}
+
+// Zeros and an lse of -inf for the rows beyond q_lengths.
+template <class A, class Out> void finish_padding(const Problem& p, const Block& b) {
+  for (int64_t i = b.used; i < b.rows.end; ++i) {
+    Out* out = at<Out>(p.out, b.batch, b.head, i);
+    for (int64_t d = 0; d < p.shape.value_dim; ++d) assign(out[d * p.out.column], 0);
+    if (p.lse.data) *at<A>(p.lse, b.batch, b.head, i) = -infinity<A>;
+  }
+}
+
+// Hands out pieces of a thread's scratch memory, each on a cache line. Run once without memory, it
+// counts what is needed.
+struct Arena {
+  char* begin;
+  int64_t used = 0;
+  template <class U> FANANO_FN U* take(int64_t count) {
+    U* piece = begin ? reinterpret_cast<U*>(begin + used) : nullptr;
+    used += round_up(count * int64_t(sizeof(U)), 64);
+    return piece;
+  }
+};
+
+}  // namespace fanano::FANANO_ISA

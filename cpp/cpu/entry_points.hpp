@@ -1,0 +1,20 @@
+// The kernels of one instruction set, as kernels.cpp puts them into its table.
+#pragma once
+
+#include "kernels.hpp"
+#include "simd/simd.hpp"
+
+namespace fanano::FANANO_ISA {
+
+int64_t flash_scratch(const Problem&, int64_t rows);
+void flash(const Problem&, const Plan&, int64_t task, void* scratch);
+
+int64_t materialised_scratch(const Problem&, int64_t rows);
+void materialised(const Problem&, const Plan&, int64_t task, void* scratch, void* scores);
+
+void softmax(const SoftmaxRow&, const void* x, void* out);
+OnlineSoftmax<double> absorb(OnlineSoftmax<double>, Dtype, const void* x, int64_t n,
+                             int64_t stride);
+double merge(const MergeRow&, const void* a, double lse_a, const void* b, double lse_b, void* out);
+
+}  // namespace fanano::FANANO_ISA

@@ -1,0 +1,95 @@
+#include "cpu/isa.hpp"
+
+#include <cstdlib>
+
+#include "isa_table.hpp"
+
+#if defined(__x86_64__) || defined(_M_X64)
+#include <cpuid.h>
+#endif
+
+namespace fanano {
+
+#if defined(__x86_64__) || defined(_M_X64)
+
+namespace {
+
+// Which register files the operating system saves: a CPU may have AVX-512 and the system not.
+uint64_t saved_by_the_system() {
+  uint32_t low, high;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return uint64_t(high) << 32 | low;
+}
+
+uint32_t detect() {
+  uint32_t a, b, c, d, bits = 0;
+  auto has = [](uint32_t word, int bit) { return (word >> bit & 1) != 0; };
+  if (!__get_cpuid(1, &a, &b, &c, &d) || !has(c, 27)) return 0;  // OSXSAVE
+  uint64_t saved = saved_by_the_system();
+  bool ymm = (saved & 0x6) == 0x6, zmm = (saved & 0xe6) == 0xe6;
+  if (ymm && has(c, 12)) bits |= fma_bit;
+  if (ymm && has(c, 29)) bits |= f16c_bit;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return bits;
+  uint32_t leaves = a;
+  if (ymm && has(b, 5)) bits |= avx2_bit;
+  bool foundation = has(b, 16) && has(b, 17) && has(b, 30) && has(b, 31);  // F, DQ, BW, VL
+  if (zmm && foundation) bits |= avx512_bit;
+  if (zmm && foundation && leaves >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && has(a, 5))
+    bits |= avx512bf16_bit;
+  return bits;
+}
+
+}  // namespace
+
+uint32_t machine_features() {
+  static const uint32_t features = detect();
+  return features;
+}
+
+#else
+
+uint32_t machine_features() { return 0; }
+
+#endif
+
+std::string feature_names(uint32_t bits) {
+  const struct { uint32_t bit; const char* name; } all[] = {{avx2_bit, "avx2"},
+                                                            {fma_bit, "fma"},
+                                                            {f16c_bit, "f16c"},
+                                                            {avx512_bit, "avx512"},
+                                                            {avx512bf16_bit, "avx512bf16"}};
+  std::string names;
+  for (auto& feature : all)
+    if (bits & feature.bit) names += (names.empty() ? "" : ", ") + std::string(feature.name);
+  return names;
+}
+
+std::vector<const Kernels*> compiled_isas() {
+  return {std::begin(isa_table), std::end(isa_table)};
+}
+
+bool runnable(const Kernels& k) { return (k.features & ~machine_features()) == 0; }
+
+static const Kernels& choose() {
+  const char* forced = std::getenv("FANANO_ISA");
+  std::string names;
+  for (const Kernels* k : isa_table) {
+    if (forced && *forced) {
+      names += (names.empty() ? "" : ", ") + std::string(k->isa);
+      if (std::string(forced) != k->isa) continue;
+      if (runnable(*k)) return *k;
+      throw ValueError("FANANO_ISA=" + std::string(forced) + ": this CPU lacks " +
+                       feature_names(k->features & ~machine_features()));
+    }
+    if (runnable(*k)) return *k;
+  }
+  throw ValueError("FANANO_ISA=" + std::string(forced) + " is not compiled in; expected one of " +
+                   names);
+}
+
+const Kernels& chosen_isa() {
+  static const Kernels& chosen = choose();
+  return chosen;
+}
+
+}  // namespace fanano

@@ -1,0 +1,29 @@
+// The entry points of the instruction set that this file is compiled for.
+#include "kernels.hpp"
+
+#include "entry_points.hpp"
+#include "isa.hpp"
+#include "tile_sizes.hpp"
+
+#define FANANO_TEXT(x) #x
+#define FANANO_NAME(x) FANANO_TEXT(x)
+
+namespace fanano::FANANO_ISA {
+
+extern const Kernels kernels;
+const Kernels kernels = {
+    FANANO_NAME(FANANO_ISA),
+    compiled_features(),
+    strip_rows<float>,
+    strip_rows<double>,
+    tile_keys,
+    flash_scratch,
+    materialised_scratch,
+    flash,
+    materialised,
+    softmax,
+    absorb,
+    merge,
+};
+
+}  // namespace fanano::FANANO_ISA

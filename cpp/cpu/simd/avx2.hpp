@@ -1,0 +1,31 @@
+// AVX2 with FMA and F16C.
+#pragma once
+
+#include <immintrin.h>
+
+namespace fanano::FANANO_ISA {
+inline constexpr int vector_bytes = 32, vector_registers = 16;
+}
+
+#include "vec.hpp"
+
+namespace fanano::FANANO_ISA {
+
+using f32 = Vec<float>;
+using f64 = Vec<double>;
+
+FANANO_FN f32 fma(f32 a, f32 b, f32 c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+FANANO_FN f64 fma(f64 a, f64 b, f64 c) { return {_mm256_fmadd_pd(a.v, b.v, c.v)}; }
+FANANO_FN f32 max(f32 a, f32 b) { return {_mm256_max_ps(a.v, b.v)}; }
+FANANO_FN f64 max(f64 a, f64 b) { return {_mm256_max_pd(a.v, b.v)}; }
+FANANO_FN f32 min(f32 a, f32 b) { return {_mm256_min_ps(a.v, b.v)}; }
+FANANO_FN f64 min(f64 a, f64 b) { return {_mm256_min_pd(a.v, b.v)}; }
+
+FANANO_FN f32 load_half(const float16* p) {
+  return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
+FANANO_FN void store_half(f32 a, float16* p) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT));
+}
+
+}  // namespace fanano::FANANO_ISA

@@ -1,0 +1,21 @@
+// The baseline of every machine: 16-byte vectors of the compiler's own making, nothing assumed.
+#pragma once
+
+namespace fanano::FANANO_ISA {
+inline constexpr int vector_bytes = 16, vector_registers = 16;
+}
+
+#include "vec.hpp"
+
+namespace fanano::FANANO_ISA {
+
+FANANO_FN Vec<float> load_half(const float16* p) {
+  Vec<float> a;
+  for (int i = 0; i < Vec<float>::width; ++i) a.v[i] = to_float(p[i]);
+  return a;
+}
+FANANO_FN void store_half(Vec<float> a, float16* p) {
+  for (int i = 0; i < Vec<float>::width; ++i) p[i] = to_float16(a.v[i]);
+}
+
+}  // namespace fanano::FANANO_ISA

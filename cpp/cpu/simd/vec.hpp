@@ -1,0 +1,78 @@
+// Vec<T>: one register of T, over the compiler's vector types. An ISA header defines vector_bytes
+// before including this, and afterwards overloads what its instructions do better. One-liners only:
+// anything with a loop over memory belongs to tile.hpp.
+#pragma once
+
+#include <cstdint>
+
+#include "../../math/online_softmax.hpp"
+
+namespace fanano::FANANO_ISA {
+
+template <int Bytes> struct SignedOf;
+template <> struct SignedOf<4> { using type = int32_t; };
+template <> struct SignedOf<8> { using type = int64_t; };
+
+template <class T> struct Vec {
+  static constexpr int width = vector_bytes / int(sizeof(T));
+  using Scalar = T;
+  using Bits = typename SignedOf<sizeof(T)>::type;
+  typedef T Native __attribute__((vector_size(vector_bytes)));
+  typedef T Unaligned __attribute__((vector_size(vector_bytes), aligned(alignof(T)), may_alias));
+  typedef Bits Integer __attribute__((vector_size(vector_bytes)));
+  Native v;
+
+  static FANANO_FN Vec all(T x) { return {Native{} + x}; }
+  static FANANO_FN Vec load(const T* p) { return {*reinterpret_cast<const Unaligned*>(p)}; }
+  FANANO_FN void store(T* p) const { *reinterpret_cast<Unaligned*>(p) = v; }
+};
+
+template <class T> FANANO_FN Vec<T> operator+(Vec<T> a, Vec<T> b) { return {a.v + b.v}; }
+template <class T> FANANO_FN Vec<T> operator-(Vec<T> a, Vec<T> b) { return {a.v - b.v}; }
+template <class T> FANANO_FN Vec<T> operator*(Vec<T> a, Vec<T> b) { return {a.v * b.v}; }
+template <class T> FANANO_FN Vec<T> fma(Vec<T> a, Vec<T> b, Vec<T> c) { return {a.v * b.v + c.v}; }
+
+// The second operand where either is NaN, as x86 has it: max(limit, x) keeps the NaN of x.
+template <class T> FANANO_FN Vec<T> max(Vec<T> a, Vec<T> b) { return {a.v > b.v ? a.v : b.v}; }
+template <class T> FANANO_FN Vec<T> min(Vec<T> a, Vec<T> b) { return {a.v < b.v ? a.v : b.v}; }
+
+// where a < b: t, elsewhere (NaN included): f
+template <class T> FANANO_FN Vec<T> select_less(Vec<T> a, Vec<T> b, Vec<T> t, Vec<T> f) {
+  return {a.v < b.v ? t.v : f.v};
+}
+template <class T> FANANO_FN Vec<T> select_equal(Vec<T> a, Vec<T> b, Vec<T> t, Vec<T> f) {
+  return {a.v == b.v ? t.v : f.v};
+}
+
+// Adding 1.5 * 2^(mantissa bits) rounds to an integer, to nearest, and leaves it in the low bits.
+template <class T> inline constexpr T magic = sizeof(T) == 4 ? T(0x1.8p23) : T(0x1.8p52);
+template <class T> inline constexpr int mantissa = sizeof(T) == 4 ? 23 : 52;
+template <class T> inline constexpr int bias = sizeof(T) == 4 ? 127 : 1023;
+
+// 2^n from n + bias + magic: the low bits, moved to where the exponent is. n = -bias gives 0.
+template <class T> FANANO_FN Vec<T> power_of_two(Vec<T> shifted) {
+  using Integer = typename Vec<T>::Integer;
+  return {(typename Vec<T>::Native)((Integer)shifted.v << mantissa<T>)};
+}
+
+// Upwards to an integer; numbers too large to have a fraction, infinities and NaN stay.
+template <class T> FANANO_FN Vec<T> ceil(Vec<T> x) {
+  Vec<T> nearest = (x + Vec<T>::all(magic<T>)) - Vec<T>::all(magic<T>);
+  Vec<T> up = select_less(nearest, x, nearest + Vec<T>::all(1), nearest);
+  Vec<T> size = max(x, Vec<T>{} - x);
+  return select_less(size, Vec<T>::all(magic<T> / 4), up, x);
+}
+
+using fanano::pivot;
+template <class T> FANANO_FN Vec<T> pivot(Vec<T> m) {
+  return select_equal(m, Vec<T>::all(-infinity<T>), Vec<T>::all(0), m);
+}
+
+// The lanes 0, 1, 2, ...
+template <class T> FANANO_FN Vec<T> iota() {
+  Vec<T> lanes = {};
+  for (int i = 0; i < Vec<T>::width; ++i) lanes.v[i] = T(i);
+  return lanes;
+}
+
+}  // namespace fanano::FANANO_ISA

@@ -1,0 +1,257 @@
+// The tile verbs of the CPU kernels: load, score, mask, accumulate, finish.
+//
+// Lanes are query rows: S^T = K Q^T and O^T += V^T P^T. K and V are read by broadcast, straight from
+// row-major memory; row maxima and sums are vertical, and no reduction ever crosses lanes. A strip is
+// tile_sizes.vectors registers of query rows; q, s, p and o are stored strip by strip as
+// [column][row], and only q and o are transposed, once per strip.
+#pragma once
+
+#include <utility>
+
+#include "../math/mask.hpp"
+#include "../problem.hpp"
+#include "convert.hpp"
+#include "tile_sizes.hpp"
+
+namespace fanano::FANANO_ISA {
+
+inline constexpr int M = tile_sizes.vectors;
+
+// One value for each query row of a strip.
+template <class A> struct Strip {
+  Vec<A> v[M];
+  static FANANO_FN Strip all(A x) {
+    Strip s;
+#pragma GCC unroll 4
+    for (int m = 0; m < M; ++m) s.v[m] = Vec<A>::all(x);
+    return s;
+  }
+  static FANANO_FN Strip load(const A* p) {
+    Strip s;
+#pragma GCC unroll 4
+    for (int m = 0; m < M; ++m) s.v[m] = Vec<A>::load(p + m * Vec<A>::width);
+    return s;
+  }
+  FANANO_FN void store(A* p) const {
+#pragma GCC unroll 4
+    for (int m = 0; m < M; ++m) v[m].store(p + m * Vec<A>::width);
+  }
+};
+
+// Keys or values of a tile: row-major, columns contiguous.
+template <class A> struct Operand {
+  const A* data;
+  int64_t row;  // stride
+};
+
+// ---- load ---------------------------------------------------------------------------------------
+
+// Rows [begin, begin + n) of k or v: in place where the kernel can read them, else converted.
+template <class A, class T>
+Operand<A> load(const T* x, int64_t row, int64_t column, int64_t n, int64_t dim, A* buffer) {
+  if constexpr (std::is_same_v<T, A>)
+    if (column == 1) return {x, row};
+  for (int64_t j = 0; j < n; ++j) widen(x + j * row, column, buffer + j * dim, dim);
+  return {buffer, dim};
+}
+
+template <int... I, class A>
+FANANO_FN void interleave(Vec<A> a, Vec<A> b, Vec<A>& low, Vec<A>& high,
+                          std::integer_sequence<int, I...>) {
+  constexpr int w = Vec<A>::width;
+  low.v = __builtin_shufflevector(a.v, b.v, (I / 2 + I % 2 * w)...);
+  high.v = __builtin_shufflevector(a.v, b.v, (w / 2 + I / 2 + I % 2 * w)...);
+}
+
+// A square of numbers: interleaving the upper with the lower half log2(width) times transposes it.
+template <class A> FANANO_FN void transpose(Vec<A> (&x)[Vec<A>::width]) {
+  constexpr int w = Vec<A>::width;
+#pragma GCC unroll 4
+  for (int step = 1; step < w; step *= 2) {
+    Vec<A> y[w];
+#pragma GCC unroll 8
+    for (int i = 0; i < w / 2; ++i)
+      interleave(x[i], x[i + w / 2], y[2 * i], y[2 * i + 1],
+                 std::make_integer_sequence<int, w>());
+#pragma GCC unroll 16
+    for (int i = 0; i < w; ++i) x[i] = y[i];
+  }
+}
+
+// n rows (at most a strip) to [column][row] times factor; missing rows become zeros. rows holds
+// width x dim numbers, both that and strip with dim rounded up to the width.
+template <class A, class T>
+void pack(const T* x, int64_t row, int64_t column, int64_t n, int64_t dim, A factor, A* strip,
+          A* rows) {
+  constexpr int w = Vec<A>::width;
+  int64_t padded = round_up(dim, w);
+  for (int m = 0; m < M; ++m) {
+    for (int i = 0; i < w; ++i) {
+      bool there = m * w + i < n;
+      if (there) widen(x + (m * w + i) * row, column, rows + i * padded, dim);
+      for (int64_t d = there ? dim : 0; d < padded; ++d) rows[i * padded + d] = 0;
+    }
+    for (int64_t d = 0; d < dim; d += w) {
+      Vec<A> square[w];
+#pragma GCC unroll 16
+      for (int i = 0; i < w; ++i) square[i] = Vec<A>::load(rows + i * padded + d);
+      transpose(square);
+#pragma GCC unroll 16
+      for (int i = 0; i < w; ++i)
+        (square[i] * Vec<A>::all(factor)).store(strip + (d + i) * strip_rows<A> + m * w);
+    }
+  }
+}
+
+// ---- the micro-kernel ---------------------------------------------------------------------------
+
+// c[r] = sum over i < n of a[i] * b[r * row + i * step], summed in the order of i: R x M accumulators.
+template <int R, class A>
+FANANO_FN void multiply(Strip<A> (&c)[R], const A* a, const A* b, int64_t row, int64_t step,
+                        int64_t n) {
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) c[r] = Strip<A>::all(0);
+#pragma GCC unroll 4
+  for (int64_t i = 0; i < n; ++i) {
+    Strip<A> x = Strip<A>::load(a + i * strip_rows<A>);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      Vec<A> y = Vec<A>::all(b[r * row + i * step]);
+#pragma GCC unroll 4
+      for (int m = 0; m < M; ++m) c[r].v[m] = fma(x.v[m], y, c[r].v[m]);
+    }
+  }
+}
+
+// Calls f.template operator()<R>(first) for groups of R from 0 to n, then for what is left.
+template <int R, class F> FANANO_FN void in_groups(int64_t n, F f, int64_t first = 0) {
+  for (; first + R <= n; first += R) f.template operator()<R>(first);
+  if constexpr (R > 1) {
+    if (first < n) in_groups<R - 1>(n, f, first);
+  }
+}
+
+// ---- score --------------------------------------------------------------------------------------
+
+// s = k q for n keys; returns the largest of each row (a NaN may or may not show in it).
+template <class A> Strip<A> score(const A* q, Operand<A> k, int64_t n, int64_t dim, A* s) {
+  Strip<A> largest = Strip<A>::all(-infinity<A>);
+  in_groups<tile_sizes.group>(n, [&]<int R>(int64_t j) {
+    Strip<A> c[R];
+    multiply<R>(c, q, k.data + j * k.row, k.row, 1, dim);
+    for (int r = 0; r < R; ++r) {
+      c[r].store(s + (j + r) * strip_rows<A>);
+      for (int m = 0; m < M; ++m) largest.v[m] = max(largest.v[m], c[r].v[m]);
+    }
+  });
+  return largest;
+}
+
+// ---- mask ---------------------------------------------------------------------------------------
+
+// The columns that each row of a strip sees, relative to the tile: small whole numbers, exact in A.
+template <class A> struct Visible {
+  A begin[strip_rows<A>], end[strip_rows<A>];
+};
+
+template <class A>
+void visible(const Mask& mask, int64_t first_row, int64_t rows, int64_t j0, int64_t n,
+             Visible<A>& out) {
+  for (int i = 0; i < strip_rows<A>; ++i) {
+    Range c = mask.columns(first_row + (i < rows ? i : rows - 1));
+    out.begin[i] = A(clamp(c.begin - j0, 0, n));
+    out.end[i] = A(clamp(c.end - j0, 0, n));
+  }
+}
+
+template <class A>
+FANANO_FN Vec<A> where_visible(Vec<A> j, Vec<A> begin, Vec<A> end, Vec<A> x, Vec<A> otherwise) {
+  return select_less(j, begin, otherwise, select_less(j, end, x, otherwise));
+}
+
+// What a row does not see scores -inf, by selection: nothing that stands there can pass.
+template <class A> Strip<A> apply(const Visible<A>& see, int64_t n, A factor, A* s) {
+  Strip<A> largest = Strip<A>::all(-infinity<A>);
+  Strip<A> begin = Strip<A>::load(see.begin), end = Strip<A>::load(see.end);
+  for (int64_t j = 0; j < n; ++j) {
+    Strip<A> x = Strip<A>::load(s + j * strip_rows<A>);
+    for (int m = 0; m < M; ++m) {
+      x.v[m] = where_visible(Vec<A>::all(A(j)), begin.v[m], end.v[m], x.v[m] * Vec<A>::all(factor),
+                             Vec<A>::all(-infinity<A>));
+      largest.v[m] = max(largest.v[m], x.v[m]);
+    }
+    x.store(s + j * strip_rows<A>);
+  }
+  return largest;
+}
+
+// ---- accumulate ---------------------------------------------------------------------------------
+
+// o = o * alpha + v p. The tile's sum starts at zero and joins o at its end: three times more exact
+// than running on from o, and the rescaling is free.
+template <class A>
+void accumulate(const A* p, Operand<A> v, int64_t n, int64_t dim, const Strip<A>& alpha, A* o) {
+  in_groups<tile_sizes.group>(dim, [&]<int R>(int64_t d) {
+    Strip<A> c[R];
+    multiply<R>(c, p, v.data + d, 1, v.row, n);
+    for (int r = 0; r < R; ++r) {
+      Strip<A> sum = Strip<A>::load(o + (d + r) * strip_rows<A>);
+      for (int m = 0; m < M; ++m) sum.v[m] = fma(sum.v[m], alpha.v[m], c[r].v[m]);
+      sum.store(o + (d + r) * strip_rows<A>);
+    }
+  });
+}
+
+// The same for a tile that some rows see only in part. Their weights there are exactly 0, but 0 times
+// a NaN or an infinity that they must not see is NaN: where a sum is not finite it is made again, with
+// the values selected row by row. block holds a strip of sums, dim columns.
+template <class A>
+void accumulate(const A* p, Operand<A> v, int64_t n, int64_t dim, const Strip<A>& alpha, A* o,
+                const Visible<A>& see, A* block) {
+  for (int64_t i = 0; i < dim * strip_rows<A>; ++i) block[i] = 0;
+  accumulate(p, v, n, dim, Strip<A>::all(1), block);
+  for (int64_t d = 0; d < dim; ++d) {
+    for (int m = 0; m < M; ++m) {
+      int64_t at = d * strip_rows<A> + m * Vec<A>::width;
+      Vec<A> c = Vec<A>::load(block + at), zero = c - c;
+      bool finite = true;
+      for (int i = 0; i < Vec<A>::width; ++i) finite &= zero.v[i] == 0;
+      if (!finite) {
+        Vec<A> begin = Vec<A>::load(see.begin + m * Vec<A>::width);
+        Vec<A> end = Vec<A>::load(see.end + m * Vec<A>::width);
+        c = Vec<A>::all(0);
+        for (int64_t j = 0; j < n; ++j) {
+          Vec<A> weight = Vec<A>::load(p + j * strip_rows<A> + m * Vec<A>::width);
+          Vec<A> more = fma(weight, Vec<A>::all(v.data[j * v.row + d]), c);
+          c = where_visible(Vec<A>::all(A(j)), begin, end, more, c);
+        }
+      }
+      fma(Vec<A>::load(o + at), alpha.v[m], c).store(o + at);
+    }
+  }
+}
+
+// ---- finish -------------------------------------------------------------------------------------
+
+// n rows of o times their factor to row-major memory: pack's way back, with the same sizes.
+template <class A, class T>
+void unpack(const A* strip, const Strip<A>& factor, int64_t n, int64_t dim, T* out, int64_t row,
+            int64_t column, A* rows) {
+  constexpr int w = Vec<A>::width;
+  int64_t padded = round_up(dim, w);
+  for (int m = 0; m < M && m * w < n; ++m) {
+    for (int64_t d = 0; d < dim; d += w) {
+      Vec<A> square[w];
+#pragma GCC unroll 16
+      for (int i = 0; i < w; ++i)
+        square[i] = Vec<A>::load(strip + (d + i) * strip_rows<A> + m * w) * factor.v[m];
+      transpose(square);
+#pragma GCC unroll 16
+      for (int i = 0; i < w; ++i) square[i].store(rows + i * padded + d);
+    }
+    for (int i = 0; i < w && m * w + i < n; ++i)
+      narrow(rows + i * padded, out + (m * w + i) * row, column, dim);
+  }
+}
+
+}  // namespace fanano::FANANO_ISA

@@ -1,0 +1,28 @@
+// From the dtype of an array to a type of the compiler's.
+#pragma once
+
+#include "../problem.hpp"
+#include "simd/simd.hpp"
+
+namespace fanano::FANANO_ISA {
+
+template <class F> FANANO_FN void with_type(Dtype dtype, F f) {
+  switch (dtype) {
+    case Dtype::float64: return f.template operator()<double>();
+    case Dtype::float32: return f.template operator()<float>();
+    case Dtype::bfloat16: return f.template operator()<bfloat16>();
+    case Dtype::float16: return f.template operator()<float16>();
+  }
+}
+
+// f<T, Out>: out has the type of the inputs, or the accumulator's for results to be merged.
+template <class F> FANANO_FN void with_types(Dtype dtype, Dtype out, F f) {
+  with_type(dtype, [&]<class T>() {
+    if (dtype == out)
+      f.template operator()<T, T>();
+    else
+      f.template operator()<T, accumulator_t<T>>();
+  });
+}
+
+}  // namespace fanano::FANANO_ISA
