@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <stdexcept>
 #include <string>
 
@@ -22,6 +23,7 @@ int64_t size_of(Dtype);           // bytes of one element
 Dtype accumulator(Dtype);         // float64 for float64, else float32
 Algorithm algorithm_named(const std::string&, const char* argument);  // throws ValueError
 Layout layout_named(const std::string&);
+Dtype dtype_named(const std::string&, const char* argument);
 
 // What the bindings turn into TypeError and ValueError.
 struct TypeError : std::runtime_error { using std::runtime_error::runtime_error; };
@@ -93,8 +95,10 @@ struct Integers {
 
 struct Request {
   Array query, key, value;
-  const Array* out = nullptr;  // null only when the plan alone is wanted (explain)
+  const Array* out = nullptr;  // null: named later by write_to(), or the plan alone is wanted
   const Array* lse = nullptr;  // null: not asked for
+  Dtype out_dtype = Dtype::float32;  // read only when has_out_dtype; else what out is, or the inputs'
+  bool has_out_dtype = false;
   double scale = 0;            // read only when has_scale; else 1/sqrt(dim)
   bool has_scale = false;
   bool is_causal = false;
@@ -103,17 +107,38 @@ struct Request {
   Algorithm algorithm = Algorithm::flash;
 };
 
+// The checks of the ladder's other steps: softmax (its axis counted from the front, its algorithm one
+// of three), absorb, merge_states.
+Algorithm softmax_algorithm_named(const std::string&);
+int softmax_axis(const Array& x, int64_t axis);
+void check_scores(const Array& x);
+void check_merge(const Array& out_a, const Array& lse_a, const Array& out_b, const Array& lse_b);
+
+struct Extents {
+  int ndim = 0;
+  int64_t size[4] = {};
+};
+
 // A checked problem together with the small per-batch arrays that its Lengths point into.
+// The request's arrays must outlive it; their data is looked at by the kernels alone.
 class Description {
  public:
   explicit Description(const Request&);  // throws TypeError or ValueError naming the argument
   Description(const Description&) = delete;
   ~Description();
+
+  // Names the destination, whose memory is checked here. The constructor does it where the request
+  // has an out; without one the problem has shapes only: good for a plan, not for forward().
+  void write_to(const Array& out, const Array* lse = nullptr);
+
   const Problem& problem() const { return problem_; }
+  Extents out_shape() const;  // in the layout and rank of query
+  Extents lse_shape() const;  // out_shape() without its last axis, heads before rows
 
  private:
   Problem problem_;
-  int64_t* numbers_ = nullptr;  // owns the three (batch,) arrays
+  Request request_;
+  std::unique_ptr<int64_t[]> numbers_;  // owns the three (batch,) arrays
 };
 
 }  // namespace fanano

@@ -1,0 +1,110 @@
+#include "array.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+namespace fanano {
+namespace {
+
+constexpr int64_t largest = std::numeric_limits<int64_t>::max();
+
+std::string tuple_text(int ndim, const int64_t* numbers) {
+  std::string text = "(";
+  for (int i = 0; i < ndim; ++i) text += (i ? ", " : "") + std::to_string(numbers[i]);
+  return text + (ndim == 1 ? ",)" : ")");
+}
+
+std::string quoted_shape(const Array& a, const char* argument) {
+  return std::string(argument) + " of shape " + shape_text(a);
+}
+
+}  // namespace
+
+std::string shape_text(const Array& a) { return tuple_text(a.ndim, a.shape); }
+std::string shape_text(const Extents& e) { return tuple_text(e.ndim, e.size); }
+
+bool is_empty(const Array& a) {
+  return std::any_of(a.shape, a.shape + a.ndim, [](int64_t extent) { return extent == 0; });
+}
+
+void check_extents(const Array& a, const char* argument) {
+  if (a.ndim < 0 || a.ndim > max_ndim)
+    throw ValueError(std::string(argument) + " must have at most " + std::to_string(max_ndim) +
+                     " axes, its description says " + std::to_string(a.ndim));
+  int64_t size =
+      size_of(a.dtype);  // bytes if every extent of 0 were 1: products of extents are safe
+  for (int i = 0; i < a.ndim; ++i) {
+    if (a.shape[i] < 0) throw ValueError(quoted_shape(a, argument) + " has a negative extent");
+    if (__builtin_mul_overflow(size, std::max<int64_t>(a.shape[i], 1), &size))
+      throw ValueError(quoted_shape(a, argument) + " has more elements than 64 bits can count");
+  }
+  if (is_empty(a)) return;
+  int64_t below = 0, above = size_of(a.dtype);
+  for (int i = 0; i < a.ndim; ++i) {
+    int64_t step;
+    if (__builtin_mul_overflow(a.shape[i] - 1, a.strides[i], &step) ||
+        __builtin_mul_overflow(step, size_of(a.dtype), &step) ||
+        __builtin_add_overflow(step < 0 ? below : above, step, step < 0 ? &below : &above))
+      throw ValueError(quoted_shape(a, argument) + " and strides " + tuple_text(a.ndim, a.strides) +
+                       " reaches further than 64 bits can address");
+  }
+}
+
+void check_memory(const Array& a, const char* argument) {
+  if (is_empty(a)) return;
+  if (a.data == nullptr)
+    throw ValueError(quoted_shape(a, argument) + " has no memory: its data pointer is null");
+  auto address = reinterpret_cast<uintptr_t>(a.data);
+  if (address % size_of(a.dtype))
+    throw ValueError(std::string(argument) + " is not aligned to its elements of " +
+                     std::to_string(size_of(a.dtype)) + " bytes; pass a copy of it");
+  Bytes bytes = bytes_of(a);
+  if (bytes.begin > address || bytes.end <= address)
+    throw ValueError(quoted_shape(a, argument) + " does not fit in the address space");
+}
+
+Bytes bytes_of(const Array& a) {
+  if (is_empty(a)) return {};
+  int64_t below = 0, above = size_of(a.dtype);
+  for (int i = 0; i < a.ndim; ++i) {
+    int64_t step = (a.shape[i] - 1) * a.strides[i] * size_of(a.dtype);
+    (step < 0 ? below : above) += step;
+  }
+  auto address = reinterpret_cast<uintptr_t>(a.data);
+  return {address + uintptr_t(below), address + uintptr_t(above)};
+}
+
+bool overlap(Bytes a, Bytes b) { return a.begin < b.end && b.begin < a.end; }
+
+bool overlaps_itself(const Array& a) {
+  if (is_empty(a)) return false;
+  std::pair<int64_t, int64_t> axes[max_ndim];  // stride and extent, the fastest axis first
+  int n = 0;
+  for (int i = 0; i < a.ndim; ++i)
+    if (a.shape[i] > 1) axes[n++] = {a.strides[i] < 0 ? -a.strides[i] : a.strides[i], a.shape[i]};
+  std::sort(axes, axes + n);
+  int64_t span = 0;  // of the axes so far: the next one must step over it
+  for (int i = 0; i < n; ++i) {
+    if (axes[i].first <= span) return true;
+    span += axes[i].first * (axes[i].second - 1);
+  }
+  return false;
+}
+
+void check_writable(const Array& a, const char* argument) {
+  check_memory(a, argument);
+  if (!a.writable)
+    throw ValueError(std::string(argument) + " is read-only, so no result fits in it");
+  if (overlaps_itself(a))
+    throw ValueError(quoted_shape(a, argument) + " has overlapping elements (strides " +
+                     tuple_text(a.ndim, a.strides) + "): each result needs a place of its own");
+}
+
+void check_apart(const Array& written, const char* argument, const Array& other, const char* name) {
+  if (overlap(bytes_of(written), bytes_of(other)))
+    throw ValueError(std::string(argument) + " overlaps " + name +
+                     " in memory: the result would destroy what is still to be read");
+}
+
+}  // namespace fanano
