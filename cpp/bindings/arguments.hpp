@@ -1,0 +1,32 @@
+// Python scalars, words and small lists as the core sees them. Each throws TypeError or ValueError
+// with the argument's name, which nanobind's own conversions do not know.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "problem.hpp"
+#include "tensors.hpp"
+
+namespace fanano {
+
+std::string word(nb::handle, const char* argument);
+bool flag(nb::handle, const char* argument);
+double number(nb::handle, const char* argument);
+int64_t integer(nb::handle, const char* argument);
+std::vector<int64_t> extents(nb::handle, const char* argument);  // a tuple or list of ints >= 0
+
+// None, one integer, or one for each sequence: a list, a tuple or an array of any library.
+class Numbers {
+ public:
+  Numbers(nb::handle, const char* argument);
+  Integers integers() const {
+    return {values_.data(), given_ ? int64_t(values_.size()) : -1, scalar_};
+  }
+
+ private:
+  std::vector<int64_t> values_;
+  bool given_ = false, scalar_ = false;
+};
+
+}  // namespace fanano

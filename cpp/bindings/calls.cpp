@@ -1,0 +1,165 @@
+#include "calls.hpp"
+
+#include <optional>
+
+#include "arguments.hpp"
+
+namespace fanano {
+namespace {
+
+// The options as the core's request wants them; holds what the request points to.
+class Converted {
+ public:
+  explicit Converted(const Options& o)
+      : q_offset_(o.q_offset, "q_offset"), q_lengths_(o.q_lengths, "q_lengths"),
+        kv_lengths_(o.kv_lengths, "kv_lengths") {
+    request.q_offset = q_offset_.integers();
+    request.q_lengths = q_lengths_.integers();
+    request.kv_lengths = kv_lengths_.integers();
+    request.is_causal = flag(o.is_causal, "is_causal");
+    request.layout = layout_named(word(o.layout, "layout"));
+    request.algorithm = algorithm_named(word(o.algorithm, "algorithm"), "algorithm");
+    request.has_scale = !o.scale.is_none();
+    if (request.has_scale) request.scale = number(o.scale, "scale");
+    request.has_out_dtype = !o.out_dtype.is_none();
+    if (request.has_out_dtype)
+      request.out_dtype = dtype_named(word(o.out_dtype, "out_dtype"), "out_dtype");
+  }
+
+  Request request;
+
+ private:
+  Numbers q_offset_, q_lengths_, kv_lengths_;
+};
+
+// A result that the caller's library makes, and ours to fill.
+class Result {
+ public:
+  Result(nb::handle empty, const char* argument, const int64_t* shape, int ndim, Dtype dtype) {
+    nb::list extents;
+    for (int i = 0; i < ndim; ++i) extents.append(shape[i]);
+    object = empty(nb::tuple(extents), name(dtype));
+    imported_.emplace(object, argument, Imported::Access::write);
+    array = imported_->floats();
+    bool right = array.dtype == dtype && array.ndim == ndim;
+    for (int i = 0; right && i < ndim; ++i) right = array.shape[i] == shape[i];
+    if (!right)
+      throw TypeError(std::string(argument) + " was asked of its library with shape " +
+                      shape_text({nullptr, dtype, ndim, shape, nullptr}) + " and dtype " +
+                      name(dtype) + "; it came with shape " + shape_text(array) + " and dtype " +
+                      name(array.dtype));
+    check_writable(array, argument);
+  }
+  Result(nb::handle empty, const char* argument, const Extents& e, Dtype dtype)
+      : Result(empty, argument, e.size, e.ndim, dtype) {}
+
+  nb::object object;
+  Array array;
+
+ private:
+  std::optional<Imported> imported_;
+};
+
+ExplainedPlan explain(const Request& request, int max_threads) {
+  Description description(request);
+  Plan plan = make_plan(description.problem(), this_machine(max_threads));
+  return {plan, to_string(plan, description.problem())};
+}
+
+}  // namespace
+
+nb::object attention(nb::handle query, nb::handle key, nb::handle value, nb::handle out,
+                     nb::handle empty, nb::handle return_lse, const Options& options,
+                     int max_threads) {
+  Imported q(query, "query"), k(key, "key"), v(value, "value");
+  Converted converted(options);
+  bool with_lse = flag(return_lse, "return_lse");
+  Request& request = converted.request;
+  request.query = q.floats(), request.key = k.floats(), request.value = v.floats();
+  Description description(request);
+
+  std::optional<Imported> given;
+  std::optional<Result> made, lse;
+  Dtype dtype = request.has_out_dtype ? request.out_dtype : request.query.dtype;
+  if (out.is_none())
+    made.emplace(empty, "out", description.out_shape(), dtype);
+  else
+    given.emplace(out, "out", Imported::Access::write);
+  if (with_lse)
+    lse.emplace(empty, "lse", description.lse_shape(), accumulator(request.query.dtype));
+  description.write_to(given ? given->floats() : made->array, lse ? &lse->array : nullptr);
+  {
+    nb::gil_scoped_release release;
+    forward(description.problem(), max_threads);
+  }
+  nb::object result = given ? nb::borrow(out) : made->object;
+  return lse ? nb::make_tuple(result, lse->object) : result;
+}
+
+ExplainedPlan explain(nb::handle query, nb::handle key, nb::handle value, const Options& options,
+                      int max_threads) {
+  Imported q(query, "query"), k(key, "key"), v(value, "value");
+  Converted converted(options);
+  Request& request = converted.request;
+  request.query = q.floats(), request.key = k.floats(), request.value = v.floats();
+  return explain(request, max_threads);
+}
+
+ExplainedPlan explain_shapes(nb::handle query, nb::handle key, nb::handle value, nb::handle dtype,
+                             const Options& options, int max_threads) {
+  // No memory is looked at, so every element may stand at the same place.
+  struct Shaped {
+    Shaped(nb::handle shape, const char* argument) : sizes(extents(shape, argument)) {
+      strides.assign(sizes.size(), 0);
+    }
+    Array array(Dtype d) const {
+      return {nullptr, d, int(sizes.size()), sizes.data(), strides.data()};
+    }
+    std::vector<int64_t> sizes, strides;
+  } q(query, "query"), k(key, "key"), v(value, "value");
+  Converted converted(options);
+  Dtype d = dtype_named(word(dtype, "dtype"), "dtype");
+  Request& request = converted.request;
+  request.query = q.array(d), request.key = k.array(d), request.value = v.array(d);
+  return explain(request, max_threads);
+}
+
+nb::object softmax(nb::handle x, nb::handle axis, nb::handle algorithm, nb::handle empty,
+                   int max_threads) {
+  Imported imported(x, "x");
+  Array in = imported.floats();
+  Algorithm how = softmax_algorithm_named(word(algorithm, "algorithm"));
+  int which = softmax_axis(in, integer(axis, "axis"));
+  Result out(empty, "out", in.shape, in.ndim, in.dtype);
+  check_apart(out.array, "out", in, "x");
+  {
+    nb::gil_scoped_release release;
+    softmax(in, out.array, which, how, max_threads);
+  }
+  return out.object;
+}
+
+OnlineSoftmax<double> absorb(OnlineSoftmax<double> state, nb::handle scores) {
+  Imported imported(scores, "scores");
+  Array x = imported.floats();
+  check_scores(x);
+  nb::gil_scoped_release release;
+  return absorb(state, x);
+}
+
+nb::tuple merge_states(nb::handle out_a, nb::handle lse_a, nb::handle out_b, nb::handle lse_b,
+                       nb::handle empty, int max_threads) {
+  Imported imported[] = {{out_a, "out_a"}, {lse_a, "lse_a"}, {out_b, "out_b"}, {lse_b, "lse_b"}};
+  Array a = imported[0].floats(), la = imported[1].floats();
+  Array b = imported[2].floats(), lb = imported[3].floats();
+  check_merge(a, la, b, lb);
+  Result out(empty, "out", a.shape, a.ndim, a.dtype);
+  Result lse(empty, "lse", la.shape, la.ndim, la.dtype);
+  {
+    nb::gil_scoped_release release;
+    merge_states(a, la, b, lb, out.array, lse.array, max_threads);
+  }
+  return nb::make_tuple(out.object, lse.object);
+}
+
+}  // namespace fanano

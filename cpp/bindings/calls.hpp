@@ -1,0 +1,38 @@
+// What the module's functions do: arguments in, a checked problem, the core without the GIL, results.
+// `empty(shape, dtype)` makes a result in the caller's library once its shape is known to be right;
+// dtype is one of the core's four names.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "attention.hpp"
+#include "tensors.hpp"
+
+namespace fanano {
+
+// The options that attention and explain share, unconverted.
+struct Options {
+  nb::handle out_dtype, is_causal, q_offset, scale, q_lengths, kv_lengths, layout, algorithm;
+};
+
+// A plan together with its description in words.
+struct ExplainedPlan {
+  Plan plan;
+  std::string text;
+};
+
+nb::object attention(nb::handle query, nb::handle key, nb::handle value, nb::handle out,
+                     nb::handle empty, nb::handle return_lse, const Options&, int max_threads);
+ExplainedPlan explain(nb::handle query, nb::handle key, nb::handle value, const Options&,
+                      int max_threads);
+ExplainedPlan explain_shapes(nb::handle query, nb::handle key, nb::handle value, nb::handle dtype,
+                             const Options&, int max_threads);
+
+nb::object softmax(nb::handle x, nb::handle axis, nb::handle algorithm, nb::handle empty,
+                   int max_threads);
+OnlineSoftmax<double> absorb(OnlineSoftmax<double>, nb::handle scores);
+nb::tuple merge_states(nb::handle out_a, nb::handle lse_a, nb::handle out_b, nb::handle lse_b,
+                       nb::handle empty, int max_threads);
+
+}  // namespace fanano

@@ -1,0 +1,168 @@
+// fanano._core: a table of contents. What the functions do is in calls.cpp; the public names, with
+// their defaults and documentation, are Python's (src/fanano).
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+
+#include "arguments.hpp"
+#include "calls.hpp"
+#include "cpu/kernels.hpp"
+
+namespace {
+
+using namespace fanano;
+using nb::arg, nb::handle;
+
+// One translator for both, so that a core error is the Python error of the same name.
+void translate(const std::exception_ptr& error, void*) {
+  try {
+    std::rethrow_exception(error);
+  } catch (const TypeError& e) {
+    PyErr_SetString(PyExc_TypeError, e.what());
+  } catch (const ValueError& e) {
+    PyErr_SetString(PyExc_ValueError, e.what());
+  }
+}
+
+nb::dict build_info() {
+  nb::dict info;
+  info["version"] = version();
+  info["cuda"] = built_with_cuda();
+  info["compiler"] = __VERSION__;
+  nb::list isas;
+  for (const KernelInfo& k : kernels()) isas.append(k.isa);
+  info["isas"] = nb::tuple(isas);
+  return info;
+}
+
+std::string describe(const KernelInfo& k) {
+  std::string text = "<Kernel " + k.device + "/" + k.isa;
+  if (k.chosen) return text + ", chosen>";
+  return text + (k.runnable ? ", runnable>" : ": " + k.why_not + ">");
+}
+
+void define_classes(nb::module_& m) {
+  using State = OnlineSoftmax<double>;
+  nb::class_<ExplainedPlan>(m, "Plan", "How an attention call would be carried out.")
+      .def_prop_ro(
+          "device", [](const ExplainedPlan&) { return "cpu"; }, nb::sig("def device(self) -> str"),
+          "Where it would run.")
+      .def_prop_ro(
+          "isa", [](const ExplainedPlan& p) { return p.plan.kernels->isa; },
+          nb::sig("def isa(self) -> str"), "The instruction set of its kernels.")
+      .def_prop_ro(
+          "algorithm", [](const ExplainedPlan& p) { return name(p.plan.algorithm); },
+          nb::sig("def algorithm(self) -> str"), "naive, safe, online or flash.")
+      .def_prop_ro(
+          "tile", [](const ExplainedPlan& p) { return nb::make_tuple(p.plan.rows, p.plan.keys); },
+          nb::sig("def tile(self) -> tuple[int, int]"),
+          "Query rows of one task, and keys of one tile.")
+      .def_prop_ro(
+          "tasks", [](const ExplainedPlan& p) { return p.plan.tasks; },
+          "Independent blocks of query rows.")
+      .def_prop_ro(
+          "threads", [](const ExplainedPlan& p) { return p.plan.threads; },
+          "Threads that would take part.")
+      .def_prop_ro(
+          "scratch_bytes", [](const ExplainedPlan& p) { return p.plan.scratch; },
+          "Memory of each thread.")
+      .def_prop_ro(
+          "workspace_bytes", [](const ExplainedPlan& p) { return p.plan.workspace; },
+          "Memory shared by all threads: the materialised scores, else 0.")
+      .def("__str__", [](const ExplainedPlan& p) { return p.text; })
+      .def("__repr__", [](const ExplainedPlan& p) { return "<Plan: " + p.text + ">"; });
+
+  nb::class_<KernelInfo>(m, "Kernel", "One row of the table of kernels in this build.")
+      .def_ro("device", &KernelInfo::device, "cpu or cuda.")
+      .def_ro("isa", &KernelInfo::isa, "The instruction set.")
+      .def_ro("runnable", &KernelInfo::runnable, "Whether this machine has it.")
+      .def_ro("why_not", &KernelInfo::why_not, "What is missing; empty when runnable.")
+      .def_ro("chosen", &KernelInfo::chosen, "Whether calls use it.")
+      .def("__repr__", describe);
+
+  nb::class_<State>(m, "State", "The state (m, l) of an online softmax, a value.")
+      .def(nb::init<>())
+      .def(
+          "absorb", [](const State& s, handle scores) { return absorb(s, scores); }, arg("scores"))
+      .def(
+          "merge", [](const State& a, const State& b) { return merge(a, b); }, arg("other"))
+      .def_prop_ro("m", [](const State& s) { return s.m * ln2<double>; })
+      .def_prop_ro("l", [](const State& s) { return s.l; })
+      .def_prop_ro("lse", [](const State& s) { return s.lse(); });
+}
+
+}  // namespace
+
+NB_MODULE(_core, m) {
+  m.doc() = "The compiled part of fanano. Private: use the names of the package fanano.";
+  nb::register_exception_translator(translate);
+  define_classes(m);
+
+  m.def(
+      "attention",
+      [](handle query, handle key, handle value, handle out, handle empty, handle return_lse,
+         handle out_dtype, handle is_causal, handle q_offset, handle scale, handle q_lengths,
+         handle kv_lengths, handle layout, handle algorithm, int max_threads) {
+        return attention(
+            query, key, value, out, empty, return_lse,
+            {out_dtype, is_causal, q_offset, scale, q_lengths, kv_lengths, layout, algorithm},
+            max_threads);
+      },
+      arg("query"), arg("key"), arg("value"), arg("out").none(), arg("empty"), arg("return_lse"),
+      arg("out_dtype").none(), arg("is_causal"), arg("q_offset").none(), arg("scale").none(),
+      arg("q_lengths").none(), arg("kv_lengths").none(), arg("layout"), arg("algorithm"),
+      arg("max_threads"));
+  m.def(
+      "explain",
+      [](handle query, handle key, handle value, handle out_dtype, handle is_causal,
+         handle q_offset, handle scale, handle q_lengths, handle kv_lengths, handle layout,
+         handle algorithm, int max_threads) {
+        return explain(
+            query, key, value,
+            {out_dtype, is_causal, q_offset, scale, q_lengths, kv_lengths, layout, algorithm},
+            max_threads);
+      },
+      arg("query"), arg("key"), arg("value"), arg("out_dtype").none(), arg("is_causal"),
+      arg("q_offset").none(), arg("scale").none(), arg("q_lengths").none(),
+      arg("kv_lengths").none(), arg("layout"), arg("algorithm"), arg("max_threads"));
+  m.def(
+      "explain_shapes",
+      [](handle query, handle key, handle value, handle dtype, handle out_dtype, handle is_causal,
+         handle q_offset, handle scale, handle q_lengths, handle kv_lengths, handle layout,
+         handle algorithm, int max_threads) {
+        return explain_shapes(
+            query, key, value, dtype,
+            {out_dtype, is_causal, q_offset, scale, q_lengths, kv_lengths, layout, algorithm},
+            max_threads);
+      },
+      arg("query"), arg("key"), arg("value"), arg("dtype"), nb::kw_only(),
+      arg("out_dtype") = nb::none(), arg("is_causal") = false, arg("q_offset") = nb::none(),
+      arg("scale") = nb::none(), arg("q_lengths") = nb::none(), arg("kv_lengths") = nb::none(),
+      arg("layout") = "bhsd", arg("algorithm") = "flash", arg("max_threads") = 0,
+      "The plan for shapes alone: nothing is allocated.");
+
+  m.def("softmax", nb::overload_cast<handle, handle, handle, handle, int>(&softmax), arg("x"),
+        arg("axis"), arg("algorithm"), arg("empty"), arg("max_threads"));
+  m.def("merge_states",
+        nb::overload_cast<handle, handle, handle, handle, handle, int>(&merge_states), arg("out_a"),
+        arg("lse_a"), arg("out_b"), arg("lse_b"), arg("empty"), arg("max_threads"));
+  m.def(
+      "new_buffer",
+      [](handle shape, handle dtype) {
+        return new_buffer(extents(shape, "shape"), dtype_named(word(dtype, "dtype"), "dtype"));
+      },
+      arg("shape"), arg("dtype"), "New memory behind an object with __dlpack__.");
+
+  m.def("kernels", &kernels);
+  m.def("build_info", &build_info);
+  m.def("get_num_threads", &get_num_threads);
+  m.def(
+      "set_num_threads",
+      [](handle n) {
+        int64_t threads = integer(n, "threads");
+        set_num_threads(int(std::clamp<int64_t>(threads, 0, 1 << 20)));
+      },
+      arg("threads"));
+}

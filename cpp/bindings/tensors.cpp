@@ -1,0 +1,344 @@
+#include "tensors.hpp"
+
+#include <nanobind/ndarray.h>
+
+#include <new>
+
+#include "dlpack.hpp"
+
+namespace fanano {
+namespace {
+
+using dlpack::DLTensor, dlpack::ExchangeApi, dlpack::ManagedTensor, dlpack::ManagedTensorVersioned;
+
+const ExchangeApi* exchange_api(nb::handle type) {
+  const char* name = "dlpack_exchange_api";
+  nb::object capsule = nb::getattr(type, "__dlpack_c_exchange_api__", nb::none());
+  if (!PyCapsule_IsValid(capsule.ptr(), name)) return nullptr;
+  auto* api = static_cast<const ExchangeApi*>(PyCapsule_GetPointer(capsule.ptr(), name));
+  while (api && api->version.major > 1) api = api->older;
+  return api && api->version.major == 1 ? api : nullptr;
+}
+
+bool is_numpy(nb::handle type) {
+  nb::object numpy = nb::steal(PyImport_GetModule(nb::str("numpy").ptr()));
+  if (!numpy.is_valid()) return PyErr_Clear(), false;
+  nb::object ndarray =
+      nb::getattr(numpy, "ndarray", nb::none());  // none while it is being imported
+  return PyType_Check(ndarray.ptr()) &&
+         PyType_IsSubtype(reinterpret_cast<PyTypeObject*>(type.ptr()),
+                          reinterpret_cast<PyTypeObject*>(ndarray.ptr()));
+}
+
+// How arrays of a type are read.
+struct Route {
+  enum Kind { none, numpy, exchange, capsule } kind = none;
+  const ExchangeApi* api = nullptr;
+};
+
+Route find_route(nb::handle type) {
+  if (is_numpy(type)) return {Route::numpy, nullptr};
+  if (const ExchangeApi* api = exchange_api(type)) return {Route::exchange, api};
+  return {nb::hasattr(type, "__dlpack__") ? Route::capsule : Route::none, nullptr};
+}
+
+// The last few answers of find_route. Each keeps its type, whose address must not be used again.
+Route route_of(nb::handle source) {
+  static struct {
+    PyObject* type;
+    Route route;
+  } known[4] = {};
+  static int oldest = 0;
+  nb::handle type = source.type();
+  for (const auto& k : known)
+    if (k.type == type.ptr()) return k.route;
+  Route route = find_route(type);
+  if (route.kind == Route::none) return route;
+  PyObject* replaced = known[oldest].type;
+  known[oldest] = {type.inc_ref().ptr(), route};
+  oldest = (oldest + 1) % 4;
+  Py_XDECREF(replaced);
+  return route;
+}
+
+// NumPy has no bfloat16: arrays of ml_dtypes' are bytes to its protocol, told apart by their dtype.
+bool is_bfloat16(nb::handle numpy_array) {
+  static PyObject* known = nullptr;  // the dtype object; there is one
+  nb::object dtype = numpy_array.attr("dtype");
+  if (dtype.ptr() == known) return true;
+  if (!nb::str("bfloat16").equal(dtype.attr("name"))) return false;
+  PyObject* replaced = known;
+  known = dtype.release().ptr();
+  Py_XDECREF(replaced);
+  return true;
+}
+
+uint8_t code_of(char kind) {
+  switch (kind) {
+    case 'f': return dlpack::float_;
+    case 'i': return dlpack::int_;
+    case 'u': return dlpack::uint_;
+    case 'b': return dlpack::bool_;
+    case 'c': return dlpack::complex;
+    default: return dlpack::opaque;
+  }
+}
+
+const char* device_name(int32_t type) {
+  constexpr const char* names[] = {"unknown", "CPU",         "CUDA",      "pinned CUDA",  "OpenCL",
+                                   "unknown", "unknown",     "Vulkan",    "Metal",        "VPI",
+                                   "ROCm",    "pinned ROCm", "extension", "managed CUDA", "oneAPI",
+                                   "WebGPU",  "Hexagon",     "MAIA",      "Trainium"};
+  return names[type >= 0 && type < int32_t(std::size(names)) ? type : 0];
+}
+
+// Turns the error of a library into ours, the library's as its cause. Interrupts pass unchanged.
+[[noreturn]] void refused(nb::python_error& e, const char* argument, const char* how) {
+  if (!e.matches(PyExc_Exception)) throw;
+  std::string cause = nb::str(e.value()).c_str();
+  nb::raise_from(e, PyExc_TypeError, "%s cannot be read as an array: %s failed: %s", argument, how,
+                 cause.c_str());
+}
+
+template <class Call> void ask(const char* argument, const char* how, Call call) {
+  try {
+    if (call() == 0) return;
+    if (PyErr_Occurred()) throw nb::python_error();
+  } catch (nb::python_error& e) {
+    refused(e, argument, how);
+  }
+  throw TypeError(std::string(argument) + " cannot be read as an array: " + how + " failed");
+}
+
+}  // namespace
+
+Loan::~Loan() {
+  auto give_back = [](auto* managed) {
+    if (managed->deleter) managed->deleter(managed);
+  };
+  if (!managed_) return;
+  if (versioned_)
+    give_back(static_cast<ManagedTensorVersioned*>(managed_));
+  else
+    give_back(static_cast<ManagedTensor*>(managed_));
+}
+
+Imported::Imported(nb::handle source, const char* argument, Access access)
+    : source_(nb::borrow(source)), argument_(argument) {
+  Route route = route_of(source);
+  switch (route.kind) {
+    case Route::numpy: from_numpy(); break;
+    case Route::exchange: from_exchange(route.api, access); break;
+    case Route::capsule: from_capsule(); break;
+    case Route::none:
+      throw TypeError(std::string(argument) + " must be an array (NumPy, torch or any other with " +
+                      "__dlpack__), got " + nb::type_name(source.type()).c_str());
+  }
+}
+
+void Imported::from_numpy() {
+  nb::object capsule = source_.attr("__array_struct__");
+  auto* a =
+      static_cast<const array_struct::Interface*>(PyCapsule_GetPointer(capsule.ptr(), nullptr));
+  if (!a) throw nb::python_error();
+  set_rank(a->ndim);
+  code_ = code_of(a->kind), bits_ = 8 * a->item_size;
+  if (a->kind == 'V' && a->item_size == 2 && is_bfloat16(source_)) code_ = dlpack::bfloat;
+  if (!(a->flags & array_struct::native_bytes))
+    throw TypeError(std::string(argument_) +
+                    " must have the byte order of this machine, got dtype " + dtype_text() +
+                    "; x.astype(x.dtype.newbyteorder(\"=\")) makes it so");
+  data_ = a->data, writable_ = a->flags & array_struct::writable;
+  for (int i = 0; i < ndim_; ++i) shape_[i] = a->shape[i];
+  if (empty()) return;
+  for (int i = 0; i < ndim_; ++i) {
+    if (a->item_size == 0 || (shape_[i] > 1 && a->strides[i] % a->item_size))
+      throw ValueError(std::string(argument_) + " steps by parts of an element (a stride of " +
+                       std::to_string(a->strides[i]) + " bytes); pass a copy of it");
+    strides_[i] = a->strides[i] / a->item_size;
+  }
+}
+
+void Imported::from_exchange(const void* exchange, Access access) {
+  auto* api = static_cast<const ExchangeApi*>(exchange);
+  // Without a loan the flags are unknown, so it is enough for reading alone.
+  if (api->tensor_from_object && access == Access::read) {
+    DLTensor tensor;
+    ask(argument_, "its library's DLPack exchange",
+        [&] { return api->tensor_from_object(source_.ptr(), &tensor); });
+    return describe(&tensor);
+  }
+  ManagedTensorVersioned* managed = nullptr;
+  ask(argument_, "its library's DLPack exchange",
+      [&] { return api->managed_from_object(source_.ptr(), &managed); });
+  hold_versioned(managed);
+}
+
+void Imported::from_capsule() {
+  nb::object capsule;
+  ask(argument_, "__dlpack_device__()", [&] {
+    nb::object device = source_.attr("__dlpack_device__")();
+    check_device(nb::cast<int32_t>(nb::int_(device[0])), nb::cast<int32_t>(nb::int_(device[1])));
+    return 0;
+  });
+  ask(argument_, "__dlpack__()", [&] {
+    nb::object method = source_.attr("__dlpack__");
+    try {
+      capsule = method(nb::arg("max_version") = nb::make_tuple(1, 3));
+    } catch (nb::python_error& e) {  // a producer from before DLPack 1.0
+      if (!e.matches(PyExc_TypeError)) throw;
+      capsule = method();
+    }
+    return 0;
+  });
+  PyObject* c = capsule.ptr();
+  if (PyCapsule_IsValid(c, "dltensor_versioned")) {
+    auto* managed =
+        static_cast<ManagedTensorVersioned*>(PyCapsule_GetPointer(c, "dltensor_versioned"));
+    PyCapsule_SetName(c, "used_dltensor_versioned");
+    hold_versioned(managed);
+  } else if (PyCapsule_IsValid(c, "dltensor")) {
+    auto* managed = static_cast<ManagedTensor*>(PyCapsule_GetPointer(c, "dltensor"));
+    PyCapsule_SetName(c, "used_dltensor");
+    loan_.hold(managed, false);
+    describe(&managed->tensor);
+  } else if (PyCapsule_IsValid(c, "used_dltensor_versioned") ||
+             PyCapsule_IsValid(c, "used_dltensor")) {
+    throw ValueError(std::string(argument_) + " lent a DLPack capsule that has been used before; " +
+                     "its __dlpack__() must make a new one at every call");
+  } else {
+    throw TypeError(std::string(argument_) + " lent no DLPack capsule: its __dlpack__() returned " +
+                    nb::type_name(capsule.type()).c_str());
+  }
+}
+
+void Imported::hold_versioned(void* pointer) {
+  auto* managed = static_cast<ManagedTensorVersioned*>(pointer);
+  loan_.hold(managed, true);
+  if (managed->version.major != 1)
+    throw TypeError(std::string(argument_) + " speaks DLPack " +
+                    std::to_string(managed->version.major) + ", this library speaks DLPack 1");
+  writable_ = !(managed->flags & dlpack::read_only);
+  describe(&managed->tensor);
+}
+
+// Everything is copied before it is judged, so that it cannot change in between.
+void Imported::describe(const void* dltensor) {
+  DLTensor t = *static_cast<const DLTensor*>(dltensor);
+  check_device(t.device_type, t.device_id);
+  set_rank(t.ndim);
+  code_ = t.dtype.code, bits_ = t.dtype.bits, lanes_ = t.dtype.lanes;
+  if (ndim_ && !t.shape) throw ValueError(std::string(argument_) + " has axes but no shape");
+  for (int i = 0; i < ndim_; ++i) shape_[i] = t.shape[i];
+  if (empty()) return;
+  uint64_t contiguous = 1;  // wraps only for shapes that check_extents refuses
+  for (int i = ndim_; i-- > 0; contiguous *= uint64_t(shape_[i]))
+    strides_[i] = t.strides ? t.strides[i] : int64_t(contiguous);
+  auto address = reinterpret_cast<uintptr_t>(t.data);
+  if (address && __builtin_add_overflow(address, t.byte_offset, &address))
+    throw ValueError(std::string(argument_) + " begins outside of the address space");
+  data_ = reinterpret_cast<void*>(address);
+}
+
+void Imported::set_rank(int64_t ndim) {
+  if (ndim < 0 || ndim > max_ndim)
+    throw ValueError(std::string(argument_) + " must have at most " + std::to_string(max_ndim) +
+                     " axes, its description says " + std::to_string(ndim));
+  ndim_ = int(ndim);
+}
+
+bool Imported::empty() const {
+  for (int i = 0; i < ndim_; ++i)
+    if (shape_[i] == 0) return true;
+  return false;
+}
+
+void Imported::check_device(int32_t type, int32_t id) const {
+  if (type != dlpack::cpu && type != dlpack::cuda_host && type != dlpack::rocm_host)
+    throw ValueError(std::string(argument_) + " must be in the CPU's memory; it is on device " +
+                     device_name(type) + ":" + std::to_string(id) + ". Copy it to the CPU first");
+}
+
+Array Imported::floats() const {
+  Array a{data_, Dtype::float32, ndim_, shape_, strides_, writable_};
+  if (lanes_ == 1 && code_ == dlpack::float_ && bits_ == 32)
+    a.dtype = Dtype::float32;
+  else if (lanes_ == 1 && code_ == dlpack::float_ && bits_ == 64)
+    a.dtype = Dtype::float64;
+  else if (lanes_ == 1 && code_ == dlpack::float_ && bits_ == 16)
+    a.dtype = Dtype::float16;
+  else if (lanes_ == 1 && code_ == dlpack::bfloat && bits_ == 16)
+    a.dtype = Dtype::bfloat16;
+  else
+    throw TypeError(std::string(argument_) +
+                    " must be float64, float32, bfloat16 or float16; it is " + dtype_text());
+  check_extents(a, argument_);
+  check_memory(a, argument_);
+  return a;
+}
+
+std::vector<int64_t> Imported::integers() const {
+  bool fits = lanes_ == 1 && code_ == dlpack::int_ && (bits_ == 32 || bits_ == 64);
+  if (!fits)
+    throw TypeError(std::string(argument_) + " must be int32 or int64; it is " + dtype_text());
+  // For the checks alone a float of the same size stands for the integer.
+  Array a{data_, bits_ == 32 ? Dtype::float32 : Dtype::float64, ndim_, shape_, strides_, false};
+  check_extents(a, argument_);
+  check_memory(a, argument_);
+  if (ndim_ > 1)
+    throw ValueError(std::string(argument_) + " must have one axis; it has shape " + shape_text(a));
+  int64_t n = ndim_ ? shape_[0] : 1;
+  std::vector<int64_t> numbers(n);
+  for (int64_t i = 0; i < n; ++i) {
+    int64_t at = ndim_ && n > 1 ? i * strides_[0] : 0;
+    numbers[i] = bits_ == 32 ? static_cast<const int32_t*>(data_)[at]
+                             : static_cast<const int64_t*>(data_)[at];
+  }
+  return numbers;
+}
+
+std::string Imported::dtype_text() const {
+  constexpr const char* names[] = {"int",
+                                   "uint",
+                                   "float",
+                                   "opaque",
+                                   "bfloat",
+                                   "complex",
+                                   "bool",
+                                   "float8_e3m4",
+                                   "float8_e4m3",
+                                   "float8_e4m3b11fnuz",
+                                   "float8_e4m3fn",
+                                   "float8_e4m3fnuz",
+                                   "float8_e5m2",
+                                   "float8_e5m2fnuz",
+                                   "float8_e8m0fnu",
+                                   "float6_e2m3fn",
+                                   "float6_e3m2fn",
+                                   "float4_e2m1fn"};
+  if (nb::hasattr(source_, "dtype")) return nb::str(source_.attr("dtype")).c_str();
+  std::string text =
+      code_ < std::size(names) ? names[code_] : "DLPack code " + std::to_string(code_);
+  text += " of " + std::to_string(bits_) + " bits";
+  return lanes_ == 1 ? text : text + " in " + std::to_string(lanes_) + " lanes";
+}
+
+bool is_array(nb::handle source) { return route_of(source).kind != Route::none; }
+
+nb::object new_buffer(const std::vector<int64_t>& shape, Dtype dtype) {
+  Array a{nullptr, dtype, int(shape.size()), shape.data(), nullptr};
+  size_t bytes = size_of(dtype);
+  for (int64_t extent : shape)
+    if (extent < 0 || __builtin_mul_overflow(bytes, size_t(extent), &bytes))
+      throw ValueError("there is no memory for an array of shape " + shape_text(a));
+  constexpr std::align_val_t alignment{64};
+  void* data = ::operator new(bytes ? bytes : 1, alignment);
+  nb::capsule owner(data, [](void* p) noexcept { ::operator delete(p, alignment); });
+  nb::dlpack::dtype type{uint8_t(dtype == Dtype::bfloat16 ? dlpack::bfloat : dlpack::float_),
+                         uint8_t(8 * size_of(dtype)), 1};
+  std::vector<size_t> extents(shape.begin(), shape.end());
+  return nb::cast(nb::ndarray<nb::array_api, nb::device::cpu>(data, extents.size(), extents.data(),
+                                                              owner, nullptr, type, dlpack::cpu));
+}
+
+}  // namespace fanano

@@ -1,0 +1,72 @@
+// Python arrays as the core sees them. The only file, with tensors.cpp, that knows DLPack.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include <vector>
+
+#include "array.hpp"
+
+namespace nb = nanobind;
+
+namespace fanano {
+
+// Owns what a library lent us: its deleter runs exactly once, in a thread that holds the GIL.
+class Loan {
+ public:
+  Loan() = default;
+  Loan(const Loan&) = delete;
+  ~Loan();
+  void hold(void* managed, bool versioned) { managed_ = managed, versioned_ = versioned; }
+
+ private:
+  void* managed_ = nullptr;
+  bool versioned_ = false;
+};
+
+// An array of any library, described by it and checked by us: device, rank, extents, dtype, lanes,
+// memory. Keeps the array alive; must be made and destroyed with the GIL, used without it at will.
+class Imported {
+ public:
+  enum class Access { read, write };
+
+  // Throws TypeError or ValueError naming the argument.
+  Imported(nb::handle source, const char* argument, Access = Access::read);
+  Imported(const Imported&) = delete;
+
+  // As one of the four floating dtypes; any other is a TypeError. Points into this object.
+  Array floats() const;
+
+  // The numbers of a 0-D or 1-D array of int32 or int64.
+  std::vector<int64_t> integers() const;
+
+  bool scalar() const { return ndim_ == 0; }
+
+ private:
+  void from_numpy();
+  void from_exchange(const void* api, Access);
+  void from_capsule();
+  void hold_versioned(void* managed);
+  void describe(const void* dltensor);
+  void set_rank(int64_t);
+  void check_device(int32_t type, int32_t id) const;
+  bool empty() const;
+  std::string dtype_text() const;
+
+  nb::object source_;
+  const char* argument_;
+  Loan loan_;
+  void* data_ = nullptr;
+  uint8_t code_ = 0;
+  int bits_ = 0, lanes_ = 1, ndim_ = 0;
+  bool writable_ = true;
+  int64_t shape_[max_ndim], strides_[max_ndim];
+};
+
+// Whether Imported would try: NumPy's arrays and whatever has __dlpack__.
+bool is_array(nb::handle);
+
+// New memory behind an object with __dlpack__, for libraries that take over memory of others.
+nb::object new_buffer(const std::vector<int64_t>& shape, Dtype);
+
+}  // namespace fanano

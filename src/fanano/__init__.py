@@ -1,0 +1,27 @@
+"""Exact FlashAttention for every array library, on the machine you have.
+
+The names below are the whole public interface. ``import fanano`` imports no array library: the
+adapter of a library is loaded when one of its arrays arrives.
+"""
+
+from ._core import Kernel, Plan, build_info, get_num_threads, kernels, set_num_threads
+from .attention import attention
+from .explain import explain
+from .softmax import SoftmaxState, merge_states, softmax
+
+__version__: str = build_info()["version"]
+
+__all__ = [
+    "Kernel",
+    "Plan",
+    "SoftmaxState",
+    "__version__",
+    "attention",
+    "build_info",
+    "explain",
+    "get_num_threads",
+    "kernels",
+    "merge_states",
+    "set_num_threads",
+    "softmax",
+]

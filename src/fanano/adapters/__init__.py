@@ -1,0 +1,88 @@
+"""Which adapter an array needs. An adapter is a module with the functions of ``Adapter``.
+
+A library is looked for only if it has been imported already: whoever passes its arrays did that.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, Protocol, cast
+
+__all__ = ["Adapter", "adapter_of", "common_adapter"]
+
+
+class Adapter(Protocol):
+    """What the facade asks of an array library."""
+
+    library: str  # its name in messages
+
+    # The array whose memory holds the numbers; raises where none does. None: every array is such.
+    prepare: Callable[[str, Any], Any] | None
+
+    # The caller's own array over memory that `empty` made, for a result like the given array; raises
+    # where there is no way to it. None: `empty` makes the caller's arrays.
+    finisher: Callable[[Any], Callable[[Any], Any]] | None
+
+    def accepts(self, argument: str, kind: type) -> bool:
+        """Whether arrays of this type are the library's; TypeError if they are but cannot be used."""
+
+    def check_out(self, out: Any) -> None:
+        """Raises where ``out`` must not be written."""
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
+        """Memory for a result."""
+
+    def dtype_name(self, dtype: Any) -> str:
+        """The name of one of the library's dtypes, such as ``"float32"``."""
+
+    def max_threads(self) -> int:
+        """How many threads a call may use; 0: as many as fanano has."""
+
+
+# The library's module and our adapter's, in the order in which they are asked.
+_ADAPTERS = (("numpy", "numpy"), ("torch", "torch"))
+
+_known: dict[type, Adapter] = {}
+
+
+def adapter_of(argument: str, array: Any) -> Adapter:
+    """The adapter of one array; TypeError if it is not an array."""
+    kind = type(array)
+    adapter = _known.get(kind)
+    if adapter is None:
+        adapter = _known[kind] = _find(argument, kind)
+    return adapter
+
+
+def common_adapter(**arrays: Any) -> Adapter:
+    """The adapter of several arrays; TypeError unless they are of one library."""
+    (first, array), *others = arrays.items()
+    adapter = adapter_of(first, array)
+    for argument, other in others:
+        if _library(argument, other) != _library(first, array):
+            raise TypeError(
+                f"{argument} must be of the same library as {first}, {_library(first, array)}; "
+                f"it is of {_library(argument, other)}"
+            )
+    return adapter
+
+
+def _library(argument: str, array: Any) -> str:
+    library = adapter_of(argument, array).library
+    return library or type(array).__module__.partition(".")[0]
+
+
+def _find(argument: str, kind: type) -> Adapter:
+    for library, module in _ADAPTERS:
+        if library in sys.modules:
+            adapter = cast(Adapter, import_module(f".{module}", __name__))
+            if adapter.accepts(argument, kind):
+                return adapter
+    if hasattr(kind, "__dlpack__"):
+        return cast(Adapter, import_module(".dlpack", __name__))
+    raise TypeError(
+        f"{argument} must be an array (NumPy, torch or any other with __dlpack__), "
+        f"got {kind.__name__}; numpy.asarray makes an array of lists and numbers"
+    )

@@ -1,0 +1,54 @@
+"""NumPy arrays. bfloat16 is ``ml_dtypes.bfloat16``.
+
+Subclasses (``numpy.memmap``, ``numpy.matrix`` ...) are read as plain arrays and the result is a plain
+``numpy.ndarray``. Masked arrays are refused: their mask would be lost.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+library = "numpy"
+prepare = None
+finisher = None
+
+_dtypes: dict[str, Any] = {name: np.dtype(name) for name in ("float64", "float32", "float16")}
+
+
+def accepts(argument: str, kind: type) -> bool:
+    masked = sys.modules.get("numpy.ma")
+    if masked is not None and issubclass(kind, masked.MaskedArray):
+        raise TypeError(
+            f"{argument} is a numpy.ma.MaskedArray, whose mask would be lost: pass "
+            "numpy.ma.getdata(x), and kv_lengths for what is padding"
+        )
+    return issubclass(kind, np.ndarray)
+
+
+def check_out(out: Any) -> None:
+    """Nothing: NumPy's own flag says which arrays are read-only."""
+
+
+def empty(shape: tuple[int, ...], dtype: str) -> Any:
+    return np.empty(shape, _dtypes.get(dtype) or _bfloat16())
+
+
+def dtype_name(dtype: Any) -> str:
+    try:
+        return np.dtype(dtype).name
+    except TypeError:
+        raise TypeError(f"out_dtype must be a dtype or the name of one, got {dtype!r}") from None
+
+
+def max_threads() -> int:
+    return 0
+
+
+def _bfloat16() -> Any:
+    import ml_dtypes  # imported already by whoever made an input of this dtype
+
+    _dtypes["bfloat16"] = dtype = np.dtype(ml_dtypes.bfloat16)
+    return dtype

@@ -1,0 +1,151 @@
+"""``fanano.attention``: defaults, the choice of adapter, and the documentation. No arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from . import _core
+from .adapters import Adapter, adapter_of, common_adapter
+
+__all__ = ["attention"]
+
+
+def attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    *,
+    attn_mask: Any = None,
+    is_causal: bool = False,
+    window_size: tuple[int | None, int | None] | None = None,
+    q_offset: Any = None,
+    scale: float | None = None,
+    softcap: float | None = None,
+    alibi_slopes: Any = None,
+    sinks: Any = None,
+    dropout_p: float = 0.0,
+    seed: Any = None,
+    dropout_offset: Sequence[int] = (0, 0, 0, 0),
+    q_lengths: Any = None,
+    kv_lengths: Any = None,
+    return_lse: bool = False,
+    layout: str = "bhsd",
+    algorithm: str = "flash",
+    out_dtype: Any = None,
+    out: Any = None,
+) -> Any:
+    """Exact attention: ``softmax(scale * query @ key.T) @ value``, for every batch and head.
+
+    ``query`` is (B, Hq, Sq, D), ``key`` (B, Hkv, Sk, D), ``value`` (B, Hkv, Sk, Dv), all of one
+    library and one dtype: float64, float32, bfloat16 (NumPy: ``ml_dtypes.bfloat16``) or float16. With
+    ``layout="bshd"`` rows stand before heads. (H, S, D), (S, H, D) and (S, D) work too. Any strides.
+    ``Hq`` must be a multiple of ``Hkv``: query head ``h`` uses key head ``h // (Hq // Hkv)``.
+    ``1 <= D <= 576`` and ``0 <= Dv <= 576``. Sums are made in float32 (float64 for float64).
+
+    Args:
+        is_causal: query row ``i`` sees the keys ``j <= i + q_offset``.
+        q_offset: the key position of query row 0, an integer or one for each sequence. None:
+            ``kv_length - q_length`` of each sequence, which lets the last query see the last key.
+        scale: what scores are multiplied by, any finite number; None: ``1 / sqrt(D)``.
+        q_lengths, kv_lengths: how many rows of each sequence of a right-padded batch are used,
+            int32 or int64, (B,), in host memory. Padded keys are not read; padded query rows give 0.
+        return_lse: also return the logarithm (natural) of each row's sum of exponentials, float32
+            (float64 for float64): (B, Hq, Sq), heads before rows in both layouts.
+        layout: ``"bhsd"`` or ``"bshd"``.
+        algorithm: ``"flash"`` (online softmax over tiles, memory linear in the sequence), or one that
+            stores all B x Hq x Sq x Sk scores: ``"naive"``, ``"safe"``, ``"online"``.
+        out_dtype: ``"float32"`` for unrounded partial results, to be merged by ``merge_states``.
+        out: the array to write, of the result's shape; it must not overlap an input.
+        attn_mask, window_size, softcap, alibi_slopes, sinks, dropout_p, seed, dropout_offset: not
+            there yet.
+
+    Returns:
+        (B, Hq, Sq, Dv) in the layout, rank, library and dtype of ``query``; with ``return_lse`` a
+        tuple of it and the log-sum-exp. A row that sees no key is 0, with a log-sum-exp of -inf.
+
+    Raises:
+        TypeError, ValueError: an argument is wrong; the message names it. Nothing was written.
+        NotImplementedError: an option is not there yet, or a torch tensor requires grad.
+
+    Source: Dao et al. 2022, "FlashAttention" (arXiv:2205.14135).
+    """
+    refuse_missing(attn_mask, window_size, softcap, alibi_slopes, sinks, dropout_p)
+    kind = type(query)
+    if type(key) is kind and type(value) is kind and (out is None or type(out) is kind):
+        adapter = adapter_of("query", query)
+    elif out is None:
+        adapter = common_adapter(query=query, key=key, value=value)
+    else:
+        adapter = common_adapter(query=query, key=key, value=value, out=out)
+    prepare = adapter.prepare
+    if prepare is not None:
+        query = prepare("query", query)
+        key = prepare("key", key)
+        value = prepare("value", value)
+    if out is not None:
+        adapter.check_out(out)
+    finish = None
+    if adapter.finisher is not None and (out is None or return_lse):
+        finish = adapter.finisher(query)
+    result = _core.attention(
+        query,
+        key,
+        value,
+        out,
+        adapter.empty,
+        return_lse,
+        dtype_name(adapter, out_dtype),
+        is_causal,
+        q_offset,
+        scale,
+        q_lengths,
+        kv_lengths,
+        layout,
+        algorithm,
+        adapter.max_threads(),
+    )
+    if finish is None:
+        return result
+    if not return_lse:
+        return finish(result)
+    made, lse = result
+    return made if out is not None else finish(made), finish(lse)
+
+
+def dtype_name(adapter: Adapter, out_dtype: Any) -> str | None:
+    """The name of ``out_dtype``, which may be one already or a dtype of the caller's library."""
+    if out_dtype is None or isinstance(out_dtype, str):
+        return out_dtype
+    return adapter.dtype_name(out_dtype)
+
+
+def refuse_missing(
+    attn_mask: Any,
+    window_size: Any,
+    softcap: Any,
+    alibi_slopes: Any,
+    sinks: Any,
+    dropout_p: Any,
+) -> None:
+    """Raises NotImplementedError naming an option that this version does not have."""
+    if (
+        attn_mask is None
+        and window_size is None
+        and softcap is None
+        and alibi_slopes is None
+        and sinks is None
+        and dropout_p == 0
+    ):
+        return
+    asked = {
+        "attn_mask": attn_mask is not None,
+        "window_size": window_size is not None,
+        "softcap": softcap is not None and softcap != 0,
+        "alibi_slopes": alibi_slopes is not None,
+        "sinks": sinks is not None,
+        "dropout_p": dropout_p != 0,
+    }
+    for option, given in asked.items():
+        if given:
+            raise NotImplementedError(f"{option} is not there yet in this version of fanano")

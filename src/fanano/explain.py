@@ -1,0 +1,67 @@
+"""``fanano.explain``: what a call of ``fanano.attention`` would do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from . import _core
+from .adapters import common_adapter
+from .attention import dtype_name, refuse_missing
+
+__all__ = ["explain"]
+
+
+def explain(
+    query: Any,
+    key: Any,
+    value: Any,
+    *,
+    attn_mask: Any = None,
+    is_causal: bool = False,
+    window_size: tuple[int | None, int | None] | None = None,
+    q_offset: Any = None,
+    scale: float | None = None,
+    softcap: float | None = None,
+    alibi_slopes: Any = None,
+    sinks: Any = None,
+    dropout_p: float = 0.0,
+    seed: Any = None,
+    dropout_offset: Sequence[int] = (0, 0, 0, 0),
+    q_lengths: Any = None,
+    kv_lengths: Any = None,
+    layout: str = "bhsd",
+    algorithm: str = "flash",
+    out_dtype: Any = None,
+) -> _core.Plan:
+    """The plan for ``fanano.attention`` of the same arguments, which are checked; runs nothing.
+
+    Returns:
+        A ``Plan``. ``print`` it to read which kernels would run, in which tiles, on how many threads
+        and in how much memory (bytes). Its attributes: ``device``, ``isa``, ``algorithm``, ``tile``
+        (query rows of a task, keys of a tile), ``tasks``, ``threads``, ``scratch_bytes`` (of each
+        thread) and ``workspace_bytes`` (the scores that naive, safe and online store; else 0).
+
+    Raises:
+        What ``fanano.attention`` raises for the same arguments.
+    """
+    refuse_missing(attn_mask, window_size, softcap, alibi_slopes, sinks, dropout_p)
+    adapter = common_adapter(query=query, key=key, value=value)
+    if adapter.prepare is not None:
+        query = adapter.prepare("query", query)
+        key = adapter.prepare("key", key)
+        value = adapter.prepare("value", value)
+    return _core.explain(
+        query,
+        key,
+        value,
+        dtype_name(adapter, out_dtype),
+        is_causal,
+        q_offset,
+        scale,
+        q_lengths,
+        kv_lengths,
+        layout,
+        algorithm,
+        adapter.max_threads(),
+    )
