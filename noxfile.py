@@ -36,9 +36,11 @@ def asan(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measures this machine and rewrites the table in the README."""
+    """Measures this machine side by side with torch and rewrites the table in the README."""
     set_up(session)
-    session.run("python", "benchmarks/readme_table.py", *session.posargs)
+    result = "benchmarks/results/side_by_side.json"
+    session.run("python", "benchmarks/side_by_side.py", result, *session.posargs)
+    session.run("python", "benchmarks/readme_table.py", result)
 
 
 @nox.session

@@ -14,8 +14,8 @@ namespace {
 
 // Rows that share one pass over K and V. More rows save conversions and cache traffic; fewer leave
 // more tasks for the threads.
-constexpr int64_t most_rows = 128;
-constexpr int64_t tasks_per_thread = 4;
+constexpr int64_t most_rows = 512;
+constexpr int64_t tasks_per_thread = 16;
 
 // Below this a second thread takes longer to wake than it saves (about 60 us against 100).
 constexpr double parallel_work = 2e6;  // multiply-adds

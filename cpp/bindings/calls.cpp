@@ -36,9 +36,10 @@ class Converted {
 class Result {
  public:
   Result(nb::handle empty, const char* argument, const int64_t* shape, int ndim, Dtype dtype) {
-    nb::list extents;
-    for (int i = 0; i < ndim; ++i) extents.append(shape[i]);
-    object = empty(nb::tuple(extents), name(dtype));
+    nb::object extents = nb::steal(PyTuple_New(ndim));
+    for (int i = 0; i < ndim; ++i)
+      if (PyTuple_SetItem(extents.ptr(), i, PyLong_FromLongLong(shape[i]))) throw nb::python_error();
+    object = empty(extents, name(dtype));
     imported_.emplace(object, argument, Imported::Access::write);
     array = imported_->floats();
     bool right = array.dtype == dtype && array.ndim == ndim;

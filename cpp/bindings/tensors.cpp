@@ -30,6 +30,13 @@ bool is_numpy(nb::handle type) {
                           reinterpret_cast<PyTypeObject*>(ndarray.ptr()));
 }
 
+// A name that Python looks up without making a string of it each time.
+PyObject* interned(const char* name) {
+  PyObject* string = PyUnicode_InternFromString(name);
+  if (!string) throw nb::python_error();
+  return string;
+}
+
 // How arrays of a type are read.
 struct Route {
   enum Kind { none, numpy, exchange, capsule } kind = none;
@@ -137,7 +144,9 @@ Imported::Imported(nb::handle source, const char* argument, Access access)
 }
 
 void Imported::from_numpy() {
-  nb::object capsule = source_.attr("__array_struct__");
+  static PyObject* const name = interned("__array_struct__");
+  nb::object capsule = nb::steal(PyObject_GetAttr(source_.ptr(), name));
+  if (!capsule.is_valid()) throw nb::python_error();
   auto* a =
       static_cast<const array_struct::Interface*>(PyCapsule_GetPointer(capsule.ptr(), nullptr));
   if (!a) throw nb::python_error();

@@ -22,7 +22,8 @@ template <class T> struct Vec {
   typedef Bits Integer __attribute__((vector_size(vector_bytes)));
   Native v;
 
-  static FANANO_FN Vec all(T x) { return {Native{} + x}; }
+  // x - 0 is x, the sign of zero included, and compilers know it: a broadcast is all that is left.
+  static FANANO_FN Vec all(T x) { return {x - Native{}}; }
   static FANANO_FN Vec load(const T* p) { return {*reinterpret_cast<const Unaligned*>(p)}; }
   FANANO_FN void store(T* p) const { *reinterpret_cast<Unaligned*>(p) = v; }
 };
