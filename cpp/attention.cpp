@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <ctime>
 #include <memory>
 #include <new>
+#include <numeric>
 
 #include "cpu/float_mode.hpp"
 #include "cpu/isa.hpp"
@@ -157,6 +159,23 @@ std::vector<KernelInfo> kernels() {
                     k == &chosen_isa()});
   }
   return list;
+}
+
+double measure_peak(double seconds, int max_threads) {
+  Machine machine = this_machine(max_threads);
+  std::vector<double> rates(size_t(machine.threads), 0.0);
+  parallel_for(machine.threads, machine.threads, [&](int64_t task, int) {
+    timespec begin, now;
+    double work = 0, spent = 0;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &begin);
+    while (spent < seconds) {
+      work += machine.kernels->peak(10000);
+      clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+      spent = double(now.tv_sec - begin.tv_sec) + 1e-9 * double(now.tv_nsec - begin.tv_nsec);
+    }
+    rates[size_t(task)] = work / spent;
+  });
+  return std::accumulate(rates.begin(), rates.end(), 0.0);
 }
 
 const char* version() { return FANANO_VERSION; }

@@ -32,6 +32,10 @@ struct KernelInfo {
 };
 std::vector<KernelInfo> kernels();
 
+// Floating-point operations a second that multiply-adds in registers reach, float32, all threads
+// together, measured over their CPU time for about so long.
+double measure_peak(double seconds, int max_threads = 0);
+
 int get_num_threads();
 void set_num_threads(int);  // throws ValueError for less than 1
 

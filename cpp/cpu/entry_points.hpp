@@ -17,4 +17,6 @@ OnlineSoftmax<double> absorb(OnlineSoftmax<double>, Dtype, const void* x, int64_
                              int64_t stride);
 double merge(const MergeRow&, const void* a, double lse_a, const void* b, double lse_b, void* out);
 
+double peak(int64_t rounds);
+
 }  // namespace fanano::FANANO_ISA

@@ -24,6 +24,7 @@ const Kernels kernels = {
     softmax,
     absorb,
     merge,
+    peak,
 };
 
 }  // namespace fanano::FANANO_ISA

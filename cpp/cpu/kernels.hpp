@@ -41,6 +41,9 @@ struct Kernels {
                                   int64_t stride);
   double (*merge)(const MergeRow&, const void* a, double lse_a, const void* b, double lse_b,
                   void* out);  // returns the merged lse
+
+  // Multiply-adds in registers; returns the floating-point operations done.
+  double (*peak)(int64_t rounds);
 };
 
 }  // namespace fanano
