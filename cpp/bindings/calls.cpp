@@ -38,7 +38,8 @@ class Result {
   Result(nb::handle empty, const char* argument, const int64_t* shape, int ndim, Dtype dtype) {
     nb::object extents = nb::steal(PyTuple_New(ndim));
     for (int i = 0; i < ndim; ++i)
-      if (PyTuple_SetItem(extents.ptr(), i, PyLong_FromLongLong(shape[i]))) throw nb::python_error();
+      if (PyTuple_SetItem(extents.ptr(), i, PyLong_FromLongLong(shape[i])))
+        throw nb::python_error();
     object = empty(extents, name(dtype));
     imported_.emplace(object, argument, Imported::Access::write);
     array = imported_->floats();
@@ -148,8 +149,8 @@ OnlineSoftmax<double> absorb(OnlineSoftmax<double> state, nb::handle scores) {
   return absorb(state, x);
 }
 
-nb::tuple merge_states(nb::handle out_a, nb::handle lse_a, nb::handle out_b, nb::handle lse_b,
-                       nb::handle empty, int max_threads) {
+Pair merge_states(nb::handle out_a, nb::handle lse_a, nb::handle out_b, nb::handle lse_b,
+                  nb::handle empty, int max_threads) {
   Imported imported[] = {{out_a, "out_a"}, {lse_a, "lse_a"}, {out_b, "out_b"}, {lse_b, "lse_b"}};
   Array a = imported[0].floats(), la = imported[1].floats();
   Array b = imported[2].floats(), lb = imported[3].floats();
@@ -160,7 +161,7 @@ nb::tuple merge_states(nb::handle out_a, nb::handle lse_a, nb::handle out_b, nb:
     nb::gil_scoped_release release;
     merge_states(a, la, b, lb, out.array, lse.array, max_threads);
   }
-  return nb::make_tuple(out.object, lse.object);
+  return nb::borrow<Pair>(nb::make_tuple(out.object, lse.object));
 }
 
 }  // namespace fanano

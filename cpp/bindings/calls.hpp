@@ -22,6 +22,8 @@ struct ExplainedPlan {
   std::string text;
 };
 
+using Pair = nb::typed<nb::tuple, nb::object, nb::object>;
+
 nb::object attention(nb::handle query, nb::handle key, nb::handle value, nb::handle out,
                      nb::handle empty, nb::handle return_lse, const Options&, int max_threads);
 ExplainedPlan explain(nb::handle query, nb::handle key, nb::handle value, const Options&,
@@ -32,7 +34,7 @@ ExplainedPlan explain_shapes(nb::handle query, nb::handle key, nb::handle value,
 nb::object softmax(nb::handle x, nb::handle axis, nb::handle algorithm, nb::handle empty,
                    int max_threads);
 OnlineSoftmax<double> absorb(OnlineSoftmax<double>, nb::handle scores);
-nb::tuple merge_states(nb::handle out_a, nb::handle lse_a, nb::handle out_b, nb::handle lse_b,
-                       nb::handle empty, int max_threads);
+Pair merge_states(nb::handle out_a, nb::handle lse_a, nb::handle out_b, nb::handle lse_b,
+                  nb::handle empty, int max_threads);
 
 }  // namespace fanano

@@ -26,8 +26,8 @@ void translate(const std::exception_ptr& error, void*) {
   }
 }
 
-nb::dict build_info() {
-  nb::dict info;
+nb::typed<nb::dict, nb::str, nb::object> build_info() {
+  nb::typed<nb::dict, nb::str, nb::object> info;
   info["version"] = version();
   info["cuda"] = built_with_cuda();
   info["compiler"] = __VERSION__;
@@ -155,14 +155,34 @@ NB_MODULE(_core, m) {
       },
       arg("shape"), arg("dtype"), "New memory behind an object with __dlpack__.");
 
-  m.def("kernels", &kernels);
-  m.def("build_info", &build_info);
-  m.def("get_num_threads", &get_num_threads);
+  m.def("version", &version);
+  m.def(
+      "measure_peak", [](double seconds) { return measure_peak(seconds); }, arg("seconds"),
+      nb::call_guard<nb::gil_scoped_release>(),
+      "Floating-point operations a second of multiply-adds in registers, float32, all threads.");
+  m.def(
+      "kernels", &kernels,
+      "Every kernel of this build, best first, and whether this machine can run it.\n\n"
+      "Returns a list of objects with device, isa, runnable, why_not and chosen. The environment\n"
+      "variable FANANO_ISA names the instruction set to use instead of the best; ValueError if\n"
+      "this build or this machine has no such.");
+  m.def("build_info", &build_info,
+        "What this build is.\n\n"
+        "Returns a dictionary of version, cuda (whether it has CUDA kernels), compiler and isas\n"
+        "(the instruction sets compiled, best first).");
+  m.def(
+      "get_num_threads", &get_num_threads,
+      "How many threads a call uses at most.\n\n"
+      "At first the environment variable FANANO_NUM_THREADS, else the CPUs that this process may\n"
+      "use. Calls with torch tensors use at most torch.get_num_threads() of them.");
   m.def(
       "set_num_threads",
-      [](handle n) {
-        int64_t threads = integer(n, "threads");
-        set_num_threads(int(std::clamp<int64_t>(threads, 0, 1 << 20)));
+      [](handle threads) {
+        int64_t n = integer(threads, "threads");
+        set_num_threads(int(std::clamp<int64_t>(n, 0, 1 << 20)));
       },
-      arg("threads"));
+      arg("threads"), nb::sig("def set_num_threads(threads: int) -> None"),
+      "Sets how many threads a call uses at most, in the whole process.\n\n"
+      "Raises TypeError or ValueError unless threads is an integer of at least 1. Results do not\n"
+      "depend on it.");
 }

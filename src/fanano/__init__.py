@@ -4,12 +4,21 @@ The names below are the whole public interface. ``import fanano`` imports no arr
 adapter of a library is loaded when one of its arrays arrives.
 """
 
-from ._core import Kernel, Plan, build_info, get_num_threads, kernels, set_num_threads
+from ._core import (
+    Kernel,
+    Plan,
+    build_info,
+    get_num_threads,
+    kernels,
+    set_num_threads,
+    version,
+)
 from .attention import attention
 from .explain import explain
 from .softmax import SoftmaxState, merge_states, softmax
 
-__version__: str = build_info()["version"]
+__version__ = version()
+del version
 
 __all__ = [
     "Kernel",

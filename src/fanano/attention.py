@@ -38,8 +38,9 @@ def attention(
     """Exact attention: ``softmax(scale * query @ key.T) @ value``, for every batch and head.
 
     ``query`` is (B, Hq, Sq, D), ``key`` (B, Hkv, Sk, D), ``value`` (B, Hkv, Sk, Dv), all of one
-    library and one dtype: float64, float32, bfloat16 (NumPy: ``ml_dtypes.bfloat16``) or float16. With
-    ``layout="bshd"`` rows stand before heads. (H, S, D), (S, H, D) and (S, D) work too. Any strides.
+    library and one dtype: float64, float32, bfloat16 (NumPy: ``ml_dtypes.bfloat16``) or float16.
+    With ``layout="bshd"`` rows stand before heads. (H, S, D), (S, H, D) and (S, D) work too. Any
+    strides.
     ``Hq`` must be a multiple of ``Hkv``: query head ``h`` uses key head ``h // (Hq // Hkv)``.
     ``1 <= D <= 576`` and ``0 <= Dv <= 576``. Sums are made in float32 (float64 for float64).
 
@@ -49,12 +50,13 @@ def attention(
             ``kv_length - q_length`` of each sequence, which lets the last query see the last key.
         scale: what scores are multiplied by, any finite number; None: ``1 / sqrt(D)``.
         q_lengths, kv_lengths: how many rows of each sequence of a right-padded batch are used,
-            int32 or int64, (B,), in host memory. Padded keys are not read; padded query rows give 0.
+            int32 or int64, (B,), in host memory. Padded keys are not read; padded query rows
+            give 0, with a log-sum-exp of -inf.
         return_lse: also return the logarithm (natural) of each row's sum of exponentials, float32
             (float64 for float64): (B, Hq, Sq), heads before rows in both layouts.
         layout: ``"bhsd"`` or ``"bshd"``.
-        algorithm: ``"flash"`` (online softmax over tiles, memory linear in the sequence), or one that
-            stores all B x Hq x Sq x Sk scores: ``"naive"``, ``"safe"``, ``"online"``.
+        algorithm: ``"flash"`` (online softmax over tiles, memory linear in the sequence), or one
+            that stores all B x Hq x Sq x Sk scores: ``"naive"``, ``"safe"``, ``"online"``.
         out_dtype: ``"float32"`` for unrounded partial results, to be merged by ``merge_states``.
         out: the array to write, of the result's shape; it must not overlap an input.
         attn_mask, window_size, softcap, alibi_slopes, sinks, dropout_p, seed, dropout_offset: not
@@ -70,32 +72,38 @@ def attention(
 
     Source: Dao et al. 2022, "FlashAttention" (arXiv:2205.14135).
     """
-    refuse_missing(attn_mask, window_size, softcap, alibi_slopes, sinks, dropout_p)
-    kind = type(query)
-    if type(key) is kind and type(value) is kind and (out is None or type(out) is kind):
+    if not (
+        attn_mask is None
+        and window_size is None
+        and softcap is None
+        and alibi_slopes is None
+        and sinks is None
+        and dropout_p == 0
+    ):
+        refuse_missing(attn_mask, window_size, softcap, alibi_slopes, sinks, dropout_p)
+    if type(query) is type(key) is type(value):
         adapter = adapter_of("query", query)
-    elif out is None:
-        adapter = common_adapter(query=query, key=key, value=value)
     else:
-        adapter = common_adapter(query=query, key=key, value=value, out=out)
-    prepare = adapter.prepare
-    if prepare is not None:
-        query = prepare("query", query)
-        key = prepare("key", key)
-        value = prepare("value", value)
+        adapter = common_adapter(query=query, key=key, value=value)
+    if adapter.prepare is not None:
+        query = adapter.prepare("query", query)
+        key = adapter.prepare("key", key)
+        value = adapter.prepare("value", value)
     if out is not None:
-        adapter.check_out(out)
+        common_adapter(query=query, out=out).check_out(out)
+    if out_dtype is not None:
+        out_dtype = dtype_name(adapter, out_dtype)
     finish = None
     if adapter.finisher is not None and (out is None or return_lse):
         finish = adapter.finisher(query)
-    result = _core.attention(
+    result: Any = _core.attention(
         query,
         key,
         value,
         out,
         adapter.empty,
         return_lse,
-        dtype_name(adapter, out_dtype),
+        out_dtype,
         is_causal,
         q_offset,
         scale,
@@ -113,11 +121,9 @@ def attention(
     return made if out is not None else finish(made), finish(lse)
 
 
-def dtype_name(adapter: Adapter, out_dtype: Any) -> str | None:
+def dtype_name(adapter: Adapter, out_dtype: Any) -> str:
     """The name of ``out_dtype``, which may be one already or a dtype of the caller's library."""
-    if out_dtype is None or isinstance(out_dtype, str):
-        return out_dtype
-    return adapter.dtype_name(out_dtype)
+    return out_dtype if isinstance(out_dtype, str) else adapter.dtype_name(out_dtype)
 
 
 def refuse_missing(
@@ -129,15 +135,6 @@ def refuse_missing(
     dropout_p: Any,
 ) -> None:
     """Raises NotImplementedError naming an option that this version does not have."""
-    if (
-        attn_mask is None
-        and window_size is None
-        and softcap is None
-        and alibi_slopes is None
-        and sinks is None
-        and dropout_p == 0
-    ):
-        return
     asked = {
         "attn_mask": attn_mask is not None,
         "window_size": window_size is not None,

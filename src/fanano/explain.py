@@ -37,8 +37,8 @@ def explain(
     """The plan for ``fanano.attention`` of the same arguments, which are checked; runs nothing.
 
     Returns:
-        A ``Plan``. ``print`` it to read which kernels would run, in which tiles, on how many threads
-        and in how much memory (bytes). Its attributes: ``device``, ``isa``, ``algorithm``, ``tile``
+        A ``Plan``. ``print`` it to read which kernels would run, in which tiles, on how many
+        threads and in how much memory. Its attributes: ``device``, ``isa``, ``algorithm``, ``tile``
         (query rows of a task, keys of a tile), ``tasks``, ``threads``, ``scratch_bytes`` (of each
         thread) and ``workspace_bytes`` (the scores that naive, safe and online store; else 0).
 
@@ -55,7 +55,7 @@ def explain(
         query,
         key,
         value,
-        dtype_name(adapter, out_dtype),
+        None if out_dtype is None else dtype_name(adapter, out_dtype),
         is_causal,
         q_offset,
         scale,

@@ -16,10 +16,10 @@ def softmax(x: Any, axis: int = -1, algorithm: str = "online") -> Any:
     Args:
         x: an array of one axis or more, any strides: float64, float32, bfloat16 or float16.
         axis: the axis along which results sum to 1; negative numbers count from the last.
-        algorithm: ``"naive"`` takes the exponentials as they are: two passes, and NaN or 0 where they
-            overflow or vanish (in float32 beyond about 88 and below -87). ``"safe"`` subtracts the
-            row's maximum first: three passes. ``"online"`` finds maximum and sum in one pass,
-            rescaling the sum when the maximum grows: two passes.
+        algorithm: ``"naive"`` takes the exponentials as they are: two passes, and NaN where they
+            overflow (in float32 beyond about 88) or all vanish. ``"safe"`` subtracts the row's
+            maximum first: three passes. ``"online"`` finds maximum and sum in one pass, rescaling
+            the sum when the maximum grows: two passes.
 
     Returns:
         An array of the caller's library, of the shape and dtype of ``x``. A row of -inf alone gives
@@ -43,9 +43,9 @@ def softmax(x: Any, axis: int = -1, algorithm: str = "online") -> Any:
 class SoftmaxState:
     """The state of an online softmax: all that is needed to know of the scores seen so far.
 
-    States are values: ``absorb`` and ``merge`` return a new one and leave theirs as it was. They form
-    a monoid, with ``SoftmaxState()`` as its unit, so a row may be cut anywhere and put together again
-    in any order:
+    States are values: ``absorb`` and ``merge`` return a new one and leave theirs as it was. They
+    form a monoid, with ``SoftmaxState()`` as its unit, so a row may be cut anywhere and put
+    together again in any order:
 
     >>> import numpy as np
     >>> a = np.array([0.1, 0.5, 0.4, 0.2, 0.3, 0.3])
@@ -132,7 +132,5 @@ def merge_states(out_a: Any, lse_a: Any, out_b: Any, lse_b: Any) -> tuple[Any, A
         out_a, lse_a = adapter.prepare("out_a", out_a), adapter.prepare("lse_a", lse_a)
         out_b, lse_b = adapter.prepare("out_b", out_b), adapter.prepare("lse_b", lse_b)
     finish = None if adapter.finisher is None else adapter.finisher(out_a)
-    out, lse = _core.merge_states(
-        out_a, lse_a, out_b, lse_b, adapter.empty, adapter.max_threads()
-    )
+    out, lse = _core.merge_states(out_a, lse_a, out_b, lse_b, adapter.empty, adapter.max_threads())
     return (out, lse) if finish is None else (finish(out), finish(lse))

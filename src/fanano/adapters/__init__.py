@@ -21,12 +21,12 @@ class Adapter(Protocol):
     # The array whose memory holds the numbers; raises where none does. None: every array is such.
     prepare: Callable[[str, Any], Any] | None
 
-    # The caller's own array over memory that `empty` made, for a result like the given array; raises
-    # where there is no way to it. None: `empty` makes the caller's arrays.
+    # Returns what turns memory that `empty` made into the caller's own array, like the given one;
+    # raises where nothing does. None: `empty` makes the caller's arrays.
     finisher: Callable[[Any], Callable[[Any], Any]] | None
 
     def accepts(self, argument: str, kind: type) -> bool:
-        """Whether arrays of this type are the library's; TypeError if they are but cannot be used."""
+        """Whether such arrays are the library's; TypeError if they are but cannot be used."""
 
     def check_out(self, out: Any) -> None:
         """Raises where ``out`` must not be written."""
@@ -38,7 +38,7 @@ class Adapter(Protocol):
         """The name of one of the library's dtypes, such as ``"float32"``."""
 
     def max_threads(self) -> int:
-        """How many threads a call may use; 0: as many as fanano has."""
+        """How many threads a call may use at most; 0: as many as fanano has."""
 
 
 # The library's module and our adapter's, in the order in which they are asked.

@@ -1,7 +1,7 @@
 """Arrays of any other library that has ``__dlpack__``, on the CPU.
 
-Results are handed back through ``from_dlpack`` of the array's own namespace, so that they are of the
-caller's own type.
+Results are handed back through ``from_dlpack`` of the array's own namespace, so that they are of
+the caller's own type.
 """
 
 from __future__ import annotations

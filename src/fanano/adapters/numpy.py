@@ -1,7 +1,7 @@
 """NumPy arrays. bfloat16 is ``ml_dtypes.bfloat16``.
 
-Subclasses (``numpy.memmap``, ``numpy.matrix`` ...) are read as plain arrays and the result is a plain
-``numpy.ndarray``. Masked arrays are refused: their mask would be lost.
+Subclasses (``numpy.memmap``, ``numpy.matrix`` ...) are read as plain arrays and the result is a
+plain ``numpy.ndarray``. Masked arrays are refused: their mask would be lost.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def empty(shape: tuple[int, ...], dtype: str) -> Any:
 
 def dtype_name(dtype: Any) -> str:
     try:
-        return np.dtype(dtype).name
+        return str(np.dtype(dtype).name)
     except TypeError:
         raise TypeError(f"out_dtype must be a dtype or the name of one, got {dtype!r}") from None
 

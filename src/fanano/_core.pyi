@@ -1,0 +1,136 @@
+"""
+The compiled part of fanano. Private: use the names of the package fanano.
+"""
+
+
+
+class Plan:
+    """How an attention call would be carried out."""
+
+    @property
+    def device(self) -> str:
+        """Where it would run."""
+
+    @property
+    def isa(self) -> str:
+        """The instruction set of its kernels."""
+
+    @property
+    def algorithm(self) -> str:
+        """naive, safe, online or flash."""
+
+    @property
+    def tile(self) -> tuple[int, int]:
+        """Query rows of one task, and keys of one tile."""
+
+    @property
+    def tasks(self) -> int:
+        """Independent blocks of query rows."""
+
+    @property
+    def threads(self) -> int:
+        """Threads that would take part."""
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Memory of each thread."""
+
+    @property
+    def workspace_bytes(self) -> int:
+        """Memory shared by all threads: the materialised scores, else 0."""
+
+    def __str__(self) -> str: ...
+
+    def __repr__(self) -> str: ...
+
+class Kernel:
+    """One row of the table of kernels in this build."""
+
+    @property
+    def device(self) -> str:
+        """cpu or cuda."""
+
+    @property
+    def isa(self) -> str:
+        """The instruction set."""
+
+    @property
+    def runnable(self) -> bool:
+        """Whether this machine has it."""
+
+    @property
+    def why_not(self) -> str:
+        """What is missing; empty when runnable."""
+
+    @property
+    def chosen(self) -> bool:
+        """Whether calls use it."""
+
+    def __repr__(self) -> str: ...
+
+class State:
+    """The state (m, l) of an online softmax, a value."""
+
+    def __init__(self) -> None: ...
+
+    def absorb(self, scores: object) -> State: ...
+
+    def merge(self, other: State) -> State: ...
+
+    @property
+    def m(self) -> float: ...
+
+    @property
+    def l(self) -> float: ...
+
+    @property
+    def lse(self) -> float: ...
+
+def attention(query: object, key: object, value: object, out: object | None, empty: object, return_lse: object, out_dtype: object | None, is_causal: object, q_offset: object | None, scale: object | None, q_lengths: object | None, kv_lengths: object | None, layout: object, algorithm: object, max_threads: int) -> object: ...
+
+def explain(query: object, key: object, value: object, out_dtype: object | None, is_causal: object, q_offset: object | None, scale: object | None, q_lengths: object | None, kv_lengths: object | None, layout: object, algorithm: object, max_threads: int) -> Plan: ...
+
+def explain_shapes(query: object, key: object, value: object, dtype: object, *, out_dtype: object | None = None, is_causal: object = False, q_offset: object | None = None, scale: object | None = None, q_lengths: object | None = None, kv_lengths: object | None = None, layout: object = 'bhsd', algorithm: object = 'flash', max_threads: int = 0) -> Plan:
+    """The plan for shapes alone: nothing is allocated."""
+
+def softmax(x: object, axis: object, algorithm: object, empty: object, max_threads: int) -> object: ...
+
+def merge_states(out_a: object, lse_a: object, out_b: object, lse_b: object, empty: object, max_threads: int) -> tuple[object, object]: ...
+
+def new_buffer(shape: object, dtype: object) -> object:
+    """New memory behind an object with __dlpack__."""
+
+def version() -> str: ...
+
+def kernels() -> list[Kernel]:
+    """
+    Every kernel of this build, best first, and whether this machine can run it.
+
+    Returns a list of objects with device, isa, runnable, why_not and chosen. The environment
+    variable FANANO_ISA names the instruction set to use instead of the best; ValueError if
+    this build or this machine has no such.
+    """
+
+def build_info() -> dict[str, object]:
+    """
+    What this build is.
+
+    Returns a dictionary of version, cuda (whether it has CUDA kernels), compiler and isas
+    (the instruction sets compiled, best first).
+    """
+
+def get_num_threads() -> int:
+    """
+    How many threads a call uses at most.
+
+    At first the environment variable FANANO_NUM_THREADS, else the CPUs that this process may
+    use. Calls with torch tensors use at most torch.get_num_threads() of them.
+    """
+
+def set_num_threads(threads: int) -> None:
+    """
+    Sets how many threads a call uses at most, in the whole process.
+
+    Raises TypeError or ValueError unless threads is an integer of at least 1. Results do not
+    depend on it.
+    """
