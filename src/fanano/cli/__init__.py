@@ -1,0 +1,59 @@
+"""The command line: ``fanano info``, ``fanano explain`` and ``fanano demo``.
+
+Each command is a module with ``add_parser`` and ``run``; what it needs beyond the standard library
+is imported inside ``run``, so that ``fanano info`` works in an environment with only fanano.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from fanano import __version__
+
+from . import demo, explain, info
+from .errors import CommandError
+
+__all__ = ["main"]
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fanano",
+        description="Exact FlashAttention for every array library, on the machine you have.",
+        epilog="examples:\n"
+        "  fanano info\n"
+        "  fanano explain --query 1,8,2048,64 --kv-heads 2 --dtype bfloat16 --causal\n"
+        '  fanano demo --query "How much memory does attention need?"',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"fanano {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in (info, explain, demo):
+        command.add_parser(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command line and returns its exit code.
+
+    0: done. 1: the command could not be carried out (a package or a file is missing). 2: the
+    command line asks for something wrong; argparse itself leaves by SystemExit(2).
+    """
+    arguments = make_parser().parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+        sys.stdout.flush()
+        return code
+    except CommandError as error:
+        print(f"fanano: error: {error}", file=sys.stderr)
+        return error.code
+    except KeyboardInterrupt:
+        print("fanano: interrupted", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # The reader went away (`fanano info | head -1`): no second flush into it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
