@@ -28,7 +28,7 @@ assert find_spec("torch") is None, "this environment was to hold numpy alone"
 a = [0.1, 0.5, 0.4, 0.2, 0.3, 0.3]
 first, second = (fanano.SoftmaxState().absorb(np.array(half)) for half in (a[:3], a[3:]))
 whole = first.merge(second)
-assert abs(whole.d - 4.95344) < 1e-5, whole
+assert abs(whole.l - 4.95344) < 1e-5, whole
 assert whole.m == 0.5, whole
 
 # A small attention against NumPy.

@@ -1,11 +1,11 @@
 """Times fanano beside torch's own attention on the same CPU tensors and writes the numbers as JSON.
 
-    python benchmarks/side_by_side.py benchmarks/results/NAME.json [--peak PROGRAM] [--threads N]
+    python benchmarks/side_by_side.py benchmarks/results/NAME.json [--threads N]
 
 Every result is compared with float64 before anything is timed. The contenders take turns, each
 round in another order, so that a busy moment hits all of them; reported are the median of nine
-rounds, the fastest and the slowest, and the CPU time of all threads. --peak names a program that
-prints the FMA peak of this machine, in GFLOP/s, for the number of threads that is its argument.
+rounds, the fastest and the slowest, and the CPU time of all threads. Each round also measures the
+peak of this machine: multiply-adds in registers, float32, by fanano's own kernel for it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -27,6 +26,7 @@ import torch
 import torch.nn.functional as F
 
 import fanano
+from fanano._core import measure_peak
 
 SHAPES = ((1, 8, 2048, 64), (1, 8, 2048, 128))
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -65,7 +65,9 @@ def errors(calls: dict[str, Call], inputs: list[torch.Tensor], causal: bool) -> 
     return found
 
 
-def timed(calls: dict[str, Call]) -> dict[str, dict[str, float]]:
+def timed(calls: dict[str, Call]) -> tuple[dict[str, dict[str, float]], float]:
+    """What each contender took, and the peak in floating-point operations a second."""
+    peaks = []
     wall: dict[str, list[float]] = {name: [] for name in calls}
     cpu: dict[str, list[float]] = {name: [] for name in calls}
     names = list(calls)
@@ -75,7 +77,8 @@ def timed(calls: dict[str, Call]) -> dict[str, dict[str, float]]:
             calls[name]()
             wall[name].append(time.perf_counter() - start)
             cpu[name].append(time.process_time() - start_cpu)
-    return {
+        peaks.append(measure_peak(0.02))
+    times = {
         name: {
             "seconds": statistics.median(wall[name]),
             "fastest": min(wall[name]),
@@ -84,6 +87,7 @@ def timed(calls: dict[str, Call]) -> dict[str, dict[str, float]]:
         }
         for name in names
     }
+    return times, statistics.median(peaks)
 
 
 def cpu_model() -> str:
@@ -95,7 +99,7 @@ def cpu_model() -> str:
     return models[0] if models else platform.machine()
 
 
-def measure(threads: int, peak: str | None) -> dict[str, Any]:
+def measure(threads: int) -> dict[str, Any]:
     rows = []
     for dtype in DTYPES:
         for shape in SHAPES:
@@ -106,14 +110,9 @@ def measure(threads: int, peak: str | None) -> dict[str, Any]:
                 print(f"{name} {shape} causal={causal}", file=sys.stderr)
                 calls = contenders(inputs, causal)
                 error = errors(calls, inputs, causal)
-                row = {"dtype": name, "shape": shape, "causal": causal, "times": timed(calls)}
-                row["error"] = error
-                if peak:
-                    done = subprocess.run(
-                        [peak, str(threads)], check=True, stdout=subprocess.PIPE, text=True
-                    )
-                    row["peak_gflops"] = float(done.stdout.split()[-1])
-                rows.append(row)
+                times, peak = timed(calls)
+                row = {"dtype": name, "shape": shape, "causal": causal, "times": times}
+                rows.append(row | {"error": error, "peak_gflops": peak / 1e9})
     return {
         "date": datetime.date.today().isoformat(),
         "cpu": cpu_model(),
@@ -127,12 +126,11 @@ def measure(threads: int, peak: str | None) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", type=Path, help="JSON to write")
-    parser.add_argument("--peak", metavar="PROGRAM", help="prints the FMA peak in GFLOP/s")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     fanano.set_num_threads(arguments.threads)
-    result = measure(arguments.threads, arguments.peak)
+    result = measure(arguments.threads)
     arguments.file.parent.mkdir(parents=True, exist_ok=True)
     arguments.file.write_text(json.dumps(result, indent=1) + "\n")
 
