@@ -85,7 +85,8 @@ void define_classes(nb::module_& m) {
   nb::class_<State>(m, "State", "The state (m, l) of an online softmax, a value.")
       .def(nb::init<>())
       .def(
-          "absorb", [](const State& s, handle scores) { return absorb(s, scores); }, arg("scores"))
+          "absorb", [](const State& s, handle scores) { return absorb(s, scores); },
+          arg("scores").none())
       .def(
           "merge", [](const State& a, const State& b) { return merge(a, b); }, arg("other"))
       .def_prop_ro("m", [](const State& s) { return s.m * ln2<double>; })
@@ -110,10 +111,10 @@ NB_MODULE(_core, m) {
             {out_dtype, is_causal, q_offset, scale, q_lengths, kv_lengths, layout, algorithm},
             max_threads);
       },
-      arg("query"), arg("key"), arg("value"), arg("out").none(), arg("empty"), arg("return_lse"),
-      arg("out_dtype").none(), arg("is_causal"), arg("q_offset").none(), arg("scale").none(),
-      arg("q_lengths").none(), arg("kv_lengths").none(), arg("layout"), arg("algorithm"),
-      arg("max_threads"));
+      arg("query"), arg("key"), arg("value"), arg("out").none(), arg("empty"),
+      arg("return_lse").none(), arg("out_dtype").none(), arg("is_causal").none(),
+      arg("q_offset").none(), arg("scale").none(), arg("q_lengths").none(),
+      arg("kv_lengths").none(), arg("layout").none(), arg("algorithm").none(), arg("max_threads"));
   m.def(
       "explain",
       [](handle query, handle key, handle value, handle out_dtype, handle is_causal,
@@ -124,9 +125,9 @@ NB_MODULE(_core, m) {
             {out_dtype, is_causal, q_offset, scale, q_lengths, kv_lengths, layout, algorithm},
             max_threads);
       },
-      arg("query"), arg("key"), arg("value"), arg("out_dtype").none(), arg("is_causal"),
+      arg("query"), arg("key"), arg("value"), arg("out_dtype").none(), arg("is_causal").none(),
       arg("q_offset").none(), arg("scale").none(), arg("q_lengths").none(),
-      arg("kv_lengths").none(), arg("layout"), arg("algorithm"), arg("max_threads"));
+      arg("kv_lengths").none(), arg("layout").none(), arg("algorithm").none(), arg("max_threads"));
   m.def(
       "explain_shapes",
       [](handle query, handle key, handle value, handle dtype, handle out_dtype, handle is_causal,
@@ -137,14 +138,15 @@ NB_MODULE(_core, m) {
             {out_dtype, is_causal, q_offset, scale, q_lengths, kv_lengths, layout, algorithm},
             max_threads);
       },
-      arg("query"), arg("key"), arg("value"), arg("dtype"), nb::kw_only(),
-      arg("out_dtype") = nb::none(), arg("is_causal") = false, arg("q_offset") = nb::none(),
+      arg("query"), arg("key"), arg("value"), arg("dtype").none(), nb::kw_only(),
+      arg("out_dtype") = nb::none(), arg("is_causal").none() = false, arg("q_offset") = nb::none(),
       arg("scale") = nb::none(), arg("q_lengths") = nb::none(), arg("kv_lengths") = nb::none(),
-      arg("layout") = "bhsd", arg("algorithm") = "flash", arg("max_threads") = 0,
+      arg("layout").none() = "bhsd", arg("algorithm").none() = "flash", arg("max_threads") = 0,
       "The plan for shapes alone: nothing is allocated.");
 
-  m.def("softmax", nb::overload_cast<handle, handle, handle, handle, int>(&softmax), arg("x"),
-        arg("axis"), arg("algorithm"), arg("empty"), arg("max_threads"));
+  m.def("softmax", nb::overload_cast<handle, handle, handle, handle, int>(&softmax),
+        arg("x").none(), arg("axis").none(), arg("algorithm").none(), arg("empty"),
+        arg("max_threads"));
   m.def("merge_states",
         nb::overload_cast<handle, handle, handle, handle, handle, int>(&merge_states), arg("out_a"),
         arg("lse_a"), arg("out_b"), arg("lse_b"), arg("empty"), arg("max_threads"));
@@ -153,7 +155,7 @@ NB_MODULE(_core, m) {
       [](handle shape, handle dtype) {
         return new_buffer(extents(shape, "shape"), dtype_named(word(dtype, "dtype"), "dtype"));
       },
-      arg("shape"), arg("dtype"), "New memory behind an object with __dlpack__.");
+      arg("shape"), arg("dtype").none(), "New memory behind an object with __dlpack__.");
 
   m.def("version", &version);
   m.def(
@@ -181,7 +183,7 @@ NB_MODULE(_core, m) {
         int64_t n = integer(threads, "threads");
         set_num_threads(int(std::clamp<int64_t>(n, 0, 1 << 20)));
       },
-      arg("threads"), nb::sig("def set_num_threads(threads: int) -> None"),
+      arg("threads").none(), nb::sig("def set_num_threads(threads: int) -> None"),
       "Sets how many threads a call uses at most, in the whole process.\n\n"
       "Raises TypeError or ValueError unless threads is an integer of at least 1. Results do not\n"
       "depend on it.");

@@ -99,10 +99,18 @@ const char* device_name(int32_t type) {
   return names[type >= 0 && type < int32_t(std::size(names)) ? type : 0];
 }
 
+// str(object), whatever comes of it: for messages.
+std::string text_of(nb::handle object) {
+  nb::object text = nb::steal(PyObject_Str(object.ptr()));
+  const char* utf8 = text.is_valid() ? PyUnicode_AsUTF8AndSize(text.ptr(), nullptr) : nullptr;
+  if (!utf8) PyErr_Clear();
+  return utf8 ? utf8 : "(unprintable)";
+}
+
 // Turns the error of a library into ours, the library's as its cause. Interrupts pass unchanged.
 [[noreturn]] void refused(nb::python_error& e, const char* argument, const char* how) {
   if (!e.matches(PyExc_Exception)) throw;
-  std::string cause = nb::str(e.value()).c_str();
+  std::string cause = text_of(e.value());
   nb::raise_from(e, PyExc_TypeError, "%s cannot be read as an array: %s failed: %s", argument, how,
                  cause.c_str());
 }
@@ -325,7 +333,7 @@ std::string Imported::dtype_text() const {
                                    "float6_e2m3fn",
                                    "float6_e3m2fn",
                                    "float4_e2m1fn"};
-  if (nb::hasattr(source_, "dtype")) return nb::str(source_.attr("dtype")).c_str();
+  if (nb::hasattr(source_, "dtype")) return text_of(nb::object(source_.attr("dtype")));
   std::string text =
       code_ < std::size(names) ? names[code_] : "DLPack code " + std::to_string(code_);
   text += " of " + std::to_string(bits_) + " bits";

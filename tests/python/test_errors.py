@@ -1,0 +1,359 @@
+"""Every refusal: which exception, what its message names, and that nothing was written before."""
+
+import numpy as np
+import pytest
+from lender import Lender
+
+import fanano
+
+SENTINEL = 7.0
+
+
+def ones(*shape, dtype=np.float32):
+    return np.ones(shape, dtype)
+
+
+def good():
+    """A call without a mistake: two sequences, four query heads over two key heads."""
+    return {
+        "query": ones(2, 4, 6, 8),
+        "key": ones(2, 2, 5, 8),
+        "value": ones(2, 2, 5, 3),
+        "out": np.full((2, 4, 6, 3), SENTINEL, np.float32),
+    }
+
+
+def stacked_out():
+    """Writable, but its elements share places."""
+    return np.lib.stride_tricks.as_strided(ones(64), (2, 4, 6, 3), (0, 0, 12, 4))
+
+
+def read_only():
+    out = good()["out"]
+    out.flags.writeable = False
+    return out
+
+
+def misaligned(*shape):
+    return np.frombuffer(bytearray(4 * int(np.prod(shape)) + 1), np.float32, offset=1).reshape(
+        shape
+    )
+
+
+def half_steps(*shape):
+    """float32 elements every 6 bytes."""
+    pairs = np.zeros(shape, [("number", np.float32), ("gap", np.int16)])
+    return pairs["number"]
+
+
+V, T = ValueError, TypeError
+ATTENTION = {
+    # ranks
+    "rank 1": (
+        V,
+        r"query must have 2, 3 or 4 axes: .*\(B, H, S, D\).* shape \(8,\)",
+        {"query": ones(8)},
+    ),
+    "rank 5": (
+        V,
+        r"query must have 2, 3 or 4 axes.*\(1, 2, 4, 6, 8\)",
+        {"query": ones(1, 2, 4, 6, 8)},
+    ),
+    "rank of bshd": (V, r"\(S, H, D\) or \(B, S, H, D\)", {"query": ones(8), "layout": "bshd"}),
+    "key's rank": (
+        V,
+        r"key must have as many axes as query, 4; .*\(2, 5, 8\)",
+        {"key": ones(2, 5, 8)},
+    ),
+    "value's rank": (V, r"value must have as many axes as query, 4", {"value": ones(5, 3)}),
+    "out's rank": (
+        V,
+        r"out must have shape \(2, 4, 6, 3\); it has shape \(4, 6, 3\)",
+        {"out": ones(4, 6, 3)},
+    ),
+    # shapes
+    "key's batch": (
+        V,
+        r"key of shape \(3, 2, 5, 8\) must have the same batch size as query of shape "
+        r"\(2, 4, 6, 8\)",
+        {"key": ones(3, 2, 5, 8)},
+    ),
+    "value's batch": (
+        V,
+        "value of shape .* the same batch size as query",
+        {"value": ones(1, 2, 5, 3)},
+    ),
+    "head dims": (
+        V,
+        r"key of shape .* the same head dimension as query .*axis 3",
+        {"key": ones(2, 2, 5, 9)},
+    ),
+    "value's heads": (
+        V,
+        "value of shape .* the same number of heads as key",
+        {"value": ones(2, 1, 5, 3)},
+    ),
+    "value's length": (
+        V,
+        "value of shape .* the same number of positions as key",
+        {"value": ones(2, 2, 4, 3)},
+    ),
+    "D = 0": (
+        V,
+        r"head dimension, query's last axis, must be 1 to 576; .*\(2, 4, 6, 0\)",
+        {"query": ones(2, 4, 6, 0), "key": ones(2, 2, 5, 0)},
+    ),
+    "D = 577": (V, "must be 1 to 576", {"query": ones(2, 4, 6, 577), "key": ones(2, 2, 5, 577)}),
+    "Dv = 577": (V, "value's last axis must be 0 to 576", {"value": ones(2, 2, 5, 577)}),
+    "heads": (
+        V,
+        r"number of query heads must be a multiple of the number of key heads: query .* has 4, "
+        r"key .* has 3$",
+        {"key": ones(2, 3, 5, 8), "value": ones(2, 3, 5, 3)},
+    ),
+    "no key heads": (
+        V,
+        "has 4, key of shape .* has 0$",
+        {"key": ones(2, 0, 5, 8), "value": ones(2, 0, 5, 3)},
+    ),
+    "swapped axes": (
+        V,
+        r'has 6, .* has 9; if axis 2 holds the heads, pass layout="bshd"',
+        {"query": ones(2, 6, 4, 8), "key": ones(2, 9, 2, 8), "value": ones(2, 9, 2, 3)},
+    ),
+    "swapped back": (
+        V,
+        'if axis 1 holds the heads, pass layout="bhsd"',
+        {"query": ones(2, 4, 6, 8), "key": ones(2, 2, 5, 8), "layout": "bshd"},
+    ),
+    "swapped 3-D": (
+        V,
+        'if axis 1 holds the heads, pass layout="bshd"',
+        {"query": ones(6, 4, 8), "key": ones(9, 2, 8), "value": ones(9, 2, 3)},
+    ),
+    "out's shape": (
+        V,
+        r"out must have shape \(2, 4, 6, 3\); it has shape \(2, 4, 6, 8\)",
+        {"out": ones(2, 4, 6, 8)},
+    ),
+    # dtypes
+    "int": (
+        T,
+        "query must be float64, float32, bfloat16 or float16; it is int32",
+        {"query": ones(2, 4, 6, 8, dtype=np.int32)},
+    ),
+    "uint": (T, "value must be float64.* it is uint8", {"value": ones(2, 2, 5, 3, dtype=np.uint8)}),
+    "bool": (T, "key must be float64.* it is bool", {"key": ones(2, 2, 5, 8, dtype=bool)}),
+    "complex": (T, "query .* it is complex64", {"query": ones(2, 4, 6, 8, dtype=np.complex64)}),
+    "longdouble": (
+        T,
+        "query .* it is (float128|longdouble)",
+        {"query": ones(2, 4, 6, 8, dtype=np.longdouble)},
+    ),
+    "object": (T, "query .* it is object", {"query": ones(2, 4, 6, 8, dtype=object)}),
+    "string": (T, "query .* it is <U1", {"query": ones(2, 4, 6, 8, dtype="U1")}),
+    "bytes that are no bfloat16": (
+        T,
+        r"query .* it is \|V2",
+        {"query": np.zeros((2, 4, 6, 8), "V2")},
+    ),
+    "byte order": (
+        T,
+        "query must have the byte order of this machine, got dtype >f4",
+        {"query": ones(2, 4, 6, 8, dtype=">f4")},
+    ),
+    "mixed key": (
+        T,
+        "key must have the dtype of query, float32; it is float16",
+        {"key": ones(2, 2, 5, 8, dtype=np.float16)},
+    ),
+    "mixed value": (
+        T,
+        "value must have the dtype of query",
+        {"value": ones(2, 2, 5, 3, dtype=np.float64)},
+    ),
+    "out's dtype": (
+        T,
+        "out must have dtype float32; it is float16",
+        {"out": ones(2, 4, 6, 3, dtype=np.float16)},
+    ),
+    "out_dtype": (
+        V,
+        "out_dtype must be float32 for float32 inputs, got float16",
+        {"out_dtype": "float16"},
+    ),
+    "out_dtype's name": (V, 'out_dtype must be "float64", .* got "half"', {"out_dtype": "half"}),
+    "out_dtype's type": (
+        T,
+        "out_dtype must be a dtype or the name of one, got 3",
+        {"out_dtype": 3},
+    ),
+    # not arrays, not one library
+    "list": (T, "query must be an array .* got list; numpy.asarray", {"query": [[1.0]]}),
+    "None": (T, "key must be an array .* got NoneType", {"key": None}),
+    "scalar": (T, "value must be an array", {"value": np.float32(1)}),
+    "bytes": (T, "query must be an array .* got bytes", {"query": b"12345678"}),
+    "out is a list": (T, "out must be an array .* got list", {"out": [0.0]}),
+    "masked array": (
+        T,
+        "query is a numpy.ma.MaskedArray, whose mask would be lost",
+        {"query": np.ma.ones((2, 4, 6, 8))},
+    ),
+    "another library": (
+        T,
+        "key must be of the same library as query, numpy; it is of lender",
+        {"key": Lender(ones(2, 2, 5, 8))},
+    ),
+    # memory
+    "read-only out": (V, "out is read-only", {"out": read_only()}),
+    "out on itself": (
+        V,
+        r"out of shape \(2, 4, 6, 3\) has overlapping elements",
+        {"out": stacked_out()},
+    ),
+    "misaligned": (
+        V,
+        "key is not aligned to its elements of 4 bytes",
+        {"key": misaligned(2, 2, 5, 8)},
+    ),
+    "half steps": (
+        V,
+        r"query steps by parts of an element \(a stride of 6 bytes\)",
+        {"query": half_steps(2, 4, 6, 8)},
+    ),
+    # options
+    "scale NaN": (V, "scale must be a finite number, got nan", {"scale": float("nan")}),
+    "scale inf": (V, "scale must be a finite number, got -inf", {"scale": -np.inf}),
+    "scale's type": (T, "scale must be a number, got str", {"scale": "1"}),
+    "scale is bool": (T, "scale must be a number, got bool", {"scale": True}),
+    "layout": (V, 'layout must be "bhsd" or "bshd", got "sbhd"', {"layout": "sbhd"}),
+    "layout's type": (T, "layout must be a string, got int", {"layout": 1}),
+    "algorithm": (
+        V,
+        'algorithm must be "naive", "safe", "online" or "flash", got "fast"',
+        {"algorithm": "fast"},
+    ),
+    "algorithm's type": (T, "algorithm must be a string, got .*NoneType", {"algorithm": None}),
+    "is_causal": (T, "is_causal must be True or False, got int", {"is_causal": 1}),
+    "return_lse": (T, "return_lse must be True or False, got .*NoneType", {"return_lse": None}),
+    # lengths and offsets
+    "lengths' count": (
+        V,
+        "kv_lengths must have one number for each sequence of the batch, 2; it has 3",
+        {"kv_lengths": [1, 2, 3]},
+    ),
+    "long keys": (
+        V,
+        "kv_lengths must be 0 to 5, the positions that key has; number 1 is 6",
+        {"kv_lengths": [5, 6]},
+    ),
+    "long queries": (
+        V,
+        "q_lengths must be 0 to 6, the positions that query has; number 0 is 7",
+        {"q_lengths": np.array([7, 6])},
+    ),
+    "negative length": (
+        V,
+        "kv_lengths must be 0 to 5.* number 0 is -1",
+        {"kv_lengths": np.array([-1, 2], np.int32)},
+    ),
+    "one length": (V, "kv_lengths must be 0 to 5.* it is 9", {"kv_lengths": 9}),
+    "float lengths": (
+        T,
+        "kv_lengths must be int32 or int64; it is float64",
+        {"kv_lengths": np.array([1.0, 2.0])},
+    ),
+    "bool lengths": (
+        T,
+        "q_lengths must be int32 or int64; it is bool",
+        {"q_lengths": np.array([True, False])},
+    ),
+    "small lengths": (
+        T,
+        "q_lengths must be int32 or int64; it is int16",
+        {"q_lengths": np.array([1, 2], np.int16)},
+    ),
+    "listed floats": (T, "q_lengths must be an integer, got float", {"q_lengths": [1.0, 2.0]}),
+    "listed bools": (T, "q_lengths must be an integer, got bool", {"q_lengths": [True, 2]}),
+    "lengths' rank": (
+        V,
+        r"kv_lengths must have one axis; it has shape \(1, 2\)",
+        {"kv_lengths": np.array([[1, 2]])},
+    ),
+    "lengths are a word": (T, "kv_lengths must be an integer, got str", {"kv_lengths": "12"}),
+    "offset's type": (T, "q_offset must be an integer, got float", {"q_offset": 1.5}),
+    "offset is bool": (T, "q_offset must be an integer, got bool", {"q_offset": True}),
+    "offset's size": (
+        V,
+        "q_offset is 9223372036854775808, which does not fit in 64 bits",
+        {"q_offset": 2**63},
+    ),
+    "offset's count": (
+        V,
+        "q_offset must have one number for each sequence of the batch, 2; it has 1",
+        {"q_offset": [0]},
+    ),
+    # what is not there yet
+    **{
+        option: (NotImplementedError, f"^{option} is not there yet", {option: given})
+        for option, given in {
+            "attn_mask": ones(6, 5),
+            "window_size": (2, 0),
+            "softcap": 30.0,
+            "alibi_slopes": ones(4),
+            "sinks": ones(4),
+            "dropout_p": 0.1,
+        }.items()
+    },
+}
+
+
+def refuses(call, exception, message):
+    with pytest.raises(exception, match=message) as caught:
+        call()
+    assert caught.type is exception
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+def test_attention(name):
+    exception, message, wrong = ATTENTION[name]
+    arguments = good() | wrong
+    refuses(lambda: fanano.attention(**arguments), exception, message)
+    if "out" not in wrong:
+        assert (arguments["out"] == SENTINEL).all()
+
+
+def test_the_good_call_is_good():
+    arguments = good()
+    assert fanano.attention(**arguments) is arguments["out"]
+    assert (arguments["out"] == 1).all()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [n for n, case in ATTENTION.items() if not {"out", "return_lse"} & set(case[2])],
+)
+def test_explain_checks_the_same(name):
+    exception, message, wrong = ATTENTION[name]
+    arguments = good() | wrong
+    del arguments["out"]
+    refuses(lambda: fanano.explain(**arguments), exception, message)
+
+
+@pytest.mark.parametrize("part", ["query", "key", "value"])
+@pytest.mark.parametrize("shift", [0, 3, -3])
+def test_out_overlaps_an_input(part, shift):
+    arguments = good() | {"value": ones(2, 2, 5, 8)}
+    memory = np.full(4096, SENTINEL, np.float32)
+    shape = arguments[part].shape
+    arguments[part] = memory[1000 : 1000 + int(np.prod(shape))].reshape(shape)
+    arguments["out"] = memory[1000 + shift : 1000 + shift + 384].reshape(2, 4, 6, 8)
+    refuses(lambda: fanano.attention(**arguments), ValueError, f"out overlaps {part} in memory")
+    assert (memory == SENTINEL).all()
+
+
+def test_out_beside_an_input_is_no_overlap():
+    memory = np.ones((2, 2, 4, 6, 8), np.float32)
+    fanano.attention(memory[0], memory[0], memory[0], out=memory[1])
+    backwards = memory[1][..., ::-1]
+    assert fanano.attention(memory[0], memory[0], memory[0], out=backwards) is backwards

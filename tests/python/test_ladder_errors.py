@@ -1,0 +1,110 @@
+"""What softmax, SoftmaxState, merge_states and set_num_threads refuse."""
+
+import numpy as np
+import pytest
+from lender import Lender
+from test_errors import ones, refuses
+
+import fanano
+
+V, T = ValueError, TypeError
+SMALL = np.ones((3, 4), np.float32)
+OTHERS = {
+    "softmax of a list": (T, "x must be an array .* got list", lambda: fanano.softmax([1.0])),
+    "softmax of ints": (T, "x must be float64.* it is int64", lambda: fanano.softmax(np.arange(3))),
+    "softmax of one number": (
+        V,
+        "x must have at least one axis",
+        lambda: fanano.softmax(np.array(1.0)),
+    ),
+    "softmax's axis": (
+        V,
+        r"axis must be -2 to 1 for x of shape \(3, 4\), got 2",
+        lambda: fanano.softmax(SMALL, axis=2),
+    ),
+    "softmax's axis, negative": (
+        V,
+        "axis must be -2 to 1 .* got -3",
+        lambda: fanano.softmax(SMALL, axis=-3),
+    ),
+    "softmax's axis, far": (
+        V,
+        "axis is 1267650600228229401496703205376, which",
+        lambda: fanano.softmax(SMALL, axis=2**100),
+    ),
+    "softmax's axis's type": (
+        T,
+        "axis must be an integer, got float",
+        lambda: fanano.softmax(SMALL, axis=0.0),
+    ),
+    "softmax has no flash": (
+        V,
+        'algorithm must be "naive", "safe" or "online", got "flash"',
+        lambda: fanano.softmax(SMALL, algorithm="flash"),
+    ),
+    "absorb a list": (T, "scores must be an array", lambda: fanano.SoftmaxState().absorb([1.0])),
+    "absorb a matrix": (
+        V,
+        r"scores must have one axis; they have shape \(3, 4\)",
+        lambda: fanano.SoftmaxState().absorb(SMALL),
+    ),
+    "absorb ints": (
+        T,
+        "scores must be float64",
+        lambda: fanano.SoftmaxState().absorb(np.arange(3)),
+    ),
+    "merge a number": (
+        T,
+        "other must be a SoftmaxState, got float",
+        lambda: fanano.SoftmaxState().merge(1.0),
+    ),
+    "threads": (V, "threads", lambda: fanano.set_num_threads(0)),
+    "negative threads": (V, "threads", lambda: fanano.set_num_threads(-(2**40))),
+    "no axis": (T, "axis must be an integer, got .*None", lambda: fanano.softmax(SMALL, axis=None)),
+    "no threads": (T, "threads must be an integer", lambda: fanano.set_num_threads(None)),
+    "threads' type": (
+        T,
+        "threads must be an integer, got float",
+        lambda: fanano.set_num_threads(1.0),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_functions(name, threads):
+    exception, message, call = OTHERS[name]
+    refuses(call, exception, message)
+
+
+@pytest.mark.parametrize(
+    ("exception", "message", "wrong"),
+    [
+        (T, "lse_b must be an array", {"lse_b": [0.0]}),
+        (
+            T,
+            "out_b must have the dtype of out_a, float32; it is float64",
+            {"out_b": SMALL.astype(float)},
+        ),
+        (
+            V,
+            r"out_b must have the shape of out_a, \(3, 4\); it has shape \(4, 3\)",
+            {"out_b": ones(4, 3)},
+        ),
+        (T, "lse_a must be float32 for float32 results; it is float64", {"lse_a": np.zeros(3)}),
+        (
+            V,
+            r"lse_b must have the shape of out_a without its last axis, \(3,\); it has "
+            r'shape \(4,\).*layout="bshd"',
+            {"lse_b": ones(4)},
+        ),
+        (
+            V,
+            "out_a must have at least one axis",
+            {"out_a": np.array(1, np.float32)},
+        ),
+        (T, "lse_a must be of the same library as out_a", {"lse_a": Lender(ones(3))}),
+    ],
+)
+def test_merge_states(exception, message, wrong):
+    arguments = {"out_a": SMALL, "lse_a": ones(3), "out_b": SMALL, "lse_b": ones(3)} | wrong
+    refuses(lambda: fanano.merge_states(**arguments), exception, message)
