@@ -38,6 +38,13 @@ template <class A> struct Strip {
   }
 };
 
+template <class A> FANANO_FN Strip<A> operator+(const Strip<A>& a, const Strip<A>& b) {
+  Strip<A> sum;
+#pragma GCC unroll 4
+  for (int m = 0; m < M; ++m) sum.v[m] = a.v[m] + b.v[m];
+  return sum;
+}
+
 // Keys or values of a tile: row-major, columns contiguous.
 template <class A> struct Operand {
   const A* data;
@@ -133,17 +140,26 @@ template <int R, class F> FANANO_FN void in_groups(int64_t n, F f, int64_t first
 
 // ---- score --------------------------------------------------------------------------------------
 
-// s = k q for n keys; returns the largest of each row (a NaN may or may not show in it).
+// s = k q for n keys; returns the largest of each row (a NaN may or may not show in it). Long rows are
+// summed in pieces of score_columns: a chain of n sums is wrong by sqrt(n) rounding errors.
 template <class A> Strip<A> score(const A* q, Operand<A> k, int64_t n, int64_t dim, A* s) {
-  Strip<A> largest = Strip<A>::all(-infinity<A>);
-  in_groups<tile_sizes.group>(n, [&]<int R>(int64_t j) {
-    Strip<A> c[R];
-    multiply<R>(c, q, k.data + j * k.row, k.row, 1, dim);
-    for (int r = 0; r < R; ++r) {
-      c[r].store(s + (j + r) * strip_rows<A>);
-      for (int m = 0; m < M; ++m) largest.v[m] = max(largest.v[m], c[r].v[m]);
-    }
-  });
+  Strip<A> largest;
+  for (int64_t d = 0; d < dim; d += score_columns) {
+    int64_t columns = dim - d < score_columns ? dim - d : score_columns;
+    largest = Strip<A>::all(-infinity<A>);
+    in_groups<tile_sizes.group>(n, [&]<int R>(int64_t j) {
+      Strip<A> c[R];
+      multiply<R>(c, q + d * strip_rows<A>, k.data + j * k.row + d, k.row, 1, columns);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+        A* to = s + (j + r) * strip_rows<A>;
+        if (d) c[r] = Strip<A>::load(to) + c[r];
+        c[r].store(to);
+#pragma GCC unroll 4
+        for (int m = 0; m < M; ++m) largest.v[m] = max(largest.v[m], c[r].v[m]);
+      }
+    });
+  }
   return largest;
 }
 

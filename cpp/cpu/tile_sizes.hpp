@@ -20,6 +20,9 @@ inline constexpr TileSizes tile_sizes =
 // K and V of the tile stream through it. Part of the bits: sums are grouped by tile.
 inline constexpr int tile_keys = 128;
 
+// Columns of q and k whose products are summed in one chain. Common head sizes take one.
+inline constexpr int score_columns = 128;
+
 template <class A> inline constexpr int strip_rows = tile_sizes.vectors * Vec<A>::width;
 
 FANANO_FN int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
