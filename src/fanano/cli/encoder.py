@@ -108,7 +108,7 @@ def _normal_cdf_table() -> Array:
     cdf = [0.5 * math.erfc(-point / math.sqrt(2)) for point in x]
     density = np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
     hermite = [np.ones_like(x), x]
-    for n in range(1, 4):
+    for n in range(1, 3):
         hermite.append(x * hermite[n] - n * hermite[n - 1])
     terms = [(-1) ** n * h * density / math.factorial(n + 1) for n, h in enumerate(hermite)]
     table = np.stack([np.asarray(cdf), *terms])

@@ -3,8 +3,8 @@
 A fresh process, because in one that has worked before an allocator may hand out memory that it
 kept, and the call would look cheaper than it is. In it, Linux resets the high-water mark of the
 resident set on request (/proc/self/clear_refs) and reports it (VmHWM in /proc/self/status), so no
-peak between two samples can be missed. The kernel adds up its counts of pages late: good to about
-1 MB.
+peak between two samples can be missed. The kernel adds up the pages that each thread touches late:
+good to about half a MiB for each thread.
 """
 
 from __future__ import annotations
