@@ -32,33 +32,41 @@ class Converted {
   Numbers q_offset_, q_lengths_, kv_lengths_;
 };
 
-// A result that the caller's library makes, and ours to fill.
+// A result that the caller's library makes, and ours to fill. `empty` None: the library of `like`
+// is asked without Python.
 class Result {
  public:
-  Result(nb::handle empty, const char* argument, const int64_t* shape, int ndim, Dtype dtype) {
-    nb::object extents = nb::steal(PyTuple_New(ndim));
-    for (int i = 0; i < ndim; ++i)
-      if (PyTuple_SetItem(extents.ptr(), i, PyLong_FromLongLong(shape[i])))
-        throw nb::python_error();
-    object = empty(extents, name(dtype));
-    imported_.emplace(object, argument, Imported::Access::write);
+  Result(nb::handle empty, const Imported& like, const char* argument, int ndim,
+         const int64_t* shape, Dtype dtype) {
+    Array wanted{nullptr, dtype, ndim, shape, nullptr};
+    if (empty.is_none())
+      imported_.emplace(like, argument, wanted);
+    else
+      imported_.emplace(empty(shape_tuple(wanted), name(dtype)), argument, Imported::Access::write);
     array = imported_->floats();
     bool right = array.dtype == dtype && array.ndim == ndim;
     for (int i = 0; right && i < ndim; ++i) right = array.shape[i] == shape[i];
     if (!right)
       throw TypeError(std::string(argument) + " was asked of its library with shape " +
-                      shape_text({nullptr, dtype, ndim, shape, nullptr}) + " and dtype " +
-                      name(dtype) + "; it came with shape " + shape_text(array) + " and dtype " +
-                      name(array.dtype));
+                      shape_text(wanted) + " and dtype " + name(dtype) + "; it came with shape " +
+                      shape_text(array) + " and dtype " + name(array.dtype));
     check_writable(array, argument);
   }
-  Result(nb::handle empty, const char* argument, const Extents& e, Dtype dtype)
-      : Result(empty, argument, e.size, e.ndim, dtype) {}
+  Result(nb::handle empty, const Imported& like, const char* argument, const Extents& e, Dtype d)
+      : Result(empty, like, argument, e.ndim, e.size, d) {}
 
-  nb::object object;
+  nb::object object() const { return imported_->object(); }
   Array array;
 
  private:
+  static nb::object shape_tuple(const Array& a) {
+    nb::object tuple = nb::steal(PyTuple_New(a.ndim));
+    for (int i = 0; i < a.ndim; ++i)
+      if (PyTuple_SetItem(tuple.ptr(), i, PyLong_FromLongLong(a.shape[i])))
+        throw nb::python_error();
+    return tuple;
+  }
+
   std::optional<Imported> imported_;
 };
 
@@ -84,18 +92,18 @@ nb::object attention(nb::handle query, nb::handle key, nb::handle value, nb::han
   std::optional<Result> made, lse;
   Dtype dtype = request.has_out_dtype ? request.out_dtype : request.query.dtype;
   if (out.is_none())
-    made.emplace(empty, "out", description.out_shape(), dtype);
+    made.emplace(empty, q, "out", description.out_shape(), dtype);
   else
     given.emplace(out, "out", Imported::Access::write);
   if (with_lse)
-    lse.emplace(empty, "lse", description.lse_shape(), accumulator(request.query.dtype));
+    lse.emplace(empty, q, "lse", description.lse_shape(), accumulator(request.query.dtype));
   description.write_to(given ? given->floats() : made->array, lse ? &lse->array : nullptr);
   {
     nb::gil_scoped_release release;
     forward(description.problem(), max_threads);
   }
-  nb::object result = given ? nb::borrow(out) : made->object;
-  return lse ? nb::make_tuple(result, lse->object) : result;
+  nb::object result = given ? nb::borrow(out) : made->object();
+  return lse ? nb::make_tuple(result, lse->object()) : result;
 }
 
 ExplainedPlan explain(nb::handle query, nb::handle key, nb::handle value, const Options& options,
@@ -132,13 +140,13 @@ nb::object softmax(nb::handle x, nb::handle axis, nb::handle algorithm, nb::hand
   Array in = imported.floats();
   Algorithm how = softmax_algorithm_named(word(algorithm, "algorithm"));
   int which = softmax_axis(in, integer(axis, "axis"));
-  Result out(empty, "out", in.shape, in.ndim, in.dtype);
+  Result out(empty, imported, "out", in.ndim, in.shape, in.dtype);
   check_apart(out.array, "out", in, "x");
   {
     nb::gil_scoped_release release;
     softmax(in, out.array, which, how, max_threads);
   }
-  return out.object;
+  return out.object();
 }
 
 OnlineSoftmax<double> absorb(OnlineSoftmax<double> state, nb::handle scores) {
@@ -155,13 +163,13 @@ Pair merge_states(nb::handle out_a, nb::handle lse_a, nb::handle out_b, nb::hand
   Array a = imported[0].floats(), la = imported[1].floats();
   Array b = imported[2].floats(), lb = imported[3].floats();
   check_merge(a, la, b, lb);
-  Result out(empty, "out", a.shape, a.ndim, a.dtype);
-  Result lse(empty, "lse", la.shape, la.ndim, la.dtype);
+  Result out(empty, imported[0], "out", a.ndim, a.shape, a.dtype);
+  Result lse(empty, imported[0], "lse", la.ndim, la.shape, la.dtype);
   {
     nb::gil_scoped_release release;
     merge_states(a, la, b, lb, out.array, lse.array, max_threads);
   }
-  return nb::borrow<Pair>(nb::make_tuple(out.object, lse.object));
+  return nb::borrow<Pair>(nb::make_tuple(out.object(), lse.object()));
 }
 
 }  // namespace fanano

@@ -1,6 +1,6 @@
 // What the module's functions do: arguments in, a checked problem, the core without the GIL, results.
 // `empty(shape, dtype)` makes a result in the caller's library once its shape is known to be right;
-// dtype is one of the core's four names.
+// dtype is one of the core's four names. None: through the DLPack exchange of query's type.
 #pragma once
 
 #include <string>

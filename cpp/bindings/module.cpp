@@ -111,7 +111,7 @@ NB_MODULE(_core, m) {
             {out_dtype, is_causal, q_offset, scale, q_lengths, kv_lengths, layout, algorithm},
             max_threads);
       },
-      arg("query"), arg("key"), arg("value"), arg("out").none(), arg("empty"),
+      arg("query"), arg("key"), arg("value"), arg("out").none(), arg("empty").none(),
       arg("return_lse").none(), arg("out_dtype").none(), arg("is_causal").none(),
       arg("q_offset").none(), arg("scale").none(), arg("q_lengths").none(),
       arg("kv_lengths").none(), arg("layout").none(), arg("algorithm").none(), arg("max_threads"));
@@ -145,11 +145,11 @@ NB_MODULE(_core, m) {
       "The plan for shapes alone: nothing is allocated.");
 
   m.def("softmax", nb::overload_cast<handle, handle, handle, handle, int>(&softmax),
-        arg("x").none(), arg("axis").none(), arg("algorithm").none(), arg("empty"),
+        arg("x").none(), arg("axis").none(), arg("algorithm").none(), arg("empty").none(),
         arg("max_threads"));
   m.def("merge_states",
         nb::overload_cast<handle, handle, handle, handle, handle, int>(&merge_states), arg("out_a"),
-        arg("lse_a"), arg("out_b"), arg("lse_b"), arg("empty"), arg("max_threads"));
+        arg("lse_a"), arg("out_b"), arg("lse_b"), arg("empty").none(), arg("max_threads"));
   m.def(
       "new_buffer",
       [](handle shape, handle dtype) {

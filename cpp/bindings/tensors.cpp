@@ -99,6 +99,16 @@ const char* device_name(int32_t type) {
   return names[type >= 0 && type < int32_t(std::size(names)) ? type : 0];
 }
 
+constexpr const char* exchange = "its library's DLPack exchange";
+
+dlpack::DataType type_of(Dtype dtype) {
+  uint8_t code = dtype == Dtype::bfloat16 ? dlpack::bfloat : dlpack::float_;
+  return {code, uint8_t(8 * size_of(dtype)), 1};
+}
+
+// Some libraries append a stack trace.
+std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
+
 // str(object), whatever comes of it: for messages.
 std::string text_of(nb::handle object) {
   nb::object text = nb::steal(PyObject_Str(object.ptr()));
@@ -110,7 +120,7 @@ std::string text_of(nb::handle object) {
 // Turns the error of a library into ours, the library's as its cause. Interrupts pass unchanged.
 [[noreturn]] void refused(nb::python_error& e, const char* argument, const char* how) {
   if (!e.matches(PyExc_Exception)) throw;
-  std::string cause = text_of(e.value());
+  std::string cause = first_line(text_of(e.value()));
   nb::raise_from(e, PyExc_TypeError, "%s cannot be read as an array: %s failed: %s", argument, how,
                  cause.c_str());
 }
@@ -143,7 +153,10 @@ Imported::Imported(nb::handle source, const char* argument, Access access)
   Route route = route_of(source);
   switch (route.kind) {
     case Route::numpy: from_numpy(); break;
-    case Route::exchange: from_exchange(route.api, access); break;
+    case Route::exchange:
+      api_ = route.api;
+      from_exchange(access);
+      break;
     case Route::capsule: from_capsule(); break;
     case Route::none:
       throw TypeError(std::string(argument) + " must be an array (NumPy, torch or any other with " +
@@ -176,19 +189,41 @@ void Imported::from_numpy() {
   }
 }
 
-void Imported::from_exchange(const void* exchange, Access access) {
-  auto* api = static_cast<const ExchangeApi*>(exchange);
+void Imported::from_exchange(Access access) {
   // Without a loan the flags are unknown, so it is enough for reading alone.
-  if (api->tensor_from_object && access == Access::read) {
+  if (api_->tensor_from_object && access == Access::read) {
     DLTensor tensor;
-    ask(argument_, "its library's DLPack exchange",
-        [&] { return api->tensor_from_object(source_.ptr(), &tensor); });
+    ask(argument_, exchange, [&] { return api_->tensor_from_object(source_.ptr(), &tensor); });
     return describe(&tensor);
   }
   ManagedTensorVersioned* managed = nullptr;
-  ask(argument_, "its library's DLPack exchange",
-      [&] { return api->managed_from_object(source_.ptr(), &managed); });
+  ask(argument_, exchange, [&] { return api_->managed_from_object(source_.ptr(), &managed); });
   hold_versioned(managed);
+}
+
+Imported::Imported(const Imported& like, const char* argument, const Array& wanted)
+    : argument_(argument), api_(like.api_) {
+  if (!api_) throw TypeError(std::string(like.argument_) + " is of a type without DLPack exchange");
+  DLTensor prototype{nullptr,
+                     dlpack::cpu,
+                     0,
+                     wanted.ndim,
+                     type_of(wanted.dtype),
+                     const_cast<int64_t*>(wanted.shape),
+                     nullptr,
+                     0};
+  ManagedTensorVersioned* managed = nullptr;
+  std::string error;
+  auto set_error = [](void* context, const char*, const char* message) {
+    *static_cast<std::string*>(context) = message;
+  };
+  if (api_->allocate(&prototype, &managed, &error, set_error) != 0 || !managed)
+    throw TypeError(std::string(argument) + " of shape " + shape_text(wanted) +
+                    " was refused by its library: " + first_line(error));
+  describe(&managed->tensor);
+  void* made = nullptr;  // takes managed over, whether it succeeds or not
+  ask(argument, exchange, [&] { return api_->managed_to_object(managed, &made); });
+  source_ = nb::steal(static_cast<PyObject*>(made));
 }
 
 void Imported::from_capsule() {
@@ -351,11 +386,10 @@ nb::object new_buffer(const std::vector<int64_t>& shape, Dtype dtype) {
   constexpr std::align_val_t alignment{64};
   void* data = ::operator new(bytes ? bytes : 1, alignment);
   nb::capsule owner(data, [](void* p) noexcept { ::operator delete(p, alignment); });
-  nb::dlpack::dtype type{uint8_t(dtype == Dtype::bfloat16 ? dlpack::bfloat : dlpack::float_),
-                         uint8_t(8 * size_of(dtype)), 1};
+  auto [code, bits, lanes] = type_of(dtype);
   std::vector<size_t> extents(shape.begin(), shape.end());
-  return nb::cast(nb::ndarray<nb::array_api, nb::device::cpu>(data, extents.size(), extents.data(),
-                                                              owner, nullptr, type, dlpack::cpu));
+  return nb::cast(nb::ndarray<nb::array_api, nb::device::cpu>(
+      data, extents.size(), extents.data(), owner, nullptr, {code, bits, lanes}, dlpack::cpu));
 }
 
 }  // namespace fanano

@@ -11,6 +11,10 @@ namespace nb = nanobind;
 
 namespace fanano {
 
+namespace dlpack {
+struct ExchangeApi;
+}
+
 // Owns what a library lent us: its deleter runs exactly once, in a thread that holds the GIL.
 class Loan {
  public:
@@ -34,6 +38,11 @@ class Imported {
   Imported(nb::handle source, const char* argument, Access = Access::read);
   Imported(const Imported&) = delete;
 
+  // A new array of this shape and dtype, made by the library of `like` through its DLPack exchange.
+  Imported(const Imported& like, const char* argument, const Array& wanted);
+
+  nb::object object() const { return source_; }
+
   // As one of the four floating dtypes; any other is a TypeError. Points into this object.
   Array floats() const;
 
@@ -44,7 +53,7 @@ class Imported {
 
  private:
   void from_numpy();
-  void from_exchange(const void* api, Access);
+  void from_exchange(Access);
   void from_capsule();
   void hold_versioned(void* managed);
   void describe(const void* dltensor);
@@ -55,6 +64,7 @@ class Imported {
 
   nb::object source_;
   const char* argument_;
+  const dlpack::ExchangeApi* api_ = nullptr;  // of the array's type, if it has one
   Loan loan_;
   void* data_ = nullptr;
   uint8_t code_ = 0;

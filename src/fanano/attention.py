@@ -86,9 +86,7 @@ def attention(
     else:
         adapter = common_adapter(query=query, key=key, value=value)
     if adapter.prepare is not None:
-        query = adapter.prepare("query", query)
-        key = adapter.prepare("key", key)
-        value = adapter.prepare("value", value)
+        query, key, value = adapter.prepare(("query", "key", "value"), (query, key, value))
     if out is not None:
         common_adapter(query=query, out=out).check_out(out)
     if out_dtype is not None:
@@ -96,23 +94,28 @@ def attention(
     finish = None
     if adapter.finisher is not None and (out is None or return_lse):
         finish = adapter.finisher(query)
-    result: Any = _core.attention(
-        query,
-        key,
-        value,
-        out,
-        adapter.empty,
-        return_lse,
-        out_dtype,
-        is_causal,
-        q_offset,
-        scale,
-        q_lengths,
-        kv_lengths,
-        layout,
-        algorithm,
-        adapter.max_threads(),
-    )
+    try:
+        result: Any = _core.attention(
+            query,
+            key,
+            value,
+            out,
+            adapter.empty,
+            return_lse,
+            out_dtype,
+            is_causal,
+            q_offset,
+            scale,
+            q_lengths,
+            kv_lengths,
+            layout,
+            algorithm,
+            adapter.max_threads(),
+        )
+    except (TypeError, ValueError):
+        if adapter.diagnose is not None:
+            adapter.diagnose(query=query, key=key, value=value, out=out)
+        raise
     if finish is None:
         return result
     if not return_lse:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import _core
-from .adapters import common_adapter
+from .adapters import common_adapter, diagnosis
 from .attention import dtype_name, refuse_missing
 
 __all__ = ["explain"]
@@ -48,20 +48,19 @@ def explain(
     refuse_missing(attn_mask, window_size, softcap, alibi_slopes, sinks, dropout_p)
     adapter = common_adapter(query=query, key=key, value=value)
     if adapter.prepare is not None:
-        query = adapter.prepare("query", query)
-        key = adapter.prepare("key", key)
-        value = adapter.prepare("value", value)
-    return _core.explain(
-        query,
-        key,
-        value,
-        None if out_dtype is None else dtype_name(adapter, out_dtype),
-        is_causal,
-        q_offset,
-        scale,
-        q_lengths,
-        kv_lengths,
-        layout,
-        algorithm,
-        adapter.max_threads(),
-    )
+        query, key, value = adapter.prepare(("query", "key", "value"), (query, key, value))
+    with diagnosis(adapter, query=query, key=key, value=value):
+        return _core.explain(
+            query,
+            key,
+            value,
+            None if out_dtype is None else dtype_name(adapter, out_dtype),
+            is_causal,
+            q_offset,
+            scale,
+            q_lengths,
+            kv_lengths,
+            layout,
+            algorithm,
+            adapter.max_threads(),
+        )

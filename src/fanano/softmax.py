@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import _core
-from .adapters import adapter_of, common_adapter
+from .adapters import adapter_of, common_adapter, diagnosis
 
 __all__ = ["SoftmaxState", "merge_states", "softmax"]
 
@@ -34,9 +34,10 @@ def softmax(x: Any, axis: int = -1, algorithm: str = "online") -> Any:
     """
     adapter = adapter_of("x", x)
     if adapter.prepare is not None:
-        x = adapter.prepare("x", x)
+        (x,) = adapter.prepare(("x",), (x,))
     finish = None if adapter.finisher is None else adapter.finisher(x)
-    result = _core.softmax(x, axis, algorithm, adapter.empty, adapter.max_threads())
+    with diagnosis(adapter, x=x):
+        result: Any = _core.softmax(x, axis, algorithm, adapter.empty, adapter.max_threads())
     return result if finish is None else finish(result)
 
 
@@ -74,8 +75,9 @@ class SoftmaxState:
         """
         adapter = adapter_of("scores", scores)
         if adapter.prepare is not None:
-            scores = adapter.prepare("scores", scores)
-        return self._with(self._state.absorb(scores))
+            (scores,) = adapter.prepare(("scores",), (scores,))
+        with diagnosis(adapter, scores=scores):
+            return self._with(self._state.absorb(scores))
 
     def merge(self, other: SoftmaxState) -> SoftmaxState:
         """The state of both parts of a row.
@@ -127,10 +129,14 @@ def merge_states(out_a: Any, lse_a: Any, out_b: Any, lse_b: Any) -> tuple[Any, A
         TypeError, ValueError: an argument is wrong; the message names it.
         NotImplementedError: a torch tensor requires grad.
     """
-    adapter = common_adapter(out_a=out_a, lse_a=lse_a, out_b=out_b, lse_b=lse_b)
+    arrays: Any = {"out_a": out_a, "lse_a": lse_a, "out_b": out_b, "lse_b": lse_b}
+    adapter = common_adapter(**arrays)
     if adapter.prepare is not None:
-        out_a, lse_a = adapter.prepare("out_a", out_a), adapter.prepare("lse_a", lse_a)
-        out_b, lse_b = adapter.prepare("out_b", out_b), adapter.prepare("lse_b", lse_b)
+        prepared = adapter.prepare(tuple(arrays), tuple(arrays.values()))
+        arrays = dict(zip(arrays, prepared, strict=True))
     finish = None if adapter.finisher is None else adapter.finisher(out_a)
-    out, lse = _core.merge_states(out_a, lse_a, out_b, lse_b, adapter.empty, adapter.max_threads())
+    with diagnosis(adapter, **arrays):
+        out, lse = _core.merge_states(
+            **arrays, empty=adapter.empty, max_threads=adapter.max_threads()
+        )
     return (out, lse) if finish is None else (finish(out), finish(lse))

@@ -6,11 +6,12 @@ A library is looked for only if it has been imported already: whoever passes its
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, Protocol, cast
 
-__all__ = ["Adapter", "adapter_of", "common_adapter"]
+__all__ = ["Adapter", "adapter_of", "common_adapter", "diagnosis"]
 
 
 class Adapter(Protocol):
@@ -18,8 +19,15 @@ class Adapter(Protocol):
 
     library: str  # its name in messages
 
-    # The array whose memory holds the numbers; raises where none does. None: every array is such.
-    prepare: Callable[[str, Any], Any] | None
+    # The arrays whose memory holds the numbers of the given ones; raises where none does. The names
+    # are for messages. None: every array is its memory.
+    prepare: Callable[[Sequence[str], Sequence[Any]], Sequence[Any]] | None
+
+    # Called when the core has refused arrays: raises if the library can say it better.
+    diagnose: Callable[..., None] | None
+
+    # Memory for a result of a shape, of a dtype by name. None: the core gets it from query's type.
+    empty: Callable[[tuple[int, ...], str], Any] | None
 
     # Returns what turns memory that `empty` made into the caller's own array, like the given one;
     # raises where nothing does. None: `empty` makes the caller's arrays.
@@ -30,9 +38,6 @@ class Adapter(Protocol):
 
     def check_out(self, out: Any) -> None:
         """Raises where ``out`` must not be written."""
-
-    def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
-        """Memory for a result."""
 
     def dtype_name(self, dtype: Any) -> str:
         """The name of one of the library's dtypes, such as ``"float32"``."""
@@ -67,6 +72,17 @@ def common_adapter(**arrays: Any) -> Adapter:
                 f"it is of {_library(argument, other)}"
             )
     return adapter
+
+
+@contextmanager
+def diagnosis(adapter: Adapter, **arrays: Any) -> Iterator[None]:
+    """Lets the adapter say better what the core refuses."""
+    try:
+        yield
+    except (TypeError, ValueError):
+        if adapter.diagnose is not None:
+            adapter.diagnose(**arrays)
+        raise
 
 
 def _library(argument: str, array: Any) -> str:

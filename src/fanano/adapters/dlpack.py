@@ -13,6 +13,7 @@ from .. import _core
 
 library = ""  # whatever the type's own module says
 prepare = None
+diagnose = None
 
 # Their arrays are constants, whatever their descriptors say.
 _IMMUTABLE = {"jax", "jaxlib"}

@@ -13,6 +13,7 @@ import numpy as np
 
 library = "numpy"
 prepare = None
+diagnose = None
 finisher = None
 
 _dtypes: dict[str, Any] = {name: np.dtype(name) for name in ("float64", "float32", "float16")}

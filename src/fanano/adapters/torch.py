@@ -6,22 +6,17 @@ they are refused. A call uses at most ``torch.get_num_threads()`` threads.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 library = "torch"
 finisher = None
 
-_dtypes = {
-    "float64": torch.float64,
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
-
-# Where torch lacks DLPack's C exchange, its __dlpack__ refuses parameters even under no_grad().
-_detach = not hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
+# DLPack's C exchange: the core reads and makes tensors without calling Python.
+_exchange = hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
 
 
 def accepts(argument: str, kind: type) -> bool:
@@ -35,16 +30,34 @@ def accepts(argument: str, kind: type) -> bool:
     return True
 
 
-def prepare(argument: str, array: Any) -> Any:
+def prepare(names: Sequence[str], arrays: Sequence[Any]) -> Sequence[Any]:
+    # In the order of cost: small calls spend most of their time in such questions.
+    tracked = torch.is_grad_enabled()
+    if _exchange and forward_ad._current_level < 0:
+        for array in arrays:
+            if (tracked and array.requires_grad) or array.is_neg():
+                break
+        else:
+            return arrays
+    return [_prepare(name, array) for name, array in zip(names, arrays, strict=True)]
+
+
+def _prepare(argument: str, array: Any) -> Any:
+    _check_transforms(argument, array)
     if array.requires_grad and torch.is_grad_enabled():
         raise NotImplementedError(
             f"{argument} requires grad, and the backward pass is not there yet: "
             "call under torch.no_grad(), or pass x.detach()"
         )
-    _check_dense(argument, array)
+    if forward_ad.unpack_dual(array).tangent is not None:  # type: ignore[no-untyped-call]
+        raise NotImplementedError(
+            f"{argument} has a forward-mode tangent, and derivatives are not there yet: "
+            "pass the primal of torch.autograd.forward_ad.unpack_dual(x)"
+        )
     if array.is_neg():  # a lazy view: its memory holds the numbers before the negation
         array = array.resolve_neg()
-    return array.detach() if _detach else array
+    # Without the exchange torch refuses to lend parameters, even under no_grad().
+    return array if _exchange else array.detach()
 
 
 def check_out(out: Any) -> None:
@@ -52,11 +65,31 @@ def check_out(out: Any) -> None:
         raise ValueError("out requires grad, and writing to it would bypass autograd")
     if out.is_neg():
         raise ValueError("out is a lazily negated view: what is written would be read negated")
-    _check_dense("out", out)
 
 
-def empty(shape: tuple[int, ...], dtype: str) -> Any:
-    return torch.empty(shape, dtype=_dtypes[dtype], device="cpu")
+def diagnose(**arrays: Any) -> None:
+    for argument, array in arrays.items():
+        if not isinstance(array, torch.Tensor):
+            continue
+        _check_transforms(argument, array)
+        if array.is_nested:
+            raise TypeError(f"{argument} is a nested tensor; pass a padded one, and kv_lengths")
+        if array.is_quantized:
+            raise TypeError(f"{argument} is quantized ({array.dtype}); pass x.dequantize()")
+        if array.layout is not torch.strided:
+            raise TypeError(f"{argument} must be a dense tensor, its layout is {array.layout}")
+        if array.device.type != "cpu":
+            raise ValueError(
+                f"{argument} must be in the CPU's memory, it is on device {array.device}; "
+                "x.cpu() copies it there"
+            )
+
+
+def _empty(shape: tuple[int, ...], dtype: str) -> Any:
+    return torch.empty(shape, dtype=getattr(torch, dtype), device="cpu")
+
+
+empty = None if _exchange else _empty
 
 
 def dtype_name(dtype: Any) -> str:
@@ -69,13 +102,10 @@ def max_threads() -> int:
     return torch.get_num_threads()
 
 
-def _check_dense(argument: str, array: Any) -> None:
-    if array.is_nested:
-        raise TypeError(f"{argument} is a nested tensor; pass a padded one, and kv_lengths")
-    if array.layout is not torch.strided:
-        raise TypeError(f"{argument} must be a dense tensor, its layout is {array.layout}")
-    if array.device.type != "cpu":
-        raise ValueError(
-            f"{argument} must be in the CPU's memory, it is on device {array.device}; "
-            "x.cpu() copies it there"
+def _check_transforms(argument: str, array: Any) -> None:
+    functorch = getattr(torch._C, "_functorch", None)
+    if functorch is not None and functorch.is_functorch_wrapped_tensor(array):
+        raise NotImplementedError(
+            f"{argument} is inside of a torch.func transform (vmap, grad, jvp ...), "
+            "and these are not there yet"
         )

@@ -1,0 +1,429 @@
+"""Each library's arrays: the same bits, the caller's own type, and never wrong numbers."""
+
+import subprocess
+import sys
+import textwrap
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+from lender import Lender, Shared
+from torch.autograd import forward_ad
+
+import fanano
+
+DTYPES = ["float64", "float32", "bfloat16", "float16"]
+
+
+def numbers(*shape, dtype="float32", seed=0):
+    x = np.random.default_rng(seed).standard_normal(shape)
+    return x.astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+
+
+def problem(dtype="float32"):
+    return (
+        numbers(2, 4, 33, 16, dtype=dtype, seed=1),
+        numbers(2, 2, 40, 16, dtype=dtype, seed=2),
+        numbers(2, 2, 40, 24, dtype=dtype, seed=3),
+    )
+
+
+def to_torch(x):
+    if x.dtype == ml_dtypes.bfloat16:
+        return torch.from_numpy(x.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(x)
+
+
+def bits(x):
+    """The bytes of an array of any library, row by row."""
+    if isinstance(x, torch.Tensor):
+        x = x.contiguous().view(torch.uint8).numpy() if x.dim() else x.numpy()
+    if isinstance(x, Lender):
+        x = x.array
+    return np.ascontiguousarray(x).tobytes()
+
+
+# ---- NumPy and torch agree -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", ["flash", "safe"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_numpy_and_torch_give_the_same_bits(dtype, algorithm):
+    arrays = problem(dtype)
+    options = {"is_causal": True, "return_lse": True, "algorithm": algorithm}
+    out, lse = fanano.attention(*arrays, **options)
+    assert type(out) is type(lse) is np.ndarray
+    assert out.dtype == arrays[0].dtype
+    assert out.shape == (2, 4, 33, 24)
+    assert lse.shape == (2, 4, 33)
+    assert lse.dtype == (np.float64 if dtype == "float64" else np.float32)
+
+    out_, lse_ = fanano.attention(*map(to_torch, arrays), **options)
+    assert type(out_) is type(lse_) is torch.Tensor
+    assert out_.dtype is getattr(torch, dtype)
+    assert bits(out_) == bits(out)
+    assert bits(lse_) == bits(lse)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_softmax_and_merging_give_the_same_bits(dtype):
+    x = numbers(3, 50, dtype=dtype)
+    soft = fanano.softmax(x, axis=0)
+    assert soft.dtype == x.dtype
+    assert bits(fanano.softmax(to_torch(x), axis=0)) == bits(soft)
+    assert (
+        fanano.SoftmaxState().absorb(to_torch(x)[1]).lse == fanano.SoftmaxState().absorb(x[1]).lse
+    )
+    lse = np.zeros(3, "float64" if dtype == "float64" else "float32")
+    merged = fanano.merge_states(x, lse, x, lse)
+    merged_ = fanano.merge_states(*map(to_torch, (x, lse, x, lse)))
+    assert [type(m) for m in merged_] == [torch.Tensor] * 2
+    assert [bits(m) for m in merged_] == [bits(m) for m in merged]
+
+
+VIEWS = {
+    "rows before heads": lambda x: np.ascontiguousarray(x.swapaxes(1, 2)).swapaxes(1, 2),
+    "columns before rows": lambda x: np.ascontiguousarray(x.swapaxes(2, 3)).swapaxes(2, 3),
+    "every second": lambda x: np.repeat(x, 2, axis=-1)[..., ::2],
+    "inside a larger array": lambda x: np.pad(x, ((1, 1),) * 4)[1:-1, 1:-1, 1:-1, 1:-1],
+}
+BACKWARDS = {
+    "rows backwards": lambda x: np.ascontiguousarray(x[:, :, ::-1])[:, :, ::-1],
+    "columns backwards": lambda x: np.ascontiguousarray(x[..., ::-1])[..., ::-1],
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("view", VIEWS | BACKWARDS)
+def test_strides_do_not_change_bits(view, dtype):
+    arrays = problem(dtype)
+    out = fanano.attention(*arrays)
+    views = [(VIEWS | BACKWARDS)[view](x) for x in arrays]
+    assert all(
+        (v == x).all() and v.strides != x.strides for v, x in zip(views, arrays, strict=True)
+    )
+    assert bits(fanano.attention(*views)) == bits(out)
+    target = (VIEWS | BACKWARDS)[view](np.zeros_like(out))
+    assert fanano.attention(*views, out=target) is target
+    assert bits(target) == bits(out)
+    if view in VIEWS:  # torch has no negative strides
+        assert bits(fanano.attention(*map(to_torch, views))) == bits(out)
+
+
+def test_broadcasting_is_not_a_copy():
+    query, key, value = problem()
+    many = np.broadcast_to(key[:1], (2**40, *key.shape[1:]))
+    assert (
+        fanano.explain(np.broadcast_to(query[:1], (2**40, *query.shape[1:])), many, many).device
+        == "cpu"
+    )
+    one = fanano.attention(query[:1], key[:1], value[:1])
+    same = fanano.attention(query[:1], key[:1, :1], np.broadcast_to(value[:1, :1], (1, 1, 40, 24)))
+    assert same.shape == one.shape
+    twice = fanano.attention(*(np.broadcast_to(x[:1], x.shape) for x in (query, key, value)))
+    assert bits(twice[1]) == bits(one)
+
+
+def test_read_only_inputs():
+    arrays = problem()
+    out = fanano.attention(*arrays)
+    for x in arrays:
+        x.flags.writeable = False
+    assert bits(fanano.attention(*arrays)) == bits(out)
+
+
+def test_lengths_come_from_anywhere():
+    arrays = problem()
+    expected = bits(
+        fanano.attention(*arrays, kv_lengths=[3, 40], q_lengths=(33, 7), q_offset=[0, 2])
+    )
+    for made in (
+        lambda n: np.array(n),
+        lambda n: np.array(n, np.int32),
+        lambda n: np.array([[x, -99] for x in n])[:, 0],
+        lambda n: torch.tensor(n),
+        lambda n: torch.tensor(n, dtype=torch.int32),
+        lambda n: [np.int32(x) for x in n],
+        lambda n: Lender(np.array(n), code=0),
+    ):
+        options = {
+            "kv_lengths": made([3, 40]),
+            "q_lengths": made([33, 7]),
+            "q_offset": made([0, 2]),
+        }
+        assert bits(fanano.attention(*arrays, **options)) == expected
+        assert bits(fanano.attention(*map(to_torch, arrays), **options)) == expected
+
+
+def test_one_offset_for_all():
+    arrays = problem()
+    expected = bits(fanano.attention(*arrays, is_causal=True, q_offset=[5, 5]))
+    for offset in (5, np.int64(5), np.array(5), torch.tensor(5)):
+        assert bits(fanano.attention(*arrays, is_causal=True, q_offset=offset)) == expected
+    far = fanano.attention(*arrays, is_causal=True, q_offset=2**63 - 1)
+    assert bits(far) == bits(fanano.attention(*arrays))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_out_dtype(dtype):
+    arrays = problem(dtype)
+    wide = "float64" if dtype == "float64" else "float32"
+    out = fanano.attention(*arrays, out_dtype=wide)
+    assert out.dtype == wide
+    for spelled in (np.dtype(wide), getattr(np, wide)):
+        assert bits(fanano.attention(*arrays, out_dtype=spelled)) == bits(out)
+    tensors = [to_torch(x) for x in arrays]
+    out_ = fanano.attention(*tensors, out_dtype=getattr(torch, wide))
+    assert out_.dtype is getattr(torch, wide)
+    assert bits(out_) == bits(fanano.attention(*tensors, out_dtype=wide)) == bits(out)
+    target = np.zeros_like(out)  # its dtype says what is wanted
+    assert bits(fanano.attention(*arrays, out=target)) == bits(out)
+
+
+# ---- NumPy's subclasses --------------------------------------------------------------------------
+
+
+def test_numpy_subclasses_are_read_as_arrays(tmp_path):
+    query, key, value = problem()
+    np.save(tmp_path / "q.npy", query)
+    mapped = np.load(tmp_path / "q.npy", mmap_mode="r")
+    assert type(mapped) is np.memmap
+    out = fanano.attention(mapped, key, value)
+    assert type(out) is np.ndarray
+    assert bits(out) == bits(fanano.attention(query, key, value))
+
+
+# ---- torch's special tensors ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def tensors():
+    return [to_torch(x) for x in problem()]
+
+
+@pytest.fixture
+def plain(tensors):
+    return bits(fanano.attention(*tensors))
+
+
+def refused(exception, message, *tensors, **options):
+    with pytest.raises(exception, match=message) as caught:
+        fanano.attention(*tensors, **options)
+    assert caught.type is exception
+
+
+def test_torch_grad(tensors, plain):
+    query, key, value = tensors
+    key = key.clone().requires_grad_()
+    refused(NotImplementedError, r"key requires grad.*torch.no_grad\(\).*detach", query, key, value)
+    with pytest.raises(NotImplementedError, match="x requires grad"):
+        fanano.softmax(key)
+    with torch.no_grad():
+        assert bits(fanano.attention(query, key, value)) == plain
+    with torch.inference_mode():
+        assert bits(fanano.attention(query, key, value)) == plain
+    assert bits(fanano.attention(query, key.detach(), value)) == plain
+    out = torch.zeros(2, 4, 33, 24, requires_grad=True)
+    refused(ValueError, "out requires grad", *tensors, out=out)
+
+
+def test_torch_parameter(tensors, plain):
+    query, key, value = tensors
+    with torch.no_grad():
+        out = fanano.attention(query, torch.nn.Parameter(key), value)
+    assert type(out) is torch.Tensor
+    assert bits(out) == plain
+    fixed = torch.nn.Parameter(query, requires_grad=False)
+    assert bits(fanano.attention(fixed, key, value)) == plain
+
+
+def lazily_negated(x):
+    """The same numbers, in a view whose memory holds their negatives."""
+    view = torch.complex(torch.zeros_like(x), -x).conj().imag
+    assert view.is_neg()
+    assert torch.equal(view, x)
+    return view
+
+
+def test_torch_negated_view(tensors, plain):
+    for i in range(3):
+        changed = list(tensors)
+        changed[i] = lazily_negated(tensors[i])
+        assert bits(fanano.attention(*changed)) == plain
+    x = tensors[0]
+    assert bits(fanano.softmax(lazily_negated(x))) == bits(fanano.softmax(x))
+    refused(
+        ValueError, "out is a lazily neg", *tensors, out=lazily_negated(torch.ones(2, 4, 33, 24))
+    )
+
+
+class Subclass(torch.Tensor):
+    pass
+
+
+def test_torch_tensors_that_are_not_their_memory(tensors):
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    query, key, value = tensors
+    with FakeTensorMode():
+        fake = torch.empty(query.shape)
+    refused(TypeError, r"query is a torch\._subclasses.*FakeTensor", fake, key, value)
+    refused(TypeError, "key is a .*Subclass; only plain", query, key.as_subclass(Subclass), value)
+    refused(TypeError, "query must be a dense tensor, its layout is torch.sparse_coo",
+            query.to_sparse(), key, value)  # fmt: skip
+    refused(ValueError, "query must be in the CPU's memory, it is on device meta",
+            query.to("meta"), key, value)  # fmt: skip
+    refused(TypeError, "query .*complex64", torch.complex(query, query).conj(), key, value)
+    refused(TypeError, "value must be float64.*int64", query, key, value.long())
+    refused(
+        TypeError, "query must be float64.*float8_e4m3fn", query.to(torch.float8_e4m3fn), key, value
+    )
+    refused(TypeError, "key must be of the same library as query, torch; it is of numpy",
+            query, key.numpy(), value)  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_torch_nested(tensors):
+    query, key, value = tensors
+    for layout in (torch.strided, torch.jagged):
+        nested = torch.nested.nested_tensor([query[0], query[1]], layout=layout)
+        refused(TypeError, "query is a .*[nN]ested", nested, key, value)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_torch_quantized(tensors):
+    query, key, value = tensors
+    quantized = torch.quantize_per_tensor(query, 0.1, 0, torch.qint8)
+    refused(TypeError, r"query is quantized \(torch.qint8\)", quantized, key, value)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")  # torch's own
+def test_torch_transforms(tensors):
+    query, key, value = tensors
+
+    def attend(q):
+        return fanano.attention(q, key[: len(q)], value[: len(q)])
+
+    message = r"query is inside of a torch\.func transform"
+    with pytest.raises(NotImplementedError, match=message):
+        torch.func.vmap(lambda q: fanano.attention(q, key[0], value[0]))(query)
+    with pytest.raises(NotImplementedError, match=message):
+        torch.func.grad(lambda q: attend(q).sum())(query)
+    with pytest.raises(NotImplementedError, match=message):
+        torch.func.jvp(attend, (query,), (query,))
+    with forward_ad.dual_level():
+        assert attend(query).shape == (2, 4, 33, 24)
+        dual = forward_ad.make_dual(query, query)
+        refused(NotImplementedError, "query has a forward-mode tangent", dual, key, value)
+
+
+def test_torch_without_memory(tensors):
+    query, key, value = tensors
+    query = query.clone()
+    query.untyped_storage().resize_(0)
+    refused(ValueError, "query of shape .* has no memory", query, key, value)
+    zero = torch._efficientzerotensor(key.shape)
+    refused(ValueError, "key of shape .* has no memory", value[..., :16], zero, value)
+
+
+def test_torch_compile(tensors, plain):
+    compiled = torch.compile(lambda *x: fanano.attention(*x), backend="eager")
+    assert bits(compiled(*tensors)) == plain
+
+
+def test_torch_default_device_and_dtype(tensors, plain):
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        with torch.device("meta"):
+            assert bits(fanano.attention(*tensors)) == plain
+    finally:
+        torch.set_default_dtype(before)
+
+
+def test_torch_limits_the_threads(threads):
+    threads(4)
+    x = torch.ones(1, 64, 512, 64)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        assert fanano.explain(x, x, x).threads == 1
+        torch.set_num_threads(3)
+        assert fanano.explain(x, x, x).threads == 3
+    finally:
+        torch.set_num_threads(before)
+    assert fanano.explain(x.numpy(), x.numpy(), x.numpy()).threads == 4
+
+
+def test_torch_without_the_exchange_api():
+    program = """
+    import torch
+    if hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
+        del torch.Tensor.__dlpack_c_exchange_api__
+    import fanano
+    x = torch.linspace(-1, 1, 2 * 3 * 8 * 16).reshape(2, 3, 8, 16)
+    expected = fanano.attention(x.numpy(), x.numpy(), x.numpy())
+    with torch.no_grad():
+        out = fanano.attention(torch.nn.Parameter(x), x, x.clone().requires_grad_())
+    assert type(out) is torch.Tensor and (out.numpy() == expected).all()
+    assert (fanano.attention(x, x, x, out=out).numpy() == expected).all()
+    assert fanano.attention(*[x.bfloat16()] * 3).dtype is torch.bfloat16
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=120)
+
+
+# ---- any other library, through the standard's protocols -----------------------------------------
+
+
+@pytest.mark.parametrize("versioned", [True, False], ids=["DLPack 1", "DLPack 0"])
+def test_any_library(versioned):
+    arrays = problem()
+    out, lse = fanano.attention(*arrays, return_lse=True)
+    shared = [Shared(x, versioned=versioned) for x in arrays]
+    out_, lse_ = fanano.attention(*shared, return_lse=True)
+    assert type(out_) is type(lse_) is Shared
+    assert bits(out_) == bits(out)
+    assert bits(lse_) == bits(lse)
+    assert [x.returned for x in shared] == [1, 1, 1]
+
+    target = Shared(np.zeros_like(out))
+    assert fanano.attention(*shared, out=target) is target
+    assert bits(target) == bits(out)
+    both = fanano.attention(*shared, out=target, return_lse=True)
+    assert both[0] is target
+    assert bits(both[1]) == bits(lse)
+
+    assert bits(fanano.softmax(shared[0])) == bits(fanano.softmax(arrays[0]))
+    merged = fanano.merge_states(out_, lse_, out_, lse_)
+    assert [type(x) for x in merged] == [Shared, Shared]
+    assert fanano.explain(*shared).algorithm == "flash"
+
+
+def test_results_outlive_everything():
+    x = Shared(np.ones((4, 8), np.float32))
+    out = fanano.attention(x, x, x).array
+    del x
+    assert (out == 1).all()
+    assert out.flags.aligned
+
+
+def test_jax_arrays_are_never_written():
+    constant = type("ArrayImpl", (Shared,), {"__module__": "jaxlib._jax"})
+    x = constant(np.ones((4, 8), np.float32))
+    with pytest.raises(TypeError, match="out must not be a JAX array"):
+        fanano.attention(x, x, x, out=constant(np.zeros((4, 8), np.float32)))
+
+
+@pytest.mark.parametrize("made", [lambda x: x, to_torch, Shared], ids=["numpy", "torch", "any"])
+def test_nothing_is_kept(made):
+    arrays = [made(x) for x in problem()]
+    before = [sys.getrefcount(x) for x in arrays]
+    for _ in range(3):
+        out = fanano.attention(*arrays, return_lse=True, kv_lengths=[1, 2])[0]
+        with pytest.raises(ValueError, match="layout"):
+            fanano.attention(*arrays, layout="?")
+        fanano.attention(*arrays, out=out)
+    fresh = made(np.ones(2))
+    assert sys.getrefcount(out) == sys.getrefcount(fresh)
+    assert [sys.getrefcount(x) for x in arrays] == before
