@@ -1,0 +1,224 @@
+"""The problems attention is tested on: features combined pairwise, so that each pair of choices
+occurs in some problem, and a list of its own for what needs to be large enough to be judged."""
+
+import itertools
+import random
+import zlib
+from dataclasses import dataclass, field
+
+import ml_dtypes
+import numpy as np
+import oracle
+from compare import DTYPES
+
+# The sizes stand around the tiles of every instruction set: strips of 8 to 64 rows, 128 keys.
+FACTORS = {
+    "rows": (0, 1, 2, 7, 9, 15, 16, 17, 31, 32, 63, 64, 65, 97),
+    "keys": (0, 1, 3, 16, 63, 64, 65, 127, 128, 129, 131, 257),
+    # batch, query heads, key heads, rank of the arrays
+    "heads": ((2, 2, 2, 4), (1, 6, 2, 4), (2, 3, 1, 4), (1, 4, 2, 3), (1, 1, 1, 2)),
+    # D, Dv
+    "dims": ((64, 64), (1, 1), (7, 5), (32, 48), (33, 1), (16, 0), (80, 64), (128, 131)),
+    "where": ("full", "causal", "upper left", "shifted", "behind", "per batch"),
+    "lengths": ("none", "keys", "queries", "both", "some empty"),
+    "scale": (None, 0.0, -0.8, 1e-40, 2.0),  # in units of the default, 1 / sqrt(D)
+    "data": ("normal", "growing", "hidden", "partly hidden", "visible nan", "large values"),
+    "layout": ("bhsd", "bshd"),
+    "strides": ("contiguous", "odd rows", "negative", "columns", "broadcast"),
+    "algorithm": ("flash", "flash", "safe", "online", "naive"),
+    "out_dtype": (None, "float32"),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    dtype: str
+    rows: int = 64
+    keys: int = 64
+    heads: tuple = (1, 2, 2, 4)
+    dims: tuple = (64, 64)
+    where: str = "full"
+    lengths: str = "none"
+    scale: float | None = None
+    data: str = "normal"
+    layout: str = "bhsd"
+    strides: str = "contiguous"
+    algorithm: str = "flash"
+    out_dtype: str | None = None
+    options: dict = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "options", self._options())
+
+    def __str__(self):
+        batch, heads, kv_heads, rank = self.heads
+        words = [
+            self.dtype, f"{batch}x{heads}/{kv_heads}", f"{rank}-D", f"{self.rows}x{self.keys}",
+            f"D={self.dims[0]},{self.dims[1]}", self.where, f"lengths={self.lengths}",
+            f"scale={self.scale}", self.data, self.layout, self.strides, self.algorithm,
+            f"out={self.out_dtype}",
+        ]  # fmt: skip
+        return " ".join(words).replace("lengths=none ", "").replace("scale=None ", "")
+
+    def rng(self, draw=0):
+        return np.random.default_rng([zlib.crc32(str(self).encode()), draw])
+
+    @property
+    def draws(self):
+        """How often the numbers are to be drawn, for some hundred rows in all."""
+        rows = self.heads[0] * self.heads[1] * self.rows
+        return min(32, -(-128 // rows)) if rows else 1
+
+    def _options(self):
+        """The keywords that fanano.attention and the oracle share."""
+        batch, rng = self.heads[0], self.rng()
+        options = {"layout": self.layout}
+        if self.scale is not None:
+            options["scale"] = self.scale / np.sqrt(self.dims[0])
+        if self.data.startswith("logits"):
+            options["scale"] = float(self.data.split()[1]) / self.spread / np.sqrt(self.dims[0])
+        if self.lengths in ("keys", "both"):
+            options["kv_lengths"] = rng.integers(0, self.keys + 1, batch)
+        if self.lengths in ("queries", "both"):
+            options["q_lengths"] = rng.integers(0, self.rows + 1, batch).astype(np.int32)
+        if self.lengths == "some empty":
+            options["kv_lengths"] = np.where(np.arange(batch) == 0, 0, self.keys)
+        if self.where != "full":
+            options["is_causal"] = True
+        offsets = {"upper left": 0, "shifted": self.keys // 3, "behind": -(self.rows // 2)}
+        if self.where in offsets:
+            options["q_offset"] = offsets[self.where]
+        if self.where == "per batch":
+            options["q_offset"] = rng.integers(-5, self.keys + 5, batch)
+        return options
+
+    def arrays(self, draw=0):
+        """query, key and value, in the layout, rank and strides of the case."""
+        rng = self.rng(draw)
+        batch, heads, kv_heads = self.heads[:3]
+        dim, value_dim = self.dims
+        q = rng.standard_normal((batch, heads, self.rows, dim))
+        k = rng.standard_normal((batch, kv_heads, self.keys, dim))
+        v = rng.standard_normal((batch, kv_heads, self.keys, value_dim))
+        if self.data == "growing":  # scores rise along the keys: every tile raises the maximum
+            q[..., 0] = np.abs(q[..., 0]) + 1
+            k[..., 0] += np.linspace(0, 12 * np.sqrt(dim) / 2, self.keys)
+        if self.data == "large values":
+            v *= min(1e30, float(ml_dtypes.finfo(DTYPES[self.dtype]).max) / 16)
+        if self.data.startswith("logits"):
+            q, k = (x * np.sqrt(self.spread) for x in (q, k))
+        q, k, v = (x.astype(DTYPES[self.dtype]) for x in (q, k, v))
+        self._spoil(q, k, v)
+        return tuple(self._placed(self._ranked(x)) for x in (q, k, v))
+
+    @property
+    def spread(self):
+        """The size of the logits asked for, as far as the dtype reaches; scale does the rest."""
+        return min(float(self.data.split()[1]), 1e4 if self.dtype == "float16" else np.inf)
+
+    def _spoil(self, q, k, v):
+        """Puts NaN, infinities and huge numbers where the kind of data wants them."""
+        if self.data not in ("hidden", "partly hidden", "visible nan") or not v.size:
+            return
+        large = float(ml_dtypes.finfo(v.dtype).max)
+        garbage = np.array([np.nan, np.inf, -np.inf, large, -large]).astype(v.dtype)
+        may = self.visible((*k.shape[:2], *q.shape[2:3], self.keys))  # no mask differs by head
+        b, h, j = np.nonzero(~may.any(2))
+        k[b, h, j] = garbage[(j % 5)[:, None]]
+        v[b, h, j] = garbage[((j + 2) % 5)[:, None]]
+        if self.data == "hidden":
+            return
+        # A key that only some rows see: these become NaN, the others must not notice.
+        seen = may.sum(2)
+        split = (seen > 0) & ((seen < self.rows) | (self.data == "visible nan"))
+        for batch, head in np.argwhere(split.any(-1)):
+            some = np.flatnonzero(split[batch, head])
+            v[batch, head, some[-1], 0] = np.nan
+            if len(some) > 2:
+                k[batch, head, some[-2], -1] = np.nan
+        if self.data == "visible nan" and self.rows:
+            q[0, 0, self.rows // 2, 0] = np.nan
+
+    def visible(self, shape):
+        masks = "is_causal", "q_offset", "q_lengths", "kv_lengths"
+        return oracle.visible(shape, **{m: self.options[m] for m in masks if m in self.options})
+
+    def _ranked(self, x):
+        rank = self.heads[3]
+        if self.layout == "bshd" and rank > 2:
+            x = x.swapaxes(1, 2)
+        return x.reshape(x.shape[4 - rank :])
+
+    def _placed(self, x):
+        """The same numbers at other addresses."""
+        if self.strides == "odd rows":
+            room = np.zeros((*x.shape[:-1], x.shape[-1] + 3), x.dtype)[..., 1 : 1 + x.shape[-1]]
+        elif self.strides == "negative":
+            room = np.zeros_like(x)[::-1, ::-1]
+        elif self.strides == "columns":
+            room = np.zeros((*x.shape[:-1], 2 * x.shape[-1]), x.dtype)[..., ::2]
+        elif self.strides == "broadcast" and self.data in ("normal", "growing"):
+            first = np.s_[:1] if x.shape[0] > 1 else np.s_[:, :1]
+            return np.broadcast_to(x[first], x.shape)
+        else:
+            return np.ascontiguousarray(x)
+        room[...] = x
+        return room
+
+
+def pairwise(factors):
+    """Few combinations in which every pair of choices of two factors occurs."""
+    names = list(factors)
+    open_pairs = {
+        ((a, x), (b, y))
+        for a, b in itertools.combinations(names, 2)
+        for x in range(len(factors[a]))
+        for y in range(len(factors[b]))
+    }
+    rng = random.Random(0)  # breaks ties, so that what is left free varies too
+
+    def news(chosen, name, x):
+        """The pairs that the choice x for name would cover."""
+        for other in chosen.items():
+            pair = sorted([(name, x), other], key=lambda choice: names.index(choice[0]))
+            yield tuple(pair) in open_pairs
+
+    for pair in sorted(open_pairs, key=str):
+        if pair not in open_pairs:
+            continue
+        chosen = dict(pair)
+        for name in names:
+            if name not in chosen:
+                gains = [
+                    (sum(news(chosen, name, x)), rng.random(), x) for x in range(len(factors[name]))
+                ]
+                chosen[name] = max(gains)[2]
+        open_pairs -= set(itertools.combinations([(name, chosen[name]) for name in names], 2))
+        yield {name: factors[name][x] for name, x in chosen.items()}
+
+
+def grid(dtype):
+    """The pairwise grid of one dtype."""
+    factors = dict(FACTORS)
+    if dtype == "float64":  # its partial results are float64 already
+        factors["out_dtype"] = (None,)
+    return [Case(dtype, **choice) for choice in pairwise(factors)]
+
+
+def large(dtype):
+    """Problems of many rows and keys: enough elements for the errors of rare rows to show."""
+    heads, shapes = (1, 4, 2, 4), ((64, 64), (128, 128), (96, 33), (576, 512))
+    for dims in shapes:
+        for where, data in ("full", "normal"), ("causal", "growing"), ("shifted", "partly hidden"):
+            yield Case(dtype, rows=131, keys=389, heads=heads, dims=dims, where=where, data=data)
+    for size, where in itertools.product(("1e4", "1e7", "1e30"), ("full", "causal")):
+        for algorithm in ("flash", "online", "safe"):
+            yield Case(
+                dtype,
+                rows=193,
+                keys=131,
+                heads=heads,
+                where=where,
+                data=f"logits {size}",
+                algorithm=algorithm,
+            )

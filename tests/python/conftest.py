@@ -1,0 +1,44 @@
+"""What every test shares: the instruction set under test, hypothesis, where fanano is from."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+import fanano
+
+settings.register_profile("quick", max_examples=100, derandomize=True, deadline=None, database=None)
+settings.register_profile("thorough", parent=settings.get_profile("quick"), max_examples=1000)
+
+CANNOT_RUN = 77  # ctest counts this exit code as skipped
+
+
+def pytest_configure(config):
+    settings.load_profile("thorough" if config.option.markexpr == "thorough" else "quick")
+    stage = os.environ.get("FANANO_STAGE")
+    if stage and not Path(fanano.__file__).is_relative_to(stage):
+        pytest.exit(f"fanano comes from {fanano.__file__}, not from the build in {stage}", 2)
+    forced = os.environ.get("FANANO_ISA")
+    for kernel in fanano.kernels():
+        if kernel.isa == forced and not kernel.runnable:
+            pytest.exit(
+                f"skipped: FANANO_ISA={forced} cannot run here, {kernel.why_not}", CANNOT_RUN
+            )
+
+
+@pytest.fixture
+def threads():
+    """set_num_threads, and back to what it was."""
+    before = fanano.get_num_threads()
+    yield fanano.set_num_threads
+    fanano.set_num_threads(before)
+
+
+@pytest.fixture
+def build_dir():
+    """The build tree, for what can only be seen there."""
+    path = os.environ.get("FANANO_BUILD_DIR")
+    if not path:
+        pytest.skip("looks at the objects of a build tree: ctest says where that is")
+    return Path(path)

@@ -1,0 +1,223 @@
+"""What attention is, in arithmetic to judge by: float64, and long double for float64 inputs.
+
+Written for the reader, not for speed. Every function works in whatever type it is given, so the
+same text computed in float32 with a rounding after each step is what compare.py calls "plain".
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+FLOAT64 = np.dtype(np.float64)
+
+
+@dataclass
+class Result:
+    """Attention of one problem; every array is (batch, heads, rows, ...)."""
+
+    out: np.ndarray  # (B, H, S, Dv)
+    lse: np.ndarray  # (B, H, S), natural logarithm
+    seen: np.ndarray  # (B, H, S): the largest |v| that the row sees
+    logit: np.ndarray  # (B, H, S): the largest |logit| that the row sees
+    terms: np.ndarray  # (B, H, S): as above, of scale * sum |q_d k_d|: what the rounding is of
+    empty: np.ndarray  # (B, H, S): the row may attend to nothing
+
+
+def wide(dtype):
+    """The type in which inputs of this dtype are judged."""
+    return np.longdouble if np.dtype(dtype) == FLOAT64 else np.float64
+
+
+def four_dims(x, layout="bhsd"):
+    """A 2-D to 4-D array as (batch, heads, rows, columns)."""
+    x = np.asarray(x)
+    if x.ndim == 2:
+        return x[None, None]
+    if x.ndim == 3:
+        x = x[None]
+    return x.swapaxes(1, 2) if layout == "bshd" else x
+
+
+def as_given(x, ndim, layout="bhsd"):
+    """The inverse of four_dims, for an output; lse keeps heads before rows in every layout."""
+    if x.ndim == 4 and layout == "bshd" and ndim > 2:
+        x = x.swapaxes(1, 2)
+    return x.reshape(x.shape[4 - ndim :])
+
+
+def per_batch(value, batch):
+    """An integer, or one for each sequence, as an array that broadcasts over (B, H, Sq, Sk)."""
+    return np.broadcast_to(np.asarray(value, np.int64), (batch,)).reshape(batch, 1, 1, 1)
+
+
+def positions(batch, rows, keys, q_offset=None, q_lengths=None, kv_lengths=None):
+    """Key positions of the query rows, (B, 1, rows, 1); the last row stands at the last key."""
+    if q_offset is None:
+        used_rows = per_batch(rows if q_lengths is None else q_lengths, batch)
+        q_offset = per_batch(keys if kv_lengths is None else kv_lengths, batch) - used_rows
+    else:
+        q_offset = per_batch(q_offset, batch)
+    return np.arange(rows).reshape(1, 1, rows, 1) + q_offset
+
+
+def visible(
+    shape,
+    *,
+    attn_mask=None,
+    is_causal=False,
+    window_size=None,
+    q_offset=None,
+    q_lengths=None,
+    kv_lengths=None,
+):
+    """Which key each row may attend to: (B, H, Sq, Sk) of bool. Every mask joins by AND."""
+    batch, _, rows, keys = shape
+    p = positions(batch, rows, keys, q_offset, q_lengths, kv_lengths)
+    i, j = np.arange(rows).reshape(rows, 1), np.arange(keys)
+    may = np.ones(shape, bool)
+    if is_causal:
+        may &= j <= p
+    left, right = window_size or (None, None)
+    if left is not None and left >= 0:
+        may &= j >= p - left
+    if right is not None and right >= 0:
+        may &= j <= p + right
+    if q_lengths is not None:
+        may &= i < per_batch(q_lengths, batch)
+    if kv_lengths is not None:
+        may &= j < per_batch(kv_lengths, batch)
+    if attn_mask is not None:
+        mask = np.asarray(attn_mask)
+        may &= mask if mask.dtype == bool else mask != -np.inf
+    return may
+
+
+def product(a, b):
+    """a @ b. In float32 the products are added one by one, in order: a BLAS has an order of its
+    own, another one on each machine, and what stands for "plain" must be the same on all."""
+    if a.dtype != np.float32:
+        return a @ b
+    sums = np.zeros((*a.shape[:-1], b.shape[-1]), np.float32)
+    for i in range(a.shape[-1]):
+        sums += a[..., i, None] * b[..., i, None, :]
+    return sums
+
+
+def logits(q, k, *, scale=None, softcap=None, alibi_slopes=None, attn_mask=None, position=None):
+    """scale * q.k -> softcap -> - slope |p - j| -> + additive mask, in the type of q."""
+    kind = q.dtype.type
+    scale = 1 / np.sqrt(kind(q.shape[-1])) if scale is None else kind(scale)
+    s = product(q, k.swapaxes(-1, -2)) * scale
+    if softcap:
+        s = kind(softcap) * np.tanh(s / kind(softcap))
+    if alibi_slopes is not None:
+        slopes = np.asarray(alibi_slopes).astype(kind)
+        slopes = slopes.reshape((-1, slopes.shape[-1], 1, 1))
+        s = s - slopes * np.abs(position - np.arange(k.shape[-2])).astype(kind)
+    if attn_mask is not None and np.asarray(attn_mask).dtype != bool:
+        limit = np.finfo(kind).max / 4  # finite values stay finite: a row of the lowest is uniform
+        mask = np.asarray(attn_mask).astype(kind)
+        s = s + np.where(np.isinf(mask), mask, np.clip(mask, -limit, limit))
+    return s
+
+
+def softmax_parts(s, sinks=None):
+    """Weights e^(s - m), their sum and the logarithm of the true sum, over the last axis."""
+    m = s.max(-1, keepdims=True, initial=-np.inf)
+    if sinks is not None:
+        m = np.maximum(m, sinks)
+    pivot = np.where(m == -np.inf, 0, m)  # nothing to see: -inf - -inf is not a number
+    weights = np.exp(s - pivot)
+    total = weights.sum(-1, keepdims=True)
+    if sinks is not None:
+        total = total + np.exp(sinks - pivot)
+    return weights, total, (pivot + np.log(total))[..., 0]
+
+
+def combine(p, v, may):
+    """p v in which a key that a row may not attend to contributes nothing, whatever it holds."""
+    finite = np.isfinite(v)
+    out = product(p, np.where(finite, v, 0))
+    for j in np.flatnonzero(~finite.all((0, 1, 3))):
+        special = np.where(finite[:, :, j], 0, v[:, :, j])[:, :, None]
+        shown = may[:, :, :, j, None] & ~finite[:, :, j, None]
+        out = out + np.where(shown, p[:, :, :, j, None] * special, 0)
+    return out
+
+
+def attention(
+    query,
+    key,
+    value,
+    *,
+    attn_mask=None,
+    is_causal=False,
+    window_size=None,
+    q_offset=None,
+    scale=None,
+    softcap=None,
+    alibi_slopes=None,
+    sinks=None,
+    q_lengths=None,
+    kv_lengths=None,
+    layout="bhsd",
+    compute=None,
+    rounded=lambda x, what: x,
+):
+    """Attention as the contract defines it, in the type `compute`.
+
+    rounded(x, what) is applied to the scores, the probabilities and the output.
+    """
+    compute = compute or wide(query.dtype)
+    q, k, v = (four_dims(x, layout).astype(compute) for x in (query, key, value))
+    group = q.shape[1] // k.shape[1] if k.shape[1] else 1
+    k, v = np.repeat(k, group, 1), np.repeat(v, group, 1)
+    shape = (*q.shape[:3], k.shape[2])
+    may = visible(
+        shape,
+        attn_mask=attn_mask,
+        is_causal=is_causal,
+        window_size=window_size,
+        q_offset=q_offset,
+        q_lengths=q_lengths,
+        kv_lengths=kv_lengths,
+    )
+    if sinks is not None:
+        sinks = np.asarray(sinks).astype(compute).reshape(1, -1, 1, 1)
+    with np.errstate(all="ignore"):
+        position = positions(shape[0], *shape[2:], q_offset, q_lengths, kv_lengths)
+        raw = logits(
+            q,
+            k,
+            scale=scale,
+            softcap=softcap,
+            alibi_slopes=alibi_slopes,
+            attn_mask=attn_mask,
+            position=position,
+        )
+        s = np.where(may, rounded(raw, "scores"), -np.inf)
+        weights, total, lse = softmax_parts(s, sinks)
+        p = np.where(may, rounded(weights / np.where(total == 0, 1, total), "probabilities"), 0)
+        out = rounded(combine(p, v, may), "output")
+        size = np.where(np.isfinite(v), np.abs(v), 0).max(-1, initial=0)[:, :, None]
+        terms = np.abs(logits(np.abs(q), np.abs(k), scale=scale))
+
+    def largest(x):
+        return np.where(may & np.isfinite(x), np.abs(x), 0).max(-1, initial=0)
+
+    return Result(out, lse, largest(size), largest(s), largest(terms), empty=~may.any(-1))
+
+
+def softmax(x, axis=-1):
+    """softmax of x along axis, in the type that judges x; a row of -inf alone is zeros."""
+    with np.errstate(all="ignore"):
+        weights, total, _ = softmax_parts(
+            np.moveaxis(np.asarray(x).astype(wide(x.dtype)), axis, -1)
+        )
+        return np.moveaxis(weights / np.where(total == 0, 1, total), -1, axis)
+
+
+def lse(x, axis=-1):
+    """log of the sum of e^x along axis; -inf for an empty or masked row."""
+    with np.errstate(all="ignore"):
+        return softmax_parts(np.moveaxis(np.asarray(x).astype(wide(x.dtype)), axis, -1))[2]
