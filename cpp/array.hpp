@@ -1,5 +1,5 @@
-// What can be said of any array before anyone reads it: is its description possible, and whose bytes
-// does it share. Descriptions come from other libraries and are not trusted.
+// What can be said of any array before anyone reads it: is its description possible, and whose
+// bytes does it share. Descriptions come from other libraries and are not trusted.
 #pragma once
 
 #include <cstdint>
@@ -21,8 +21,8 @@ bool is_empty(const Array&);
 // offset fit in 64-bit bytes. Strides of empty arrays are not read.
 void check_extents(const Array&, const char* argument);
 
-// Throws ValueError unless there is memory where it will be read: not null, aligned to its elements,
-// no wrap around the address space. An empty array needs none.
+// Throws ValueError unless there is memory where it will be read: not null, aligned to its
+// elements, no wrap around the address space. An empty array needs none.
 void check_memory(const Array&, const char* argument);
 
 // The bytes between an array's first and last element, whichever comes first in memory.

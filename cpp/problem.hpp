@@ -52,8 +52,8 @@ struct Window {
   int64_t left = -1, right = -1;
 };
 
-// Per-batch numbers, (batch,) each, in host memory; null: every sequence is full, and the last query
-// stands at the last key (the lower-right alignment).
+// Per-batch numbers, (batch,) each, in host memory; null: every sequence is full, and the last
+// query stands at the last key (the lower-right alignment).
 struct Lengths {
   const int64_t* queries = nullptr;
   const int64_t* keys = nullptr;
@@ -97,7 +97,7 @@ struct Request {
   Array query, key, value;
   const Array* out = nullptr;  // null: named later by write_to(), or the plan alone is wanted
   const Array* lse = nullptr;  // null: not asked for
-  Dtype out_dtype = Dtype::float32;  // read only when has_out_dtype; else what out is, or the inputs'
+  Dtype out_dtype = Dtype::float32;  // read only when has_out_dtype; else out's, or the inputs'
   bool has_out_dtype = false;
   double scale = 0;            // read only when has_scale; else 1/sqrt(dim)
   bool has_scale = false;
@@ -107,8 +107,8 @@ struct Request {
   Algorithm algorithm = Algorithm::flash;
 };
 
-// The checks of the ladder's other steps: softmax (its axis counted from the front, its algorithm one
-// of three), absorb, merge_states.
+// The checks of the ladder's other steps: softmax (its axis counted from the front, its algorithm
+// one of three), absorb, merge_states.
 Algorithm softmax_algorithm_named(const std::string&);
 int softmax_axis(const Array& x, int64_t axis);
 void check_scores(const Array& x);

@@ -1,6 +1,8 @@
-// What the module's functions do: arguments in, a checked problem, the core without the GIL, results.
+// What the functions of the module do: arguments in, a checked problem, the core without the GIL,
+// results out.
+//
 // `empty(shape, dtype)` makes a result in the caller's library once its shape is known to be right;
-// dtype is one of the core's four names. None: through the DLPack exchange of query's type.
+// dtype is one of the core's four names. None: the DLPack exchange of the inputs' type makes it.
 #pragma once
 
 #include <string>
