@@ -1,0 +1,108 @@
+// The thread pool; also built with the thread sanitizer where that works.
+#include "cpu/parallel.hpp"
+
+#include <atomic>
+#include <chrono>
+#include <stdexcept>
+#include <thread>
+
+#include "../check.hpp"
+#include "problem.hpp"
+
+using namespace fanano;
+
+TEST(every_task_runs_once) {
+  for (int64_t tasks : {0, 1, 2, 7, 1000})
+    for (int threads : {1, 2, 5, 64}) {
+      std::vector<std::atomic<int>> runs(size_t(tasks) + 1);
+      parallel_for(tasks, threads, [&](int64_t task, int worker) {
+        CHECK(0 <= worker && worker < threads);
+        runs[size_t(task)]++;
+      });
+      for (int64_t i = 0; i < tasks; ++i) CHECK(runs[size_t(i)] == 1);
+      CHECK(runs[size_t(tasks)] == 0);
+    }
+}
+
+TEST(a_worker_number_belongs_to_one_thread_at_a_time) {
+  constexpr int threads = 4;
+  std::atomic<int> inside[threads] = {};
+  int plain[threads] = {};  // unguarded: the thread sanitizer would see a second user
+  for (int round = 0; round < 50; ++round)
+    parallel_for(100, threads, [&](int64_t, int worker) {
+      CHECK(inside[worker]++ == 0);
+      plain[worker]++;
+      inside[worker]--;
+    });
+  int sum = 0;
+  for (int n : plain) sum += n;
+  CHECK(sum == 50 * 100);
+}
+
+TEST(what_tasks_write_is_seen_afterwards) {
+  std::vector<int> written(1000);
+  for (int round = 1; round <= 50; ++round) {
+    parallel_for(1000, 4, [&](int64_t task, int) { written[size_t(task)] = round; });
+    for (int w : written) CHECK(w == round);
+  }
+}
+
+TEST(others_take_part) {
+  std::atomic<int> helped{0};
+  auto until = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (!helped && std::chrono::steady_clock::now() < until)
+    parallel_for(50, 2, [&](int64_t, int worker) {
+      helped += worker != 0;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    });
+  CHECK(helped > 0);
+}
+
+TEST(an_exception_comes_back_to_the_caller) {
+  for (int threads : {1, 4}) {
+    std::atomic<int> after{0};
+    CHECK_THROWS(std::runtime_error, "task 3", parallel_for(1000, threads, [&](int64_t task, int) {
+                   if (task == 3) throw std::runtime_error("task 3");
+                   if (task > 3) after++;
+                 }));
+    CHECK(after < 1000);
+    std::atomic<int> runs{0};
+    parallel_for(10, threads, [&](int64_t, int) { runs++; });
+    CHECK(runs == 10);
+  }
+}
+
+TEST(every_task_may_throw) {
+  for (int round = 0; round < 100; ++round)
+    CHECK_THROWS(std::runtime_error, "all",
+                 parallel_for(64, 4, [&](int64_t, int) { throw std::runtime_error("all"); }));
+}
+
+TEST(many_callers_at_once) {
+  std::atomic<int64_t> sum{0};
+  std::vector<std::thread> callers;
+  for (int i = 0; i < 8; ++i)
+    callers.emplace_back([&] {
+      for (int round = 0; round < 100; ++round)
+        parallel_for(20, 3, [&](int64_t task, int) { sum += task; });
+    });
+  for (std::thread& caller : callers) caller.join();
+  CHECK(sum == 8 * 100 * 190);
+}
+
+TEST(a_task_may_call_again) {
+  std::atomic<int> runs{0};
+  parallel_for(8, 4, [&](int64_t, int) { parallel_for(8, 4, [&](int64_t, int) { runs++; }); });
+  CHECK(runs == 64);
+}
+
+TEST(the_number_of_threads) {
+  int before = get_num_threads();
+  CHECK(before >= 1);
+  set_num_threads(3);
+  CHECK(get_num_threads() == 3);
+  CHECK_THROWS(ValueError, "got 0", set_num_threads(0));
+  CHECK_THROWS(ValueError, "got -5", set_num_threads(-5));
+  CHECK(get_num_threads() == 3);
+  set_num_threads(before);
+}

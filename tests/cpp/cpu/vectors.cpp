@@ -1,0 +1,38 @@
+// Compiled once for each row of the ISA table, with its flags.
+#include "vectors.hpp"
+
+#include "cpu/convert.hpp"
+#include "cpu/exp2.hpp"
+
+#define FANANO_TEXT(x) #x
+#define FANANO_NAME(x) FANANO_TEXT(x)
+
+namespace fanano::FANANO_ISA {
+
+namespace {
+
+template <class T, Vec<T> (*F)(Vec<T>)> void map(const T* x, T* out, int64_t n) {
+  for (int64_t i = 0; i < n; i += Vec<T>::width) F(Vec<T>::load(x + i)).store(out + i);
+}
+
+template <class T> Vec<T> exp2_of(Vec<T> x) { return exp2(x); }
+template <class T> Vec<T> exp_of(Vec<T> x) { return exp(x); }
+template <class T> Vec<T> ceil_of(Vec<T> x) { return ceil(x); }
+
+template <class T> void to_floats(const uint16_t* x, int64_t stride, float* out, int64_t n) {
+  widen(reinterpret_cast<const T*>(x), stride, out, n);
+}
+template <class T> void from_floats(const float* x, uint16_t* out, int64_t stride, int64_t n) {
+  narrow(x, reinterpret_cast<T*>(out), stride, n);
+}
+
+}  // namespace
+
+extern const VectorFunctions vector_functions;
+const VectorFunctions vector_functions = {
+    FANANO_NAME(FANANO_ISA), map<float, exp2_of>,  map<double, exp2_of>,  map<float, exp_of>,
+    map<double, exp_of>,     map<float, ceil_of>,  map<double, ceil_of>,  to_floats<float16>,
+    to_floats<bfloat16>,     from_floats<float16>, from_floats<bfloat16>,
+};
+
+}  // namespace fanano::FANANO_ISA

@@ -1,0 +1,25 @@
+// The vector functions of one instruction set, over arrays: so that a program compiled for any x86
+// can test those that the machine has: a test compiled for AVX-512 could not even start elsewhere.
+#pragma once
+
+#include <cstdint>
+
+namespace fanano {
+
+struct VectorFunctions {  // n is a multiple of 16
+  const char* isa;
+  void (*exp2_float)(const float*, float*, int64_t n);
+  void (*exp2_double)(const double*, double*, int64_t n);
+  void (*exp_float)(const float*, float*, int64_t n);
+  void (*exp_double)(const double*, double*, int64_t n);
+  void (*ceil_float)(const float*, float*, int64_t n);
+  void (*ceil_double)(const double*, double*, int64_t n);
+
+  // Rows of the 16-bit types, elements `stride` apart, any n.
+  void (*widen_float16)(const uint16_t*, int64_t stride, float*, int64_t n);
+  void (*widen_bfloat16)(const uint16_t*, int64_t stride, float*, int64_t n);
+  void (*narrow_float16)(const float*, uint16_t*, int64_t stride, int64_t n);
+  void (*narrow_bfloat16)(const float*, uint16_t*, int64_t stride, int64_t n);
+};
+
+}  // namespace fanano

@@ -1,0 +1,79 @@
+#include "plan.hpp"
+
+#include "check.hpp"
+#include "cpu/isa.hpp"
+
+using namespace fanano;
+
+namespace {
+
+Problem problem(Shape shape, Dtype dtype = Dtype::float32, Algorithm algorithm = Algorithm::flash) {
+  Problem p;
+  p.shape = shape;
+  p.dtype = p.out_dtype = dtype;
+  p.algorithm = algorithm;
+  return p;
+}
+
+const Shape usual = {2, 8, 2, 300, 500, 64, 64};
+
+}  // namespace
+
+TEST(tasks_cover_all_rows) {
+  for (const Kernels* k : compiled_isas())
+    for (Dtype dtype : {Dtype::float64, Dtype::float32, Dtype::bfloat16})
+      for (int64_t queries : {1, 15, 64, 300, 5000})
+        for (int threads : {1, 2, 64}) {
+          Shape shape = usual;
+          shape.queries = queries;
+          Plan plan = make_plan(problem(shape, dtype), {k, threads});
+          int64_t strip = dtype == Dtype::float64 ? k->strip64 : k->strip32;
+          CHECK(plan.rows >= 1 && plan.rows % strip == 0);
+          CHECK(plan.tasks == 16 * ((queries + plan.rows - 1) / plan.rows));
+          CHECK(plan.threads >= 1 && plan.threads <= threads && plan.threads <= plan.tasks);
+          CHECK(plan.keys == k->tile_keys);
+        }
+}
+
+TEST(nothing_to_do_is_no_tasks) {
+  for (int64_t Shape::* size : {&Shape::batch, &Shape::heads, &Shape::queries}) {
+    Shape shape = usual;
+    shape.*size = 0;
+    if (size == &Shape::heads) shape.kv_heads = 0;
+    CHECK(make_plan(problem(shape), {&chosen_isa(), 4}).tasks == 0);
+  }
+}
+
+TEST(flash_needs_no_memory_for_scores) {
+  Shape shape = usual;
+  int64_t scratch = 0;
+  for (int64_t n : {100000, 1000000, 100000000}) {
+    shape.queries = shape.keys = n;
+    Plan plan = make_plan(problem(shape), {&chosen_isa(), 4});
+    CHECK(plan.workspace == 0);
+    CHECK(scratch == 0 || plan.scratch == scratch);  // a constant for each thread
+    scratch = plan.scratch;
+  }
+}
+
+TEST(the_others_store_all_scores) {
+  for (Algorithm a : {Algorithm::naive, Algorithm::safe, Algorithm::online}) {
+    CHECK(make_plan(problem(usual, Dtype::bfloat16, a), {&chosen_isa(), 2}).workspace ==
+          2 * 8 * 300 * 500 * 4);
+    CHECK(make_plan(problem(usual, Dtype::float64, a), {&chosen_isa(), 2}).workspace ==
+          2 * 8 * 300 * 500 * 8);
+    Shape shape = usual;
+    shape.queries = shape.keys = int64_t(1) << 40;
+    CHECK_THROWS(ValueError, "flash",
+                 make_plan(problem(shape, Dtype::float32, a), {&chosen_isa(), 2}));
+  }
+}
+
+TEST(a_plan_says_what_it_is) {
+  for (const Kernels* k : compiled_isas()) {
+    Problem p = problem(usual, Dtype::float16);
+    std::string text = to_string(make_plan(p, {k, 2}), p);
+    for (std::string word : {k->isa, "flash", "float16", "300", "500", "threads", "scratch"})
+      CHECK(text.find(word) != std::string::npos);
+  }
+}
