@@ -78,6 +78,14 @@ def test_info_names_the_forced_isa():
     assert " * scalar" in done.stdout
 
 
+@pytest.mark.parametrize("variable", ["FANANO_ISA", "FANANO_NUM_THREADS"])
+@pytest.mark.parametrize("command", ["info", "explain --query 4,4", "demo"])
+def test_a_mistake_in_the_environment_ends_with_2(command, variable):
+    done = fanano_command(*command.split(), **{variable: "some"})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"fanano: error: {variable}=some")
+
+
 def test_info_lists_libraries_by_their_metadata(monkeypatch, capsys):
     def version(name):
         if name != "jax":

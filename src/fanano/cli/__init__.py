@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from fanano import __version__
+from fanano import __version__, get_num_threads, kernels
 
 from . import demo, explain, info
 from .errors import CommandError
@@ -36,6 +36,15 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def check_environment() -> None:
+    """FANANO_ISA and FANANO_NUM_THREADS are read at first use: mistakes show here."""
+    try:
+        kernels()
+        get_num_threads()
+    except ValueError as error:
+        raise CommandError(str(error), code=2) from None
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line and returns its exit code.
 
@@ -44,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = make_parser().parse_args(argv)
     try:
+        check_environment()
         code: int = arguments.run(arguments)
         sys.stdout.flush()
         return code
