@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "array.hpp"
+#include "cpu/float_mode.hpp"
 
 namespace fanano {
 namespace {
@@ -121,7 +122,7 @@ Dtype checked_out_dtype(const Request& r) {
 double checked_scale(const Request& r, int64_t dim) {
   if (r.has_scale && !std::isfinite(r.scale))
     throw ValueError("scale must be a finite number, got " + std::to_string(r.scale));
-  return r.has_scale ? r.scale : 1 / std::sqrt(double(dim));
+  return r.has_scale ? r.scale : in_float_mode(dim, [](double d) { return 1 / std::sqrt(d); });
 }
 
 void check_count(const Integers& x, const char* argument, int64_t batch) {

@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "arguments.hpp"
+#include "gil.hpp"
 
 namespace fanano {
 namespace {
@@ -98,10 +99,7 @@ nb::object attention(nb::handle query, nb::handle key, nb::handle value, nb::han
   if (with_lse)
     lse.emplace(empty, q, "lse", description.lse_shape(), accumulator(request.query.dtype));
   description.write_to(given ? given->floats() : made->array, lse ? &lse->array : nullptr);
-  {
-    nb::gil_scoped_release release;
-    forward(description.problem(), max_threads);
-  }
+  without_gil([&] { forward(description.problem(), max_threads); });
   nb::object result = given ? nb::borrow(out) : made->object();
   return lse ? nb::make_tuple(result, lse->object()) : result;
 }
@@ -142,10 +140,7 @@ nb::object softmax(nb::handle x, nb::handle axis, nb::handle algorithm, nb::hand
   int which = softmax_axis(in, integer(axis, "axis"));
   Result out(empty, imported, "out", in.ndim, in.shape, in.dtype);
   check_apart(out.array, "out", in, "x");
-  {
-    nb::gil_scoped_release release;
-    softmax(in, out.array, which, how, max_threads);
-  }
+  without_gil([&] { softmax(in, out.array, which, how, max_threads); });
   return out.object();
 }
 
@@ -153,8 +148,8 @@ OnlineSoftmax<double> absorb(OnlineSoftmax<double> state, nb::handle scores) {
   Imported imported(scores, "scores");
   Array x = imported.floats();
   check_scores(x);
-  nb::gil_scoped_release release;
-  return absorb(state, x);
+  without_gil([&] { state = absorb(state, x); });
+  return state;
 }
 
 Pair merge_states(nb::handle out_a, nb::handle lse_a, nb::handle out_b, nb::handle lse_b,
@@ -165,10 +160,7 @@ Pair merge_states(nb::handle out_a, nb::handle lse_a, nb::handle out_b, nb::hand
   check_merge(a, la, b, lb);
   Result out(empty, imported[0], "out", a.ndim, a.shape, a.dtype);
   Result lse(empty, imported[0], "lse", la.ndim, la.shape, la.dtype);
-  {
-    nb::gil_scoped_release release;
-    merge_states(a, la, b, lb, out.array, lse.array, max_threads);
-  }
+  without_gil([&] { merge_states(a, la, b, lb, out.array, lse.array, max_threads); });
   return nb::borrow<Pair>(nb::make_tuple(out.object(), lse.object()));
 }
 

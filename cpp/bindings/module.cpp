@@ -5,9 +5,12 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <climits>
+#include <utility>
 
 #include "arguments.hpp"
 #include "calls.hpp"
+#include "cpu/float_mode.hpp"
 #include "cpu/kernels.hpp"
 
 namespace {
@@ -88,10 +91,16 @@ void define_classes(nb::module_& m) {
           "absorb", [](const State& s, handle scores) { return absorb(s, scores); },
           arg("scores").none())
       .def(
-          "merge", [](const State& a, const State& b) { return merge(a, b); }, arg("other"))
-      .def_prop_ro("m", [](const State& s) { return s.m * ln2<double>; })
-      .def_prop_ro("l", [](const State& s) { return s.l; })
-      .def_prop_ro("lse", [](const State& s) { return s.lse(); });
+          "merge",
+          [](const State& a, const State& b) {
+            return in_float_mode(std::pair(a, b), [](auto& p) { return merge(p.first, p.second); });
+          },
+          arg("other"))
+      .def_prop_ro(
+          "m", [](State s) { return in_float_mode(s.m, [](double m) { return m * ln2<double>; }); })
+      .def_prop_ro("l", [](State s) { return s.l; })
+      .def_prop_ro(
+          "lse", [](State s) { return in_float_mode(s, [](const State& x) { return x.lse(); }); });
 }
 
 }  // namespace
@@ -99,6 +108,7 @@ void define_classes(nb::module_& m) {
 NB_MODULE(_core, m) {
   m.doc() = "The compiled part of fanano. Private: use the names of the package fanano.";
   nb::register_exception_translator(translate);
+  nb::set_leak_warnings(false);  // a library prints nothing, whatever lives until the end
   define_classes(m);
 
   m.def(
@@ -181,7 +191,7 @@ NB_MODULE(_core, m) {
       "set_num_threads",
       [](handle threads) {
         int64_t n = integer(threads, "threads");
-        set_num_threads(int(std::clamp<int64_t>(n, 0, 1 << 20)));
+        set_num_threads(int(std::clamp<int64_t>(n, INT_MIN, INT_MAX)));
       },
       arg("threads").none(), nb::sig("def set_num_threads(threads: int) -> None"),
       "Sets how many threads a call uses at most, in the whole process.\n\n"

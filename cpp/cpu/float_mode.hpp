@@ -34,4 +34,14 @@ class FloatMode {
   FloatMode(const FloatMode&) = delete;
 };
 
+// f(x) in our modes. Compilers do not know that arithmetic depends on them and move it past their
+// change where they see both; what has been through an empty asm statement they cannot move.
+template <class T, class F> auto in_float_mode(T x, F f) {
+  FloatMode mode;
+  __asm__ volatile("" : "+m"(x));
+  auto result = f(x);
+  __asm__ volatile("" : "+m"(result));
+  return result;
+}
+
 }  // namespace fanano
