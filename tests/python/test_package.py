@@ -69,6 +69,17 @@ def test_usable_without_any_array_library():
     assert "query must be an array" in python(program)
 
 
+def test_nothing_is_said_at_exit():
+    program = """
+    import ctypes, fanano
+    kept = fanano.kernels()
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))  # alive to the very end
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    done = subprocess.run(command, capture_output=True, check=True, timeout=120)
+    assert (done.stdout, done.stderr) == (b"", b"")
+
+
 def test_version_stands_in_one_place():
     [version] = re.findall(
         r"project\(fanano VERSION ([0-9.]+)", (ROOT / "CMakeLists.txt").read_text()
