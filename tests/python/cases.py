@@ -65,9 +65,10 @@ class Case:
 
     @property
     def draws(self):
-        """How often the numbers are to be drawn, for some hundred rows in all."""
+        """How often the numbers are to be drawn, for some hundred rows in all. float64 is not
+        compared with plain: one draw says as much as many."""
         rows = self.heads[0] * self.heads[1] * self.rows
-        return min(32, -(-128 // rows)) if rows else 1
+        return min(32, -(-128 // rows)) if rows and self.dtype != "float64" else 1
 
     def _options(self):
         """The keywords that fanano.attention and the oracle share."""
@@ -207,10 +208,12 @@ def grid(dtype):
 
 def large(dtype):
     """Problems of many rows and keys: enough elements for the errors of rare rows to show."""
-    heads, shapes = (1, 4, 2, 4), ((64, 64), (128, 128), (96, 33), (576, 512))
+    shapes = ((64, 64), (128, 128), (96, 33), (576, 512))
     for dims in shapes:
+        heads = (1, 1, 1, 4) if dims[0] == 576 else (1, 4, 2, 4)
         for where, data in ("full", "normal"), ("causal", "growing"), ("shifted", "partly hidden"):
             yield Case(dtype, rows=131, keys=389, heads=heads, dims=dims, where=where, data=data)
+    heads = (1, 4, 2, 4)
     for size, where in itertools.product(("1e4", "1e7", "1e30"), ("full", "causal")):
         for algorithm in ("flash", "online", "safe"):
             yield Case(

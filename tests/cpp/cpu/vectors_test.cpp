@@ -168,8 +168,9 @@ TEST(floats_narrow_to_nearest_even) {
         }
       };
       f->narrow_float16(x.data(), out.data(), stride, n);
-      same(to_float16, [](uint16_t u) { return to_float(float16{u}); });
+      same([](float y) { return to_float16(y); }, [](uint16_t u) { return to_float(float16{u}); });
       f->narrow_bfloat16(x.data(), out.data(), stride, n);
-      same(to_bfloat16, [](uint16_t u) { return to_float(bfloat16{u}); });
+      same([](float y) { return to_bfloat16(y); },
+           [](uint16_t u) { return to_float(bfloat16{u}); });
     }
 }
