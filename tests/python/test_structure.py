@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 SOURCES = [
     path
     for folder in ("cpp", "src", "tests", "cmake", "benchmarks")
-    for suffix in ("*.py", "*.pyi", "*.cpp", "*.hpp", "*.in", "*.cmake", "CMakeLists.txt")
+    for suffix in ("*.py", "*.cpp", "*.hpp", "*.in", "*.cmake", "CMakeLists.txt")
     for path in (ROOT / folder).rglob(suffix)
 ] + [ROOT / "CMakeLists.txt"]
 ISA_OF = re.compile(r"fanano_(\w+)\.dir$")
@@ -123,7 +123,10 @@ def test_no_symbol_escapes_the_namespace_of_its_instruction_set(build_dir):
             kind, name = line[17:18], line[19:]
             if kind not in "TWVuDBR":  # functions and data that others may see
                 continue
-            assert f"fanano::{isa}::" in name, f"{path.name} of {isa} defines {kind} {name}"
+            if name.startswith("DW.ref."):  # a pointer to what handles exceptions: no code
+                continue
+            inside = f"fanano::{isa}::" in name or f"6fanano{len(isa)}{isa}" in name  # mangled
+            assert inside, f"{path.name} of {isa} defines {kind} {name}"
 
 
 def test_kernels_emit_nothing_of_the_standard_library(build_dir):
