@@ -1,5 +1,5 @@
-# CUDA is a switch: off when no compiler is found. The kernels themselves are not written yet, so every
-# build links the stand-ins of cpp/no_cuda, and asking for CUDA says so.
+# CUDA is a switch: off when no compiler is found. The kernels themselves are not written yet, so
+# every build links the stand-ins of cpp/no_cuda, and asking for CUDA says so.
 if(FANANO_CUDA STREQUAL "REQUIRE")
   message(FATAL_ERROR "FANANO_CUDA=REQUIRE: this version of fanano has no CUDA kernels yet")
 endif()

@@ -1,5 +1,5 @@
-# The ISA table: name and compiler flags, best last. Adding a row here builds, tests and dispatches it.
-# What a row needs at run time is read off the flags themselves (cpp/cpu/isa.hpp).
+# The ISA table: name and compiler flags, best last. Adding a row here builds, tests and dispatches
+# it. What a row needs at run time is read off the flags themselves (cpp/cpu/isa.hpp).
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   set(FANANO_ISAS scalar avx2 avx512 avx512bf16)
 else()

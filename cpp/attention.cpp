@@ -7,11 +7,11 @@
 #include <new>
 #include <numeric>
 
-#include "cpu/float_mode.hpp"
 #include "cpu/isa.hpp"
 #include "cpu/kernels.hpp"
 #include "cpu/parallel.hpp"
 #include "cuda.hpp"
+#include "float_mode.hpp"
 
 namespace fanano {
 
@@ -31,8 +31,8 @@ Memory allocate(int64_t bytes) {
   return Memory(p);
 }
 
-// Scratch of small calls is kept by the calling thread: asking the system for zeroed pages each time
-// costs more than the attention of a few tokens.
+// Scratch of small calls is kept by the calling thread: asking the system for zeroed pages each
+// time costs more than the attention of a few tokens.
 constexpr int64_t kept_bytes = 8 << 20;
 
 class ScratchMemory {
@@ -117,9 +117,8 @@ void softmax(const Array& x, const Array& out, int axis, Algorithm algorithm, in
   int64_t n = x.shape[axis], all = count(x, x.ndim);
   if (all == 0) return;
   SoftmaxRow row{x.dtype, algorithm, n, x.strides[axis], out.strides[axis]};
-  for_rows(all / n, n, max_threads, [&](int64_t i) {
-    kernels.softmax(row, row_of(x, i, axis), row_of(out, i, axis));
-  });
+  for_rows(all / n, n, max_threads,
+           [&](int64_t i) { kernels.softmax(row, row_of(x, i, axis), row_of(out, i, axis)); });
 }
 
 OnlineSoftmax<double> absorb(OnlineSoftmax<double> state, const Array& x) {
@@ -146,7 +145,8 @@ void merge_states(const Array& out_a, const Array& lse_a, const Array& out_b, co
     double merged = kernels.merge(row, begin(out_a), number(row_of(lse_a, i, -1)), begin(out_b),
                                   number(row_of(lse_b, i, -1)), begin(out));
     void* to = row_of(lse, i, -1);
-    wide ? void(*static_cast<double*>(to) = merged) : void(*static_cast<float*>(to) = float(merged));
+    wide ? void(*static_cast<double*>(to) = merged)
+         : void(*static_cast<float*>(to) = float(merged));
   });
 }
 
@@ -155,8 +155,7 @@ std::vector<KernelInfo> kernels() {
   for (const Kernels* k : compiled_isas()) {
     uint32_t missing = k->features & ~machine_features();
     list.push_back({"cpu", k->isa, missing == 0,
-                    missing ? "this CPU lacks " + feature_names(missing) : "",
-                    k == &chosen_isa()});
+                    missing ? "this CPU lacks " + feature_names(missing) : "", k == &chosen_isa()});
   }
   return list;
 }

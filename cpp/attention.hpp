@@ -16,7 +16,8 @@ void forward(const Problem&, int max_threads = 0);
 // softmax of x along axis into out (same shape and dtype), by one of the three softmax algorithms.
 void softmax(const Array& x, const Array& out, int axis, Algorithm, int max_threads = 0);
 
-// The partial state of the 1-D scores x, any dtype (natural logarithm units: see online_softmax.hpp).
+// The partial state of the 1-D scores x, any dtype (natural logarithm units: see
+// online_softmax.hpp).
 OnlineSoftmax<double> absorb(OnlineSoftmax<double>, const Array& x);
 
 // Merges two partial results over the same rows: out_* (..., value_dim), lse_* (...).

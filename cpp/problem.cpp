@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "array.hpp"
-#include "cpu/float_mode.hpp"
+#include "float_mode.hpp"
 
 namespace fanano {
 namespace {

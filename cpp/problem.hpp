@@ -19,8 +19,8 @@ enum class Layout : uint8_t { bhsd, bshd };
 const char* name(Dtype);
 const char* name(Algorithm);
 const char* name(Layout);
-int64_t size_of(Dtype);           // bytes of one element
-Dtype accumulator(Dtype);         // float64 for float64, else float32
+int64_t size_of(Dtype);    // bytes of one element
+Dtype accumulator(Dtype);  // float64 for float64, else float32
 Algorithm algorithm_named(const std::string&, const char* argument);  // throws ValueError
 Layout layout_named(const std::string&);
 Dtype dtype_named(const std::string&, const char* argument);
@@ -42,15 +42,11 @@ struct Shape {
 };
 
 // Logit of query i and key j: scale * (q_i . k_j).
-struct Score {
-  double scale = 1;
-};
+struct Score { double scale = 1; };
 
 // Row i stands at key position p = i + offset; it may see p - left <= j <= p + right; a negative
 // number means unbounded. Causal is right = 0.
-struct Window {
-  int64_t left = -1, right = -1;
-};
+struct Window { int64_t left = -1, right = -1; };
 
 // Per-batch numbers, (batch,) each, in host memory; null: every sequence is full, and the last
 // query stands at the last key (the lower-right alignment).
@@ -95,11 +91,11 @@ struct Integers {
 
 struct Request {
   Array query, key, value;
-  const Array* out = nullptr;  // null: named later by write_to(), or the plan alone is wanted
-  const Array* lse = nullptr;  // null: not asked for
+  const Array* out = nullptr;        // null: named later by write_to(), or the plan alone is wanted
+  const Array* lse = nullptr;        // null: not asked for
   Dtype out_dtype = Dtype::float32;  // read only when has_out_dtype; else out's, or the inputs'
   bool has_out_dtype = false;
-  double scale = 0;            // read only when has_scale; else 1/sqrt(dim)
+  double scale = 0;  // read only when has_scale; else 1/sqrt(dim)
   bool has_scale = false;
   bool is_causal = false;
   Integers q_offset, q_lengths, kv_lengths;

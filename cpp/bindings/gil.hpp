@@ -9,8 +9,8 @@
 namespace fanano {
 
 // Takes the lock back. A daemon thread that comes here while the interpreter shuts down is ended by
-// Python, before 3.14 by pthread_exit(), whose unwinding C++ would answer with terminate(). It waits
-// for the end of the process instead, as Python itself lets it do from 3.14 on.
+// Python, before 3.14 by pthread_exit(), whose unwinding C++ would answer with terminate(). It
+// waits for the end of the process instead, as Python itself lets it do from 3.14 on.
 inline void take_gil(PyThreadState* state) {
   try {
     PyEval_RestoreThread(state);

@@ -10,8 +10,8 @@
 
 #include "arguments.hpp"
 #include "calls.hpp"
-#include "cpu/float_mode.hpp"
 #include "cpu/kernels.hpp"
+#include "float_mode.hpp"
 
 namespace {
 
@@ -96,8 +96,7 @@ void define_classes(nb::module_& m) {
             return in_float_mode(std::pair(a, b), [](auto& p) { return merge(p.first, p.second); });
           },
           arg("other"))
-      .def_prop_ro(
-          "m", [](State s) { return in_float_mode(s.m, [](double m) { return m * ln2<double>; }); })
+      .def_prop_ro("m", [](State s) { return s.m; })
       .def_prop_ro("l", [](State s) { return s.l; })
       .def_prop_ro(
           "lse", [](State s) { return in_float_mode(s, [](const State& x) { return x.lse(); }); });

@@ -1,9 +1,9 @@
-// Online softmax of a strip: math/online_softmax.hpp, one row in each lane.
+// Online softmax of a strip: math/online_softmax.hpp, one row in each lane, in log2 units.
 //
-// Two liberties that change no result. m is an integer, so that every rescaling is by a power of two
-// and exact. And m follows the maximum lazily: only a row whose maximum has grown by more than 2^8
-// since is rescaled (Rabe and Staats 2021, section 2, need any m near the maximum; 2^8 is far from
-// overflow). Each row decides for itself: what its neighbours see must not reach its bits.
+// Two liberties that change no result. m is an integer, so that every rescaling is by a power of
+// two and exact. And m follows the maximum lazily: only a row whose maximum has grown by more than
+// 2^8 since is rescaled (any m near the maximum serves: Rabe and Staats 2021, section 2). Each row
+// decides for itself: what its neighbours see must not reach its bits.
 #pragma once
 
 #include "exp2.hpp"
@@ -11,16 +11,17 @@
 
 namespace fanano::FANANO_ISA {
 
-template <class A> struct State {
-  Strip<A> m, l;
-};
+template <class A> struct State { Strip<A> m, l; };
 
-// Takes in a tile's maxima; returns the factor for o (l is rescaled here).
-template <class A> FANANO_FN Strip<A> absorb(State<A>& state, const Strip<A>& tile_max) {
+// Takes in a tile's maxima; returns the factor for o (l is rescaled here). m stands `headroom`
+// above the maximum, a whole number: that makes every weight, l and o smaller by 2^headroom.
+template <class A>
+FANANO_FN Strip<A> absorb(State<A>& state, const Strip<A>& tile_max, A headroom) {
   Strip<A> alpha;
   for (int i = 0; i < M; ++i) {
     Vec<A> m = state.m.v[i], x = tile_max.v[i];
-    Vec<A> raised = select_less(m + Vec<A>::all(8), x, ceil(x), m);
+    Vec<A> raised = ceil(x) + Vec<A>::all(headroom);
+    raised = select_less(m + Vec<A>::all(8 - headroom), x, raised, m);
     Vec<A> change = max(Vec<A>::all(-bias<A>), m - pivot(raised));
     alpha.v[i] = power_of_two(change + Vec<A>::all(magic<A> + bias<A>));
     state.l.v[i] = state.l.v[i] * alpha.v[i];
@@ -62,5 +63,8 @@ template <class A> FANANO_FN Strip<A> inverse(const State<A>& state) {
   }
   return factor;
 }
+
+// Natural logarithm of the sum of exponentials, from m in log2 units; -inf for an empty row.
+FANANO_FN double lse(double m, double l) { return (m + log2_positive(l)) * ln2<double>; }
 
 }  // namespace fanano::FANANO_ISA

@@ -36,8 +36,7 @@ FANANO_FN Block block_of(const Problem& p, const Plan& plan, int64_t task) {
   return b;
 }
 
-template <class T>
-FANANO_FN T* at(const Tensor& t, int64_t batch, int64_t head, int64_t row) {
+template <class T> FANANO_FN T* at(const Tensor& t, int64_t batch, int64_t head, int64_t row) {
   return static_cast<T*>(t.data) + batch * t.batch + head * t.head + row * t.row;
 }
 

@@ -1,19 +1,24 @@
-// 2^x and e^x of a vector. Own polynomials, so that every machine with the same instruction set gives
-// the same bits, and cheap enough to vanish beside the products.
+// 2^x and e^x of a vector. Own polynomials, so that every machine with the same instruction set
+// gives the same bits, and cheap enough to vanish beside the products.
 //
-// x = n + f with n the nearest integer and f in [-1/2, 1/2]; 2^x = 2^n p(f). The scaling is a product,
-// not an addition to the exponent's bits: a NaN stays a NaN.
+// x = n + f with n the nearest integer and f in [-1/2, 1/2]; 2^x = 2^n p(f). The scaling is a
+// product, not an addition to the exponent's bits: a NaN stays a NaN.
 #pragma once
 
 #include "simd/simd.hpp"
 
 namespace fanano::FANANO_ISA {
 
-// 2^f. float: minimax in the relative error with p(0) = 1, degree 6, 2.0e-9, so that rounding decides.
-// double: Taylor series in f ln 2, degree 13, 2^-56.
+// 2^f. float: minimax in the relative error with p(0) = 1, degree 6, 2.0e-9, so that rounding
+// decides. double: Taylor series in f ln 2, degree 13, 2^-56.
 FANANO_FN Vec<float> exp2_fraction(Vec<float> f) {
-  constexpr float c[] = {0x1.41fbbcp-13f, 0x1.5f3e52p-10f, 0x1.3b2d4cp-7f, 0x1.c6aee8p-5f,
-                         0x1.ebfbdcp-3f,  0x1.62e430p-1f,  1.0f};
+  constexpr float c[] = {0x1.41fbbcp-13f,
+                         0x1.5f3e52p-10f,
+                         0x1.3b2d4cp-7f,
+                         0x1.c6aee8p-5f,
+                         0x1.ebfbdcp-3f,
+                         0x1.62e430p-1f,
+                         1.0f};
   Vec<float> p = Vec<float>::all(c[0]);
 #pragma GCC unroll 8
   for (int k = 1; k < 7; ++k) p = fma(p, f, Vec<float>::all(c[k]));
@@ -21,17 +26,17 @@ FANANO_FN Vec<float> exp2_fraction(Vec<float> f) {
 }
 
 FANANO_FN Vec<double> exp2_fraction(Vec<double> f) {
-  constexpr double factorial[] = {1,      1,       2,        6,         24,         120,        720,
-                                  5040.0, 40320.0, 362880.0, 3628800.0, 39916800.0, 479001600.0,
-                                  6227020800.0};
+  constexpr double factorial[] = {1,         1,          2,           6,           24,
+                                  120,       720,        5040.0,      40320.0,     362880.0,
+                                  3628800.0, 39916800.0, 479001600.0, 6227020800.0};
   Vec<double> t = f * Vec<double>::all(ln2<double>), p = Vec<double>::all(1 / factorial[13]);
 #pragma GCC unroll 16
   for (int k = 12; k >= 0; --k) p = fma(p, t, Vec<double>::all(1 / factorial[k]));
   return p;
 }
 
-// 2^x, for the weights of a softmax: x is at most a few tens. Below 2^(1 - bias) the result is 0, and
-// so is that of -inf: a masked score needs nothing else to weigh exactly nothing.
+// 2^x, for the weights of a softmax: x is at most a few tens. Below 2^(1 - bias) the result is 0,
+// and so is that of -inf: a masked score needs nothing else to weigh exactly nothing.
 template <class T> FANANO_FN Vec<T> exp2(Vec<T> x) {
   Vec<T> shift = Vec<T>::all(magic<T> + bias<T>);
   x = max(Vec<T>::all(T(-bias<T>)), x);

@@ -1,5 +1,6 @@
-// Flash attention, forward: tiles of K and V stream past a block of query rows; the softmax is online
-// and nothing of size queries x keys exists (Dao et al. 2022, algorithm 1; Dao 2023, algorithm 1).
+// Flash attention, forward: tiles of K and V stream past a block of query rows; the softmax is
+// online and nothing of size queries x keys exists (Dao et al. 2022, algorithm 1; Dao 2023,
+// algorithm 1).
 #include "entry_points.hpp"
 
 #include "../math/score.hpp"
@@ -12,9 +13,15 @@ namespace fanano::FANANO_ISA {
 
 namespace {
 
+// Weights reach 2^8 and o sums them unnormalised, so values near the end of the range of A may
+// overflow although the result would not. Rows where that happened are computed again, this much
+// further down. Not at first: there, tiny values would be lost.
+constexpr int overflow_headroom = 40;
+
 template <class A> struct Scratch {
   A *q, *s, *o, *k, *v, *rows, *block;
   State<A>* states;
+  Strip<A>* broken;  // NaN in the lanes of rows that did not come out finite, else 0
 
   Scratch(void* memory, const Shape& shape, int64_t query_rows, int64_t& bytes) {
     constexpr int w = Vec<A>::width;
@@ -22,6 +29,7 @@ template <class A> struct Scratch {
     int64_t strips = round_up(query_rows, strip_rows<A>) / strip_rows<A>;
     int64_t dim = round_up(shape.dim, w), value_dim = round_up(shape.value_dim, w);
     states = arena.take<State<A>>(strips);
+    broken = arena.take<Strip<A>>(strips);
     q = arena.take<A>(strips * dim * strip_rows<A>);
     o = arena.take<A>(strips * value_dim * strip_rows<A>);
     s = arena.take<A>(tile_keys * strip_rows<A>);
@@ -33,78 +41,133 @@ template <class A> struct Scratch {
   }
 };
 
-// T: of q, k and v; Out: of the result.
-template <class T, class Out>
-void forward(const Problem& p, const Plan& plan, int64_t task, void* memory) {
+// One task: a block of query rows, strip by strip. T is the type of q, k and v, Out of the result.
+template <class T, class Out> class RowBlock {
   using A = accumulator_t<T>;
-  constexpr int strip = strip_rows<A>;
-  const int64_t dim = p.shape.dim, value_dim = p.shape.value_dim;
-  const int64_t q_size = round_up(dim, Vec<A>::width) * strip;
-  const int64_t o_size = round_up(value_dim, Vec<A>::width) * strip;
+  static constexpr int strip = strip_rows<A>;
 
-  Block b = block_of(p, plan, task);
-  int64_t bytes;
-  Scratch<A> scratch(memory, p.shape, plan.rows, bytes);
-  ScaleSplit<A> scale = split_scale<A>(p.score.scale);
-  Range rows = {b.rows.begin, b.used};
-  int64_t strips = round_up(rows.size(), strip) / strip;
-  auto rows_of = [&](int64_t i) {
-    int64_t begin = rows.begin + i * strip;
-    return Range{begin, begin + strip < rows.end ? begin + strip : rows.end};
-  };
+  const Problem& p_;
+  const Block b_;
+  const Scratch<A>& scratch_;
+  const ScaleSplit<A> scale_ = split_scale<A>(p_.score.scale);
+  const int64_t dim_ = p_.shape.dim, value_dim_ = p_.shape.value_dim;
+  const Range rows_ = {b_.rows.begin, b_.used};
+  const int64_t strips_ = round_up(rows_.size(), strip) / strip;
 
-  for (int64_t i = 0; i < strips; ++i) {
-    Range r = rows_of(i);
-    pack(at<const T>(p.q, b.batch, b.head, r.begin), p.q.row, p.q.column, r.size(), dim,
-         scale.in_query, scratch.q + i * q_size, scratch.rows);
-    scratch.states[i] = {Strip<A>::all(-infinity<A>), Strip<A>::all(0)};
+  FANANO_FN Range rows_of(int64_t i) const {
+    int64_t begin = rows_.begin + i * strip;
+    return {begin, clamp(begin + strip, begin, rows_.end)};
   }
-  for (int64_t i = 0; i < strips * o_size; ++i) scratch.o[i] = 0;
+  FANANO_FN A* q(int64_t i) const { return scratch_.q + i * round_up(dim_, Vec<A>::width) * strip; }
+  FANANO_FN A* o(int64_t i) const {
+    return scratch_.o + i * round_up(value_dim_, Vec<A>::width) * strip;
+  }
 
-  Range tiles = strips ? b.mask.tiles(rows, tile_keys) : Range{};
-  Range columns = strips ? b.mask.columns(rows) : Range{};
-  for (int64_t tile = tiles.begin; tile < tiles.end; ++tile) {
-    int64_t j0 = tile * tile_keys;
-    int64_t n = clamp(columns.end - j0, 0, tile_keys);
-    Operand<A> k = load(at<const T>(p.k, b.batch, b.kv_head, j0), p.k.row, p.k.column, n, dim, scratch.k);
-    Operand<A> v =
-        load(at<const T>(p.v, b.batch, b.kv_head, j0), p.v.row, p.v.column, n, value_dim, scratch.v);
-    for (int64_t i = 0; i < strips; ++i) {
-      Range r = rows_of(i), c = b.mask.columns(r);
-      int64_t seen = clamp(c.end - j0, 0, n);
-      if (seen == 0 || c.begin >= j0 + seen) continue;
-      bool whole = b.mask.whole(r, {j0, j0 + seen});
-      State<A>& state = scratch.states[i];
-      A* o = scratch.o + i * o_size;
-      Visible<A> see;
+  // Keys and values [j0, j0 + n) pass one strip of queries.
+  void step(int64_t i, int64_t j0, int64_t n, Operand<A> k, Operand<A> v, A headroom) const {
+    Range r = rows_of(i), columns = b_.mask.columns(r);
+    int64_t seen = clamp(columns.end - j0, 0, n);
+    if (columns.begin >= j0 + seen) return;
+    bool whole = b_.mask.whole(r, {j0, j0 + seen});
+    Visible<A> see;
 
-      Strip<A> largest = score(scratch.q + i * q_size, k, seen, dim, scratch.s);
-      if (!whole || scale.in_score != 1) {
-        visible(b.mask, r.begin, r.size(), j0, seen, see);
-        largest = apply(see, seen, scale.in_score, scratch.s);
-      }
-      Strip<A> alpha = absorb(state, largest);
-      weigh(state, seen, scratch.s);
-      if (whole)
-        accumulate(scratch.s, v, seen, value_dim, alpha, o);
-      else
-        accumulate(scratch.s, v, seen, value_dim, alpha, o, see, scratch.block);
+    // score
+    Strip<A> largest = score(q(i), k, seen, dim_, scratch_.s);
+    // mask
+    if (!whole || !scale_.in_score.one()) {
+      visible(b_.mask, r.begin, r.size(), j0, seen, see);
+      largest = apply(see, seen, scale_.in_score, scratch_.s);
+    }
+    // absorb: m, l; s becomes p
+    Strip<A> alpha = absorb(scratch_.states[i], largest, headroom);
+    weigh(scratch_.states[i], seen, scratch_.s);
+    // accumulate
+    if (whole)
+      accumulate(scratch_.s, v, seen, value_dim_, alpha, o(i));
+    else
+      accumulate(scratch_.s, v, seen, value_dim_, alpha, o(i), see, scratch_.block);
+  }
+
+  // load: q, scaled and transposed
+  void load_queries() const {
+    for (int64_t i = 0; i < strips_; ++i) {
+      Range r = rows_of(i);
+      pack(at<const T>(p_.q, b_.batch, b_.head, r.begin), p_.q.row, p_.q.column, r.size(), dim_,
+           scale_.in_query, q(i), scratch_.rows);
     }
   }
 
-  for (int64_t i = 0; i < strips; ++i) {
-    Range r = rows_of(i);
-    const State<A>& state = scratch.states[i];
-    unpack(scratch.o + i * o_size, inverse(state), r.size(), value_dim,
-           at<Out>(p.out, b.batch, b.head, r.begin), p.out.row, p.out.column, scratch.rows);
-    if (!p.lse.data) continue;
-    A m[strip], l[strip];
-    state.m.store(m), state.l.store(l);
-    for (int64_t row = 0; row < r.size(); ++row)
-      *at<A>(p.lse, b.batch, b.head, r.begin + row) = A(OnlineSoftmax<A>{m[row], l[row]}.lse());
+  // All visible tiles of K and V, from an empty state.
+  void stream(A headroom) const {
+    for (int64_t i = 0; i < strips_; ++i)
+      scratch_.states[i] = {Strip<A>::all(-infinity<A>), Strip<A>::all(0)};
+    for (A *x = o(0), *end = o(strips_); x < end; ++x) *x = 0;
+
+    Range tiles = b_.mask.tiles(rows_, tile_keys);
+    int64_t last = b_.mask.columns(rows_).end;
+    for (int64_t j0 = tiles.begin * tile_keys; j0 < tiles.end * tile_keys; j0 += tile_keys) {
+      int64_t n = clamp(last - j0, 0, tile_keys);
+      auto k = load(at<const T>(p_.k, b_.batch, b_.kv_head, j0), p_.k.row, p_.k.column, n, dim_,
+                    scratch_.k);
+      auto v = load(at<const T>(p_.v, b_.batch, b_.kv_head, j0), p_.v.row, p_.v.column, n,
+                    value_dim_, scratch_.v);
+      for (int64_t i = 0; i < strips_; ++i) step(i, j0, n, k, v, headroom);
+    }
   }
-  finish_padding<A, Out>(p, b);
-}
+
+  // Marks the rows that did not come out finite, and says whether there are any.
+  bool find_broken() const {
+    bool any = false;
+    for (int64_t i = 0; i < strips_; ++i) {
+      Strip<A> factor = inverse(scratch_.states[i]), mark = Strip<A>::all(0);
+      for (int64_t d = 0; d < value_dim_; ++d) {
+        Strip<A> x = Strip<A>::load(o(i) + d * strip);
+        for (int m = 0; m < M; ++m) {
+          x.v[m] = x.v[m] * factor.v[m];
+          mark.v[m] = mark.v[m] + (x.v[m] - x.v[m]);  // inf - inf is NaN
+        }
+      }
+      scratch_.broken[i] = mark;
+      for (int64_t row = 0; row < rows_of(i).size(); ++row)
+        any |= mark.v[row / Vec<A>::width].v[row % Vec<A>::width] != 0;
+    }
+    return any;
+  }
+
+  // finish: out = o / l, for all rows or those marked; lse
+  void finish(bool only_broken) const {
+    for (int64_t i = 0; i < strips_; ++i) {
+      Range r = rows_of(i);
+      const State<A>& state = scratch_.states[i];
+      A m[strip], l[strip], broken[strip];
+      state.m.store(m), state.l.store(l), scratch_.broken[i].store(broken);
+      unpack(o(i), inverse(state), r.size(), value_dim_,
+             at<Out>(p_.out, b_.batch, b_.head, r.begin), p_.out.row, p_.out.column, scratch_.rows,
+             only_broken ? broken : nullptr);
+      if (!p_.lse.data || only_broken) continue;
+      for (int64_t row = 0; row < r.size(); ++row)
+        *at<A>(p_.lse, b_.batch, b_.head, r.begin + row) = A(lse(double(m[row]), double(l[row])));
+    }
+  }
+
+ public:
+  RowBlock(const Problem& p, const Plan& plan, int64_t task, const Scratch<A>& scratch)
+      : p_(p), b_(block_of(p, plan, task)), scratch_(scratch) {}
+
+  void run() const {
+    if (strips_) {
+      load_queries();
+      stream(0);
+      bool again = find_broken();
+      finish(false);
+      if (again) {
+        stream(overflow_headroom);
+        finish(true);
+      }
+    }
+    finish_padding<A, Out>(p_, b_);
+  }
+};
 
 }  // namespace
 
@@ -117,9 +180,12 @@ int64_t flash_scratch(const Problem& p, int64_t rows) {
   return bytes;
 }
 
-void flash(const Problem& p, const Plan& plan, int64_t task, void* scratch) {
-  with_types(p.dtype, p.out_dtype,
-             [&]<class T, class Out>() { forward<T, Out>(p, plan, task, scratch); });
+void flash(const Problem& p, const Plan& plan, int64_t task, void* memory) {
+  with_types(p.dtype, p.out_dtype, [&]<class T, class Out>() {
+    int64_t bytes;
+    Scratch<accumulator_t<T>> scratch(memory, p.shape, plan.rows, bytes);
+    RowBlock<T, Out>(p, plan, task, scratch).run();
+  });
 }
 
 }  // namespace fanano::FANANO_ISA

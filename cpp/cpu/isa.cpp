@@ -53,20 +53,21 @@ uint32_t machine_features() { return 0; }
 #endif
 
 std::string feature_names(uint32_t bits) {
-  const struct { uint32_t bit; const char* name; } all[] = {{avx2_bit, "avx2"},
-                                                            {fma_bit, "fma"},
-                                                            {f16c_bit, "f16c"},
-                                                            {avx512_bit, "avx512"},
-                                                            {avx512bf16_bit, "avx512bf16"}};
+  const struct {
+    uint32_t bit;
+    const char* name;
+  } all[] = {{avx2_bit, "avx2"},
+             {fma_bit, "fma"},
+             {f16c_bit, "f16c"},
+             {avx512_bit, "avx512"},
+             {avx512bf16_bit, "avx512bf16"}};
   std::string names;
   for (auto& feature : all)
     if (bits & feature.bit) names += (names.empty() ? "" : ", ") + std::string(feature.name);
   return names;
 }
 
-std::vector<const Kernels*> compiled_isas() {
-  return {std::begin(isa_table), std::end(isa_table)};
-}
+std::vector<const Kernels*> compiled_isas() { return {std::begin(isa_table), std::end(isa_table)}; }
 
 bool runnable(const Kernels& k) { return (k.features & ~machine_features()) == 0; }
 

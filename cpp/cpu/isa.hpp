@@ -10,11 +10,15 @@
 namespace fanano {
 
 enum Feature : uint32_t {
-  avx2_bit = 1, fma_bit = 2, f16c_bit = 4, avx512_bit = 8, avx512bf16_bit = 16
+  avx2_bit = 1,
+  fma_bit = 2,
+  f16c_bit = 4,
+  avx512_bit = 8,
+  avx512bf16_bit = 16
 };
 
-// The features that the compiler was told it may use in this translation unit: a row's needs are read
-// off its flags, so that no second table has to agree with the one in CMake.
+// The features that the compiler was told it may use in this translation unit: a row's needs are
+// read off its flags, so that no second table has to agree with the one in CMake.
 constexpr uint32_t compiled_features() {
   uint32_t bits = 0;
 #ifdef __AVX2__
@@ -35,14 +39,14 @@ constexpr uint32_t compiled_features() {
   return bits;
 }
 
-uint32_t machine_features();              // by cpuid, and by xgetbv what the system saves
-std::string feature_names(uint32_t bits); // "avx512, avx512bf16"
+uint32_t machine_features();               // by cpuid, and by xgetbv what the system saves
+std::string feature_names(uint32_t bits);  // "avx512, avx512bf16"
 
 std::vector<const Kernels*> compiled_isas();  // best first
 bool runnable(const Kernels&);
 
-// The best runnable row, or the one that FANANO_ISA names; ValueError when that one is not compiled or
-// cannot run here. Chosen at the first call.
+// The best runnable row, or the one that FANANO_ISA names; ValueError when that one is not compiled
+// or cannot run here. Chosen at the first call.
 const Kernels& chosen_isa();
 
 }  // namespace fanano

@@ -23,15 +23,16 @@ struct MergeRow {
 
 struct Kernels {
   const char* isa;
-  uint32_t features;       // what the compiler was allowed to use: cpu/isa.hpp
-  int strip32, strip64;    // query rows of a strip in float32, in float64: the unit of a row block
-  int tile_keys;           // keys of a tile
+  uint32_t features;     // what the compiler was allowed to use: cpu/isa.hpp
+  int strip32, strip64;  // query rows of a strip in float32, in float64: the unit of a row block
+  int tile_keys;         // keys of a tile
 
   // Bytes of scratch that one thread needs for blocks of so many rows.
   int64_t (*flash_scratch)(const Problem&, int64_t rows);
   int64_t (*materialised_scratch)(const Problem&, int64_t rows);
 
-  // One task of a plan. scratch is the thread's own; scores is shared, (batch, heads, queries, keys).
+  // One task of a plan. scratch is the thread's own; scores is shared, (batch, heads, queries,
+  // keys).
   void (*flash)(const Problem&, const Plan&, int64_t task, void* scratch);
   void (*materialised)(const Problem&, const Plan&, int64_t task, void* scratch, void* scores);
 

@@ -45,11 +45,11 @@ void strip(const Problem& p, const Block& b, Range r, accumulator_t<T>* scores,
   for (int64_t j0 = 0; j0 < keys; j0 += tile_keys) {
     int64_t n = clamp(keys - j0, 0, tile_keys), seen = clamp(columns.end - j0, 0, n);
     if (seen > 0) {
-      Operand<A> k = load(at<const T>(p.k, b.batch, b.kv_head, j0), p.k.row, p.k.column, seen, dim,
-                          scratch.k);
+      Operand<A> k =
+          load(at<const T>(p.k, b.batch, b.kv_head, j0), p.k.row, p.k.column, seen, dim, scratch.k);
       score(scratch.q, k, seen, dim, scratch.s);
       visible(b.mask, r.begin, r.size(), j0, seen, see);
-      apply(see, seen, A(p.score.scale), scratch.s);
+      apply(see, seen, score_factors<A>(p.score.scale), scratch.s);
       unpack(scratch.s, Strip<A>::all(1), r.size(), seen, scores + j0, keys, 1, scratch.rows);
     }
     for (int64_t i = 0; i < r.size(); ++i)
@@ -63,7 +63,7 @@ void strip(const Problem& p, const Block& b, Range r, accumulator_t<T>* scores,
     RowSums<A> row_sums = sums<A>(p.algorithm, row, 1, keys);
     // A row that sees nothing gives zeros: the naive formula's 0 / 0 is for softmax() to show.
     normalise(row_sums, p.algorithm == Algorithm::naive && !empty, row, 1, row, 1, keys);
-    if (p.lse.data) *at<A>(p.lse, b.batch, b.head, r.begin + i) = A(row_sums.lse());
+    if (p.lse.data) *at<A>(p.lse, b.batch, b.head, r.begin + i) = A(row_sums.state().lse());
   }
 
   // accumulate: O = P v

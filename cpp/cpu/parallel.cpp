@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -15,7 +16,7 @@
 #include <mutex>
 #include <string>
 
-#include "cpu/float_mode.hpp"
+#include "float_mode.hpp"
 #include "problem.hpp"
 
 namespace fanano {
@@ -25,17 +26,30 @@ namespace {
 // ---- how many threads ---------------------------------------------------------------------------
 
 int affinity() {
-  cpu_set_t set;
-  return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+  cpu_set_t set;  // of 1024 CPUs; where there are more, it cannot be asked this way
+  return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set)
+                                                     : int(sysconf(_SC_NPROCESSORS_ONLN));
 }
 
-// The share of CPU time that a container grants (cgroup v2), rounded up; 0 for no limit.
+// The share of CPU time that this process's control groups (cgroup v2) grant it, rounded up; 0 for
+// no limit. A limit may stand on any group above its own.
 int quota() {
-  std::ifstream file("/sys/fs/cgroup/cpu.max");
-  std::string most;
-  double period = 0;
-  if (!(file >> most >> period) || most == "max" || period <= 0) return 0;
-  return std::max(1, int(std::atof(most.c_str()) / period + 0.999));
+  std::ifstream groups("/proc/self/cgroup");
+  std::string line, own = "/";
+  while (std::getline(groups, line))
+    if (line.rfind("0::/", 0) == 0) own = line.substr(3);
+  int least = 0;
+  for (;; own.resize(own.rfind('/'))) {  // up to "", the root
+    while (!own.empty() && own.back() == '/') own.pop_back();
+    std::ifstream file("/sys/fs/cgroup" + own + "/cpu.max");
+    std::string most;
+    double period = 0;
+    if (file >> most >> period && most != "max" && period > 0) {
+      int here = std::max(1, int(std::atof(most.c_str()) / period + 0.999));
+      least = least ? std::min(least, here) : here;
+    }
+    if (own.empty()) return least;
+  }
 }
 
 int default_threads() {
@@ -43,8 +57,9 @@ int default_threads() {
     char* end;
     long n = std::strtol(text, &end, 10);
     if (end != text && *end == 0 && n >= 1 && n <= 4096) return int(n);
-    if (*text) throw ValueError("FANANO_NUM_THREADS=" + std::string(text) +
-                                ": expected a whole number from 1 to 4096");
+    if (*text)
+      throw ValueError("FANANO_NUM_THREADS=" + std::string(text) +
+                       ": expected a whole number from 1 to 4096");
   }
   int limit = quota();
   return limit ? std::min(affinity(), limit) : affinity();
@@ -106,6 +121,7 @@ struct Pool {
 
   // Makes threads until there are n; one that cannot be made means fewer, not failure.
   void grow(int n) {
+    if (threads >= n) return;
     sigset_t all, old;
     pthread_attr_t attributes;
     if (pthread_attr_init(&attributes) != 0) return;
@@ -123,8 +139,9 @@ struct Pool {
   }
 };
 
-// Never destroyed: workers may outlive static destruction. A forked child has none of the threads, so
-// it forgets the pool (whose mutex may be held by one of them) and makes its own when it needs one.
+// Never destroyed: workers may outlive static destruction. A forked child has none of the threads,
+// so it forgets the pool (whose mutex may be held by one of them) and makes its own when it needs
+// one.
 std::atomic<Pool*> the_pool{nullptr};
 
 Pool& pool() {

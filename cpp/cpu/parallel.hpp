@@ -11,9 +11,9 @@ namespace fanano {
 int get_num_threads();
 void set_num_threads(int);  // throws ValueError for less than 1
 
-// body(context, task, worker) for every task in [0, tasks), on at most `threads` threads, each with a
-// worker number of its own below that. An exception ends the work and is rethrown here. Safe to call
-// from many threads at once, and in a forked child.
+// body(context, task, worker) for every task in [0, tasks), on at most `threads` threads, each with
+// a worker number of its own below that. An exception ends the work and is rethrown here. Safe to
+// call from many threads at once, and in a forked child.
 void parallel_for(int64_t tasks, int threads, void (*body)(void*, int64_t, int), void* context);
 
 template <class F> void parallel_for(int64_t tasks, int threads, F&& f) {

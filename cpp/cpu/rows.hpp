@@ -1,5 +1,5 @@
-// Softmax of one row, the three ways of the ladder. x is read in chunks, as contiguous numbers of the
-// accumulator's type, so that every dtype and stride takes the same path.
+// Softmax of one row, the three ways of the ladder. x is read in chunks, as contiguous numbers of
+// the accumulator's type, so that every dtype and stride takes the same path.
 #pragma once
 
 #include "convert.hpp"
@@ -8,7 +8,8 @@
 
 namespace fanano::FANANO_ISA {
 
-// Small enough for the L1 cache, and a partial sum short enough to be exact to a few rounding errors.
+// Small enough for the L1 cache, and a partial sum short enough to be exact to a few rounding
+// errors.
 inline constexpr int chunk = 256;
 
 // f(buffer, vectors, j, n) for each chunk [j, j + n); the last vector is filled up with -inf.
@@ -42,11 +43,11 @@ template <class A> FANANO_FN double sum_of_exp(const A* x, int64_t n, A m) {
   return total;
 }
 
-// Maximum m (natural units; 0 for naive) and normaliser l = sum of e^(x - m).
+// Maximum m (0 for naive) and normaliser l = sum of e^(x - m).
 template <class A> struct RowSums {
   A m = 0;
   double l = 0;
-  FANANO_FN double lse() const { return OnlineSoftmax<double>{double(m) * log2e<double>, l}.lse(); }
+  FANANO_FN OnlineSoftmax<double> state() const { return {double(m), l}; }
 };
 
 // One pass: overflows when some x exceeds the logarithm of the largest number.
@@ -77,8 +78,8 @@ template <class A, class T>
 RowSums<A> online(const T* x, int64_t stride, int64_t n, RowSums<A> row = {-infinity<A>, 0}) {
   in_chunks<A>(x, stride, n, [&](const A* c, int64_t count, int64_t, int64_t) {
     A m = maximum(c, count);
-    OnlineSoftmax<double> state{double(row.m) * log2e<double>, row.l};
-    state.absorb(double(m) * log2e<double>);
+    OnlineSoftmax<double> state = row.state();
+    state.absorb(double(m));
     row.m = m > row.m ? m : row.m;
     row.l = state.l + sum_of_exp(c, count, pivot(row.m));
   });

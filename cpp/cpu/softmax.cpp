@@ -19,21 +19,21 @@ OnlineSoftmax<double> absorb(OnlineSoftmax<double> state, Dtype dtype, const voi
                              int64_t stride) {
   with_type(dtype, [&]<class T>() {
     using A = accumulator_t<T>;
-    RowSums<A> row = online<A>(static_cast<const T*>(x), stride, n);
-    state = merge(state, OnlineSoftmax<double>{double(row.m) * log2e<double>, row.l});
+    state = merge(state, online<A>(static_cast<const T*>(x), stride, n).state());
   });
   return state;
 }
 
-// lse = log(e^lse_a + e^lse_b), out = (e^(lse_a - lse) a + e^(lse_b - lse) b): the tiling identity. An
-// empty part (lse = -inf) weighs nothing, whatever stands in it.
-double merge(const MergeRow& r, const void* a, double lse_a, const void* b, double lse_b, void* out) {
-  OnlineSoftmax<double> state_a{lse_a * log2e<double>, 1}, state_b{lse_b * log2e<double>, 1};
+// lse = log(e^lse_a + e^lse_b), out = (e^(lse_a - lse) a + e^(lse_b - lse) b): the tiling identity.
+// An empty part (lse = -inf) weighs nothing, whatever stands in it.
+double merge(const MergeRow& r, const void* a, double lse_a, const void* b, double lse_b,
+             void* out) {
+  OnlineSoftmax<double> state_a{lse_a, 1}, state_b{lse_b, 1};
   if (lse_a == -infinity<double>) state_a.l = 0;
   if (lse_b == -infinity<double>) state_b.l = 0;
   OnlineSoftmax<double> both = merge(state_a, state_b);
-  double weight_a = exp2_nonpositive(state_a.m - pivot(both.m)) * state_a.l;
-  double weight_b = exp2_nonpositive(state_b.m - pivot(both.m)) * state_b.l;
+  double weight_a = exp_nonpositive(state_a.m - pivot(both.m)) * state_a.l;
+  double weight_b = exp_nonpositive(state_b.m - pivot(both.m)) * state_b.l;
   double factor = both.inverse();
   with_type(r.dtype, [&]<class T>() {
     using A = accumulator_t<T>;

@@ -1,14 +1,15 @@
 // The tile verbs of the CPU kernels: load, score, mask, accumulate, finish.
 //
-// Lanes are query rows: S^T = K Q^T and O^T += V^T P^T. K and V are read by broadcast, straight from
-// row-major memory; row maxima and sums are vertical, and no reduction ever crosses lanes. A strip is
-// tile_sizes.vectors registers of query rows; q, s, p and o are stored strip by strip as
+// Lanes are query rows: S^T = K Q^T and O^T += V^T P^T. K and V are read by broadcast, straight
+// from row-major memory; row maxima and sums are vertical, and no reduction ever crosses lanes. A
+// strip is tile_sizes.vectors registers of query rows; q, s, p and o are stored strip by strip as
 // [column][row], and only q and o are transposed, once per strip.
 #pragma once
 
 #include <utility>
 
 #include "../math/mask.hpp"
+#include "../math/score.hpp"
 #include "../problem.hpp"
 #include "convert.hpp"
 #include "tile_sizes.hpp"
@@ -78,8 +79,7 @@ template <class A> FANANO_FN void transpose(Vec<A> (&x)[Vec<A>::width]) {
     Vec<A> y[w];
 #pragma GCC unroll 8
     for (int i = 0; i < w / 2; ++i)
-      interleave(x[i], x[i + w / 2], y[2 * i], y[2 * i + 1],
-                 std::make_integer_sequence<int, w>());
+      interleave(x[i], x[i + w / 2], y[2 * i], y[2 * i + 1], std::make_integer_sequence<int, w>());
 #pragma GCC unroll 16
     for (int i = 0; i < w; ++i) x[i] = y[i];
   }
@@ -112,7 +112,8 @@ void pack(const T* x, int64_t row, int64_t column, int64_t n, int64_t dim, A fac
 
 // ---- the micro-kernel ---------------------------------------------------------------------------
 
-// c[r] = sum over i < n of a[i] * b[r * row + i * step], summed in the order of i: R x M accumulators.
+// c[r] = sum over i < n of a[i] * b[r * row + i * step], summed in the order of i: R x M
+// accumulators.
 template <int R, class A>
 FANANO_FN void multiply(Strip<A> (&c)[R], const A* a, const A* b, int64_t row, int64_t step,
                         int64_t n) {
@@ -140,8 +141,8 @@ template <int R, class F> FANANO_FN void in_groups(int64_t n, F f, int64_t first
 
 // ---- score --------------------------------------------------------------------------------------
 
-// s = k q for n keys; returns the largest of each row (a NaN may or may not show in it). Long rows are
-// summed in pieces of score_columns: a chain of n sums is wrong by sqrt(n) rounding errors.
+// s = k q for n keys; returns the largest of each row (a NaN may or may not show in it). Long rows
+// are summed in pieces of score_columns: a chain of n sums is wrong by sqrt(n) rounding errors.
 template <class A> Strip<A> score(const A* q, Operand<A> k, int64_t n, int64_t dim, A* s) {
   Strip<A> largest;
   for (int64_t d = 0; d < dim; d += score_columns) {
@@ -166,9 +167,7 @@ template <class A> Strip<A> score(const A* q, Operand<A> k, int64_t n, int64_t d
 // ---- mask ---------------------------------------------------------------------------------------
 
 // The columns that each row of a strip sees, relative to the tile: small whole numbers, exact in A.
-template <class A> struct Visible {
-  A begin[strip_rows<A>], end[strip_rows<A>];
-};
+template <class A> struct Visible { A begin[strip_rows<A>], end[strip_rows<A>]; };
 
 template <class A>
 void visible(const Mask& mask, int64_t first_row, int64_t rows, int64_t j0, int64_t n,
@@ -186,13 +185,14 @@ FANANO_FN Vec<A> where_visible(Vec<A> j, Vec<A> begin, Vec<A> end, Vec<A> x, Vec
 }
 
 // What a row does not see scores -inf, by selection: nothing that stands there can pass.
-template <class A> Strip<A> apply(const Visible<A>& see, int64_t n, A factor, A* s) {
+template <class A> Strip<A> apply(const Visible<A>& see, int64_t n, ScoreFactors<A> factors, A* s) {
   Strip<A> largest = Strip<A>::all(-infinity<A>);
   Strip<A> begin = Strip<A>::load(see.begin), end = Strip<A>::load(see.end);
   for (int64_t j = 0; j < n; ++j) {
     Strip<A> x = Strip<A>::load(s + j * strip_rows<A>);
     for (int m = 0; m < M; ++m) {
-      x.v[m] = where_visible(Vec<A>::all(A(j)), begin.v[m], end.v[m], x.v[m] * Vec<A>::all(factor),
+      x.v[m] = where_visible(Vec<A>::all(A(j)), begin.v[m], end.v[m],
+                             x.v[m] * Vec<A>::all(factors.first) * Vec<A>::all(factors.second),
                              Vec<A>::all(-infinity<A>));
       largest.v[m] = max(largest.v[m], x.v[m]);
     }
@@ -218,9 +218,9 @@ void accumulate(const A* p, Operand<A> v, int64_t n, int64_t dim, const Strip<A>
   });
 }
 
-// The same for a tile that some rows see only in part. Their weights there are exactly 0, but 0 times
-// a NaN or an infinity that they must not see is NaN: where a sum is not finite it is made again, with
-// the values selected row by row. block holds a strip of sums, dim columns.
+// The same for a tile that some rows see only in part. Their weights there are exactly 0, but 0
+// times a NaN or an infinity that they must not see is NaN: where a sum is not finite it is made
+// again, with the values selected row by row. block holds a strip of sums, dim columns.
 template <class A>
 void accumulate(const A* p, Operand<A> v, int64_t n, int64_t dim, const Strip<A>& alpha, A* o,
                 const Visible<A>& see, A* block) {
@@ -249,10 +249,11 @@ void accumulate(const A* p, Operand<A> v, int64_t n, int64_t dim, const Strip<A>
 
 // ---- finish -------------------------------------------------------------------------------------
 
-// n rows of o times their factor to row-major memory: pack's way back, with the same sizes.
+// n rows of o times their factor to row-major memory: pack's way back, with the same sizes. With
+// `only`, just the rows where that is not 0.
 template <class A, class T>
 void unpack(const A* strip, const Strip<A>& factor, int64_t n, int64_t dim, T* out, int64_t row,
-            int64_t column, A* rows) {
+            int64_t column, A* rows, const A* only = nullptr) {
   constexpr int w = Vec<A>::width;
   int64_t padded = round_up(dim, w);
   for (int m = 0; m < M && m * w < n; ++m) {
@@ -266,7 +267,8 @@ void unpack(const A* strip, const Strip<A>& factor, int64_t n, int64_t dim, T* o
       for (int i = 0; i < w; ++i) square[i].store(rows + i * padded + d);
     }
     for (int i = 0; i < w && m * w + i < n; ++i)
-      narrow(rows + i * padded, out + (m * w + i) * row, column, dim);
+      if (!only || only[m * w + i] != 0)
+        narrow(rows + i * padded, out + (m * w + i) * row, column, dim);
   }
 }
 

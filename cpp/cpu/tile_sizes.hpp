@@ -16,8 +16,8 @@ inline constexpr TileSizes tile_sizes =
     : vector_bytes == 32 ? TileSizes{2, 6}   // 12 of 16; 4 x 3 and 6 x 2 spill
                          : TileSizes{2, 4};  // 8 of 16: no FMA, the product needs a register too
 
-// Keys of a tile: S^T of one strip (128 keys x 2 or 4 vectors: 8 or 32 KiB) stays in the L1 cache while
-// K and V of the tile stream through it. Part of the bits: sums are grouped by tile.
+// Keys of a tile: S^T of one strip (128 keys x 2 or 4 vectors: 8 or 32 KiB) stays in the L1 cache
+// while K and V of the tile stream through it. Part of the bits: sums are grouped by tile.
 inline constexpr int tile_keys = 128;
 
 // Columns of q and k whose products are summed in one chain. Common head sizes take one.

@@ -10,8 +10,8 @@
 namespace fanano {
 
 struct Mask {
-  int64_t keys = 0, offset = 0;  // Sequence's
-  int64_t left = -1, right = -1; // Window's: p - left <= j <= p + right, negative is unbounded
+  int64_t keys = 0, offset = 0;   // Sequence's
+  int64_t left = -1, right = -1;  // Window's: p - left <= j <= p + right, negative is unbounded
 
   FANANO_FN bool visible(int64_t row, int64_t column) const {
     int64_t p = row + offset;
@@ -22,7 +22,8 @@ struct Mask {
   // The columns that one row sees.
   FANANO_FN Range columns(int64_t row) const {
     int64_t p = row + offset;
-    return {left < 0 ? 0 : clamp(p - left, 0, keys), right < 0 ? keys : clamp(p + right + 1, 0, keys)};
+    return {left < 0 ? 0 : clamp(p - left, 0, keys),
+            right < 0 ? keys : clamp(p + right + 1, 0, keys)};
   }
 
   // The smallest interval that holds what any of these rows sees.
@@ -30,8 +31,8 @@ struct Mask {
     return {columns(rows.begin).begin, columns(rows.end - 1).end};
   }
 
-  // The tiles to visit. Tiles are cut at multiples of their size in absolute key position, so that a
-  // row's sums are grouped the same way whatever its window, its block or its batch.
+  // The tiles to visit. Tiles are cut at multiples of their size in absolute key position, so that
+  // a row's sums are grouped the same way whatever its window, its block or its batch.
   FANANO_FN Range tiles(Range rows, int64_t size) const {
     Range c = columns(rows);
     if (c.size() == 0) return {0, 0};

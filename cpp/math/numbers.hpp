@@ -22,8 +22,8 @@ template <class T> using accumulator_t = typename AccumulatorOf<T>::type;
 
 FANANO_FN float to_float(bfloat16 x) { return __builtin_bit_cast(float, uint32_t(x.bits) << 16); }
 
-// The fraction and exponent of a half are moved to where a float has them; the product by 2^112 moves
-// the exponent's bias from 15 to 127 and is exact, for subnormals too.
+// The fraction and exponent of a half are moved to where a float has them; the product by 2^112
+// moves the exponent's bias from 15 to 127 and is exact, for subnormals too.
 FANANO_FN float to_float(float16 x) {
   uint32_t magnitude = uint32_t(x.bits & 0x7fff) << 13, sign = uint32_t(x.bits & 0x8000) << 16;
   float finite = __builtin_bit_cast(float, magnitude) * 0x1p112f;
@@ -42,7 +42,8 @@ FANANO_FN bfloat16 to_bfloat16(float x) {
 // As above with 13 places dropped; below 2^-14 the places dropped grow, and adding 1/2 in float
 // arithmetic rounds at 2^-24, the last place of a subnormal half.
 FANANO_FN float16 to_float16(float x) {
-  uint32_t u = __builtin_bit_cast(uint32_t, x), sign = (u >> 16) & 0x8000, magnitude = u & 0x7fffffff;
+  uint32_t u = __builtin_bit_cast(uint32_t, x), sign = (u >> 16) & 0x8000,
+           magnitude = u & 0x7fffffff;
   uint32_t normal = (magnitude - 0x38000000 + 0xfff + ((magnitude >> 13) & 1)) >> 13;
   float shifted = __builtin_bit_cast(float, magnitude) + 0.5f;
   uint32_t subnormal = __builtin_bit_cast(uint32_t, shifted) - 0x3f000000;
@@ -76,5 +77,7 @@ FANANO_FN double exp2_nonpositive(double x) {
   uint64_t low = __builtin_bit_cast(uint64_t, shifted);
   return sum * __builtin_bit_cast(double, (low + 1023) << 52);
 }
+
+FANANO_FN double exp_nonpositive(double x) { return exp2_nonpositive(x * log2e<double>); }
 
 }  // namespace fanano

@@ -1,5 +1,6 @@
 // Rounding and denormal modes: our own while we compute, the caller's again afterwards. Frameworks
-// flush denormals for the whole thread (torch.set_flush_denormal, jitted jax); our bits must not follow.
+// flush denormals for the whole thread (torch.set_flush_denormal, jitted jax); our bits must not
+// follow.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +14,9 @@ namespace fanano {
 class FloatMode {
  public:
 #if defined(__x86_64__) || defined(_M_X64)
-  FloatMode() : saved_(_mm_getcsr()) { _mm_setcsr(0x1f80); }  // to nearest, denormals kept, no traps
+  FloatMode() : saved_(_mm_getcsr()) {
+    _mm_setcsr(0x1f80);
+  }  // to nearest, denormals kept, no traps
   ~FloatMode() { _mm_setcsr(saved_); }
 
  private:
