@@ -1,0 +1,109 @@
+"""The ends of the range: what is multiplied and summed on the way must not overflow where the result
+would not."""
+
+import compare
+import numpy as np
+import pytest
+
+import fanano
+
+ALGORITHMS = pytest.mark.parametrize("algorithm", ["flash", "safe", "online"])
+DTYPE = pytest.mark.parametrize("dtype", compare.DTYPES)
+
+
+def largest(dtype):
+    return float({"bfloat16": 3.38e38, "float16": 65504.0}.get(dtype) or np.finfo(dtype).max)
+
+
+def close(got, expected, dtype):
+    got = np.asarray(got, dtype=np.float64)
+    assert np.isfinite(got).all()
+    scale = np.abs(expected).max()
+    assert np.abs(got / scale - expected / scale).max() <= 16 * compare.eps(dtype)
+
+
+@DTYPE
+@ALGORITHMS
+@pytest.mark.parametrize("keys", [2, 128, 300])
+def test_values_near_the_largest_number(dtype, algorithm, keys):
+    t = compare.DTYPES[dtype]
+    value = 0.9 * largest(dtype)
+    ones = np.ones((keys, 5), t)
+    v = np.full((keys, 3), value).astype(t)
+    exact = np.full((keys, 3), float(v[0, 0]))
+    close(fanano.attention(ones, ones, v, algorithm=algorithm), exact, dtype)
+    close(fanano.attention(ones, ones, v, algorithm=algorithm, is_causal=True), exact, dtype)
+
+
+@DTYPE
+def test_rows_that_overflow_on_the_way_leave_their_neighbours_alone(dtype):
+    t = compare.DTYPES[dtype]
+    rng = np.random.default_rng(5)
+    q, k = rng.standard_normal((2, 40, 8)).astype(t)
+    v = rng.standard_normal((40, 3)).astype(t)
+    before = fanano.attention(q, k, v, is_causal=True)
+    v[20:] = 0.9 * largest(dtype)
+    after = fanano.attention(q, k, v, is_causal=True)
+    assert np.isfinite(after.astype(np.float64)).all()
+    assert before[:20].tobytes() == after[:20].tobytes()
+
+
+def test_infinite_values_stay_infinite():
+    ones = np.ones((4, 2), np.float32)
+    v = ones.copy()
+    v[2, 0] = np.inf
+    out = fanano.attention(ones, ones, v)
+    assert (out[:, 0] == np.inf).all()
+    assert np.abs(out[:, 1] - 1).max() <= 1e-6
+
+
+@DTYPE
+@pytest.mark.parametrize("algorithm", ["flash", "safe", "online", "naive"])
+@pytest.mark.parametrize("scale", [0.0, 1e-44, 1e-300, 1e39, -1e39, 1e300, 1.7e308])
+def test_any_finite_scale_of_scores_that_are_zero(dtype, algorithm, scale):
+    t = compare.DTYPES[dtype]
+    k = np.arange(1, 31).reshape(10, 3).astype(t)
+    v = np.arange(20).reshape(10, 2).astype(t)
+    out = fanano.attention(np.zeros((4, 3), t), k, v, scale=scale, algorithm=algorithm)
+    close(out, np.broadcast_to(v.astype(np.float64).mean(0), (4, 2)), dtype)
+
+
+@ALGORITHMS
+@pytest.mark.parametrize(
+    ("query", "keys", "scale"),
+    [(1e-36, (1, 2), 1e36), (1e-36, (1e-3, 2e-3), 1e39), (2.5e38, (1e-38, 2e-38), 1.0),
+     (1e25, (1e10, 2e10), 1e-35), (-1e-30, (1, 2), -1e30)],
+)  # fmt: skip
+def test_scales_that_neither_query_nor_score_could_bear_alone(algorithm, query, keys, scale):
+    q = np.full((1, 1), query, np.float32)
+    k = np.array(keys, np.float32)[:, None]
+    v = np.array([[0], [1]], np.float32)
+    difference = float(q[0, 0]) * scale * (float(k[1, 0]) - float(k[0, 0]))
+    out = fanano.attention(q, k, v, scale=scale, algorithm=algorithm)
+    assert out[0, 0] == pytest.approx(1 / (1 + np.exp(-difference)), rel=1e-5)
+
+
+@pytest.mark.parametrize("algorithm", ["safe", "online"])
+@pytest.mark.parametrize("n", [3, 300, 600])
+@pytest.mark.parametrize("x", [np.finfo("f8").min, -1.5e308, 1.5e308, np.finfo("f8").max])
+def test_softmax_of_equal_scores_at_the_ends(algorithm, n, x):
+    p = fanano.softmax(np.full(n, x), algorithm=algorithm)
+    assert np.abs(p * n - 1).max() <= 1e-14
+    state = fanano.SoftmaxState().absorb(np.full(n, x))
+    assert state.m == x
+    assert state.lse == x  # log(n) is far below the last place
+
+
+@pytest.mark.parametrize("lse", [1.5e308, -1.5e308])
+def test_merging_at_the_ends(lse):
+    a, b = np.full((1, 2), 1.0), np.full((1, 2), 3.0)
+    out, merged = fanano.merge_states(a, np.array([lse]), b, np.array([lse]))
+    assert np.abs(out - 2).max() <= 1e-15
+    assert merged[0] == lse
+
+
+@DTYPE
+def test_the_state_holds_the_largest_score_itself(dtype):
+    x = np.random.default_rng(1).standard_normal(1000).astype(compare.DTYPES[dtype])
+    for piece in (x, x[:1], x[500:]):
+        assert fanano.SoftmaxState().absorb(piece).m == float(piece.max())
