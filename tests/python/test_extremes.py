@@ -1,5 +1,5 @@
-"""The ends of the range: what is multiplied and summed on the way must not overflow where the result
-would not."""
+"""The ends of the range: what is multiplied and summed on the way must not overflow where the
+result would not."""
 
 import compare
 import numpy as np
