@@ -1,18 +1,36 @@
 #include "array.hpp"
 
 #include <algorithm>
-#include <limits>
+#include <numeric>
 #include <utility>
+#include <vector>
 
 namespace fanano {
 namespace {
-
-constexpr int64_t largest = std::numeric_limits<int64_t>::max();
 
 std::string tuple_text(int ndim, const int64_t* numbers) {
   std::string text = "(";
   for (int i = 0; i < ndim; ++i) text += (i ? ", " : "") + std::to_string(numbers[i]);
   return text + (ndim == 1 ? ",)" : ")");
+}
+
+// How far an axis steps, in bytes and whichever way; 0: nowhere, it has one element.
+uint64_t step_of(const Array& a, int axis) {
+  int64_t step = a.shape[axis] < 2 ? 0 : a.strides[axis] * size_of(a.dtype);
+  return step < 0 ? 0 - uint64_t(step) : uint64_t(step);
+}
+
+// The bytes that the axes of steps below a bound reach from the first element.
+Bytes run_of(const Array& a, uint64_t bound) {
+  if (is_empty(a)) return {};
+  int64_t below = 0, above = size_of(a.dtype);
+  for (int i = 0; i < a.ndim; ++i) {
+    if (step_of(a, i) >= bound) continue;
+    int64_t step = (a.shape[i] - 1) * a.strides[i] * size_of(a.dtype);
+    (step < 0 ? below : above) += step;
+  }
+  auto address = reinterpret_cast<uintptr_t>(a.data);
+  return {address + uintptr_t(below), address + uintptr_t(above)};
 }
 
 std::string quoted_shape(const Array& a, const char* argument) {
@@ -64,18 +82,29 @@ void check_memory(const Array& a, const char* argument) {
     throw ValueError(quoted_shape(a, argument) + " does not fit in the address space");
 }
 
-Bytes bytes_of(const Array& a) {
-  if (is_empty(a)) return {};
-  int64_t below = 0, above = size_of(a.dtype);
-  for (int i = 0; i < a.ndim; ++i) {
-    int64_t step = (a.shape[i] - 1) * a.strides[i] * size_of(a.dtype);
-    (step < 0 ? below : above) += step;
-  }
-  auto address = reinterpret_cast<uintptr_t>(a.data);
-  return {address + uintptr_t(below), address + uintptr_t(above)};
-}
+Bytes bytes_of(const Array& a) { return run_of(a, ~uint64_t(0)); }
 
 bool overlap(Bytes a, Bytes b) { return a.begin < b.end && b.begin < a.end; }
+
+bool overlap(const Array& a, const Array& b) {
+  if (!overlap(bytes_of(a), bytes_of(b))) return false;
+  std::vector<uint64_t> steps;
+  for (const Array* x : {&a, &b})
+    for (int i = 0; i < x->ndim; ++i)
+      if (uint64_t step = step_of(*x, i)) steps.push_back(step);
+  // All steps from some length on have a greatest common divisor. Modulo it each array stays in the
+  // run that its shorter steps reach: if the two runs are apart, so are the arrays.
+  for (uint64_t shortest : steps) {
+    uint64_t common = 0;
+    for (uint64_t step : steps)
+      if (step >= shortest) common = std::gcd(common, step);
+    Bytes in_a = run_of(a, shortest), in_b = run_of(b, shortest);
+    uint64_t distance = (in_b.begin % common + common - in_a.begin % common) % common;
+    if (in_a.end - in_a.begin <= distance && in_b.end - in_b.begin <= common - distance)
+      return false;
+  }
+  return true;
+}
 
 bool overlaps_itself(const Array& a) {
   if (is_empty(a)) return false;
@@ -97,14 +126,15 @@ void check_writable(const Array& a, const char* argument) {
   if (!a.writable)
     throw ValueError(std::string(argument) + " is read-only, so no result fits in it");
   if (overlaps_itself(a))
-    throw ValueError(quoted_shape(a, argument) + " has overlapping elements (strides " +
-                     tuple_text(a.ndim, a.strides) + "): each result needs a place of its own");
+    throw ValueError(quoted_shape(a, argument) + " has strides " + tuple_text(a.ndim, a.strides) +
+                     " by which elements may overlap: each result needs a place of its own");
 }
 
 void check_apart(const Array& written, const char* argument, const Array& other, const char* name) {
-  if (overlap(bytes_of(written), bytes_of(other)))
-    throw ValueError(std::string(argument) + " overlaps " + name +
-                     " in memory: the result would destroy what is still to be read");
+  if (overlap(written, other))
+    throw ValueError(std::string(argument) + " shares its memory range with " + name +
+                     ", which is still to be read while results are written: pass a separate "
+                     "array");
 }
 
 }  // namespace fanano

@@ -32,6 +32,10 @@ struct Bytes {
 Bytes bytes_of(const Array&);
 bool overlap(Bytes, Bytes);
 
+// Whether two arrays may share a byte: their ranges meet, and they do not interleave in a common
+// step, as the parts of one packed buffer do. Never false for arrays that do share one.
+bool overlap(const Array&, const Array&);
+
 // Whether two elements may share a byte: stride 0, or an axis that steps into the span of another.
 bool overlaps_itself(const Array&);
 

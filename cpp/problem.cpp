@@ -125,13 +125,6 @@ double checked_scale(const Request& r, int64_t dim) {
   return r.has_scale ? r.scale : in_float_mode(dim, [](double d) { return 1 / std::sqrt(d); });
 }
 
-void check_count(const Integers& x, const char* argument, int64_t batch) {
-  if (x.given() && !x.scalar && x.count != batch)
-    throw ValueError(std::string(argument) +
-                     " must have one number for each sequence of the batch, " +
-                     std::to_string(batch) + "; it has " + std::to_string(x.count));
-}
-
 void check_lengths(const Integers& x, const char* argument, int64_t batch, int64_t longest,
                    const char* owner) {
   check_count(x, argument, batch);
@@ -168,6 +161,18 @@ Layout layout_named(const std::string& text) { return named<Layout>(text, "layou
 Dtype dtype_named(const std::string& text, const char* argument) {
   const char* names[] = {dtypes[0].name, dtypes[1].name, dtypes[2].name, dtypes[3].name};
   return named<Dtype>(text, argument, names);
+}
+
+int64_t batch_of(const Array& query, Layout layout) {
+  check_rank(query, "query", query.ndim, layout);
+  return extent(query, axes_of(query.ndim, layout).batch);
+}
+
+void check_count(const Integers& x, const char* argument, int64_t batch) {
+  if (x.given() && !x.scalar && x.count != batch)
+    throw ValueError(std::string(argument) +
+                     " must have one number for each sequence of the batch, " +
+                     std::to_string(batch) + "; it has " + std::to_string(x.count));
 }
 
 Algorithm softmax_algorithm_named(const std::string& text) {

@@ -103,6 +103,11 @@ struct Request {
   Algorithm algorithm = Algorithm::flash;
 };
 
+// The number of sequences, and whether as many integers were given; both are checked again with
+// the whole request. For those who must copy the integers first.
+int64_t batch_of(const Array& query, Layout);
+void check_count(const Integers&, const char* argument, int64_t batch);
+
 // The checks of the ladder's other steps: softmax (its axis counted from the front, its algorithm
 // one of three), absorb, merge_states.
 Algorithm softmax_algorithm_named(const std::string&);

@@ -14,41 +14,58 @@ bool is_bool(nb::handle h) {
   return type == "numpy.bool" || type == "numpy.bool_";
 }
 
+// Whether Python has failed in this way; if so the error is cleared, for ours to take its place.
+// Any other, an interrupt for one, is the caller's to see.
+bool failed_with(PyObject* kind) {
+  if (!PyErr_Occurred() || !PyErr_ExceptionMatches(kind)) return false;
+  PyErr_Clear();
+  return true;
+}
+
 }  // namespace
 
 std::string word(nb::handle h, const char* argument) {
   if (!PyUnicode_Check(h.ptr()))
     throw TypeError(std::string(argument) + " must be a string, got " + type_of(h));
-  return nb::borrow<nb::str>(h).c_str();
+  Py_ssize_t size = 0;
+  const char* utf8 = PyUnicode_AsUTF8AndSize(h.ptr(), &size);
+  if (utf8 && std::strlen(utf8) == size_t(size)) return utf8;
+  PyErr_Clear();
+  nb::object shown = nb::steal(PyObject_ASCII(h.ptr()));
+  if (!shown.is_valid()) throw nb::python_error();
+  throw ValueError(std::string(argument) + " must be a name without NULs and surrogates, got " +
+                   text_of(shown));
 }
 
 bool flag(nb::handle h, const char* argument) {
   if (h.ptr() == Py_True || h.ptr() == Py_False) return h.ptr() == Py_True;
-  if (is_bool(h)) return PyObject_IsTrue(h.ptr()) == 1;
+  if (is_bool(h)) {
+    int truth = PyObject_IsTrue(h.ptr());
+    if (truth < 0) throw nb::python_error();
+    return truth;
+  }
   throw TypeError(std::string(argument) + " must be True or False, got " + type_of(h));
 }
 
 double number(nb::handle h, const char* argument) {
   double value = is_bool(h) ? -1 : PyFloat_AsDouble(h.ptr());
-  if (is_bool(h) || PyErr_Occurred()) {
-    PyErr_Clear();
+  if (failed_with(PyExc_OverflowError))
+    throw ValueError(std::string(argument) + " is out of the range of float64");
+  if (is_bool(h) || failed_with(PyExc_TypeError) || failed_with(PyExc_ValueError))
     throw TypeError(std::string(argument) + " must be a number, got " + type_of(h));
-  }
+  if (PyErr_Occurred()) throw nb::python_error();
   return value;
 }
 
 int64_t integer(nb::handle h, const char* argument) {
   nb::object index = nb::steal(is_bool(h) ? nullptr : PyNumber_Index(h.ptr()));
-  if (!index.is_valid()) {
-    PyErr_Clear();
+  if (is_bool(h) || failed_with(PyExc_TypeError) || failed_with(PyExc_ValueError))
     throw TypeError(std::string(argument) + " must be an integer, got " + type_of(h));
-  }
+  if (!index.is_valid()) throw nb::python_error();
   int64_t value = PyLong_AsLongLong(index.ptr());
-  if (value == -1 && PyErr_Occurred()) {
-    PyErr_Clear();
-    throw ValueError(std::string(argument) + " is " + nb::str(index).c_str() +
+  if (failed_with(PyExc_OverflowError))
+    throw ValueError(std::string(argument) + " is " + text_of(index) +
                      ", which does not fit in 64 bits");
-  }
   return value;
 }
 
@@ -60,15 +77,31 @@ std::vector<int64_t> extents(nb::handle h, const char* argument) {
   return values;
 }
 
-Numbers::Numbers(nb::handle h, const char* argument) {
+std::string text_of(nb::handle object) {
+  nb::object text = nb::steal(PyObject_Str(object.ptr()));
+  const char* utf8 = text.is_valid() ? PyUnicode_AsUTF8AndSize(text.ptr(), nullptr) : nullptr;
+  if (!utf8) PyErr_Clear();
+  return utf8 ? utf8 : "(unprintable)";
+}
+
+bool read_int32(nb::handle h, int32_t* value) {
+  nb::object index = nb::steal(PyNumber_Index(h.ptr()));
+  int64_t wide = index.is_valid() ? PyLong_AsLongLong(index.ptr()) : -1;
+  if (failed_with(PyExc_Exception)) return false;
+  if (PyErr_Occurred()) throw nb::python_error();
+  return (*value = int32_t(wide)) == wide;
+}
+
+Numbers::Numbers(nb::handle h, const char* argument, int64_t batch) {
   if (h.is_none()) return;
   given_ = true;
   if (PyTuple_Check(h.ptr()) || PyList_Check(h.ptr())) {
     values_ = extents(h, argument);
   } else if (!PyLong_Check(h.ptr()) && is_array(h)) {
     Imported array(h, argument);
-    values_ = array.integers();
     scalar_ = array.scalar();
+    check_count({nullptr, array.count(), scalar_}, argument, batch);  // before they are copied
+    values_ = array.integers();
   } else {
     values_ = {integer(h, argument)};
     scalar_ = true;

@@ -16,10 +16,16 @@ double number(nb::handle, const char* argument);
 int64_t integer(nb::handle, const char* argument);
 std::vector<int64_t> extents(nb::handle, const char* argument);  // a tuple or list of ints >= 0
 
+// str(object), whatever comes of it: for messages.
+std::string text_of(nb::handle);
+
+// Whether it is an integer of 32 bits, and which.
+bool read_int32(nb::handle, int32_t* value);
+
 // None, one integer, or one for each sequence: a list, a tuple or an array of any library.
 class Numbers {
  public:
-  Numbers(nb::handle, const char* argument);
+  Numbers(nb::handle, const char* argument, int64_t batch);
   Integers integers() const {
     return {values_.data(), given_ ? int64_t(values_.size()) : -1, scalar_};
   }

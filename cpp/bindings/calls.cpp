@@ -11,14 +11,16 @@ namespace {
 // The options as the core's request wants them; holds what the request points to.
 class Converted {
  public:
-  explicit Converted(const Options& o)
-      : q_offset_(o.q_offset, "q_offset"), q_lengths_(o.q_lengths, "q_lengths"),
-        kv_lengths_(o.kv_lengths, "kv_lengths") {
+  Converted(const Options& o, Array query, Array key, Array value)
+      : layout_(layout_named(word(o.layout, "layout"))), batch_(batch_of(query, layout_)),
+        q_offset_(o.q_offset, "q_offset", batch_), q_lengths_(o.q_lengths, "q_lengths", batch_),
+        kv_lengths_(o.kv_lengths, "kv_lengths", batch_) {
+    request.query = query, request.key = key, request.value = value;
     request.q_offset = q_offset_.integers();
     request.q_lengths = q_lengths_.integers();
     request.kv_lengths = kv_lengths_.integers();
     request.is_causal = flag(o.is_causal, "is_causal");
-    request.layout = layout_named(word(o.layout, "layout"));
+    request.layout = layout_;
     request.algorithm = algorithm_named(word(o.algorithm, "algorithm"), "algorithm");
     request.has_scale = !o.scale.is_none();
     if (request.has_scale) request.scale = number(o.scale, "scale");
@@ -30,6 +32,8 @@ class Converted {
   Request request;
 
  private:
+  Layout layout_;
+  int64_t batch_;
   Numbers q_offset_, q_lengths_, kv_lengths_;
 };
 
@@ -83,10 +87,9 @@ nb::object attention(nb::handle query, nb::handle key, nb::handle value, nb::han
                      nb::handle empty, nb::handle return_lse, const Options& options,
                      int max_threads) {
   Imported q(query, "query"), k(key, "key"), v(value, "value");
-  Converted converted(options);
+  Converted converted(options, q.floats(), k.floats(), v.floats());
   bool with_lse = flag(return_lse, "return_lse");
-  Request& request = converted.request;
-  request.query = q.floats(), request.key = k.floats(), request.value = v.floats();
+  const Request& request = converted.request;
   Description description(request);
 
   std::optional<Imported> given;
@@ -107,10 +110,8 @@ nb::object attention(nb::handle query, nb::handle key, nb::handle value, nb::han
 ExplainedPlan explain(nb::handle query, nb::handle key, nb::handle value, const Options& options,
                       int max_threads) {
   Imported q(query, "query"), k(key, "key"), v(value, "value");
-  Converted converted(options);
-  Request& request = converted.request;
-  request.query = q.floats(), request.key = k.floats(), request.value = v.floats();
-  return explain(request, max_threads);
+  Converted converted(options, q.floats(), k.floats(), v.floats());
+  return explain(converted.request, max_threads);
 }
 
 ExplainedPlan explain_shapes(nb::handle query, nb::handle key, nb::handle value, nb::handle dtype,
@@ -125,11 +126,9 @@ ExplainedPlan explain_shapes(nb::handle query, nb::handle key, nb::handle value,
     }
     std::vector<int64_t> sizes, strides;
   } q(query, "query"), k(key, "key"), v(value, "value");
-  Converted converted(options);
   Dtype d = dtype_named(word(dtype, "dtype"), "dtype");
-  Request& request = converted.request;
-  request.query = q.array(d), request.key = k.array(d), request.value = v.array(d);
-  return explain(request, max_threads);
+  Converted converted(options, q.array(d), k.array(d), v.array(d));
+  return explain(converted.request, max_threads);
 }
 
 nb::object softmax(nb::handle x, nb::handle axis, nb::handle algorithm, nb::handle empty,

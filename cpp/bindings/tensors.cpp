@@ -4,6 +4,7 @@
 
 #include <new>
 
+#include "arguments.hpp"
 #include "dlpack.hpp"
 
 namespace fanano {
@@ -108,14 +109,6 @@ dlpack::DataType type_of(Dtype dtype) {
 
 // Some libraries append a stack trace.
 std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
-
-// str(object), whatever comes of it: for messages.
-std::string text_of(nb::handle object) {
-  nb::object text = nb::steal(PyObject_Str(object.ptr()));
-  const char* utf8 = text.is_valid() ? PyUnicode_AsUTF8AndSize(text.ptr(), nullptr) : nullptr;
-  if (!utf8) PyErr_Clear();
-  return utf8 ? utf8 : "(unprintable)";
-}
 
 // Turns the error of a library into ours, the library's as its cause. Interrupts pass unchanged.
 [[noreturn]] void refused(nb::python_error& e, const char* argument, const char* how) {
@@ -227,12 +220,19 @@ Imported::Imported(const Imported& like, const char* argument, const Array& want
 }
 
 void Imported::from_capsule() {
-  nb::object capsule;
+  nb::object device, capsule;
   ask(argument_, "__dlpack_device__()", [&] {
-    nb::object device = source_.attr("__dlpack_device__")();
-    check_device(nb::cast<int32_t>(nb::int_(device[0])), nb::cast<int32_t>(nb::int_(device[1])));
+    device = source_.attr("__dlpack_device__")();
     return 0;
   });
+  int32_t type, id;
+  PyObject* d = device.ptr();
+  if (!PyTuple_Check(d) || PyTuple_Size(d) != 2 || !read_int32(PyTuple_GetItem(d, 0), &type) ||
+      !read_int32(PyTuple_GetItem(d, 1), &id))
+    throw TypeError(std::string(argument_) + " cannot be read as an array: its " +
+                    "__dlpack_device__() must return a pair of integers, it returned " +
+                    text_of(device));
+  check_device(type, id);
   ask(argument_, "__dlpack__()", [&] {
     nb::object method = source_.attr("__dlpack__");
     try {
@@ -329,6 +329,13 @@ Array Imported::floats() const {
   return a;
 }
 
+int64_t Imported::count() const {
+  if (ndim_ > 1)
+    throw ValueError(std::string(argument_) + " must have one axis; it has shape " +
+                     shape_text({nullptr, {}, ndim_, shape_, nullptr}));
+  return ndim_ ? shape_[0] : 1;
+}
+
 std::vector<int64_t> Imported::integers() const {
   bool fits = lanes_ == 1 && code_ == dlpack::int_ && (bits_ == 32 || bits_ == 64);
   if (!fits)
@@ -337,9 +344,7 @@ std::vector<int64_t> Imported::integers() const {
   Array a{data_, bits_ == 32 ? Dtype::float32 : Dtype::float64, ndim_, shape_, strides_, false};
   check_extents(a, argument_);
   check_memory(a, argument_);
-  if (ndim_ > 1)
-    throw ValueError(std::string(argument_) + " must have one axis; it has shape " + shape_text(a));
-  int64_t n = ndim_ ? shape_[0] : 1;
+  int64_t n = count();
   std::vector<int64_t> numbers(n);
   for (int64_t i = 0; i < n; ++i) {
     int64_t at = ndim_ && n > 1 ? i * strides_[0] : 0;

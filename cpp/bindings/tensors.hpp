@@ -46,6 +46,9 @@ class Imported {
   // As one of the four floating dtypes; any other is a TypeError. Points into this object.
   Array floats() const;
 
+  // How many numbers a 0-D or 1-D array has; any other is a ValueError.
+  int64_t count() const;
+
   // The numbers of a 0-D or 1-D array of int32 or int64.
   std::vector<int64_t> integers() const;
 

@@ -71,6 +71,14 @@ def test_device_is_asked_before_the_memory():
     assert lender.returned == 0
 
 
+@pytest.mark.parametrize(
+    "device", [("cpu", 1), (1.0, 0), (2**40, 0), (2**80, 0), (None, None), (1,), [1, 0], 1], ids=str
+)
+def test_a_device_that_is_none(device):
+    message = r"scores cannot be read as an array: its __dlpack_device__\(\) must return a pair"
+    refuses(lambda: fanano.SoftmaxState().absorb(Lender(SMALL, device=device)), TypeError, message)
+
+
 def test_a_dlpack_of_the_future():
     lender = Lender(SMALL, major=2)
     message = "scores speaks DLPack 2, this library speaks DLPack 1"
