@@ -88,6 +88,9 @@ void define_classes(nb::module_& m) {
   nb::class_<State>(m, "State", "The state (m, l) of an online softmax, a value.")
       .def(nb::init<>())
       .def(
+          "__init__", [](State* self, double m, double l) { new (self) State{m, l}; }, arg("m"),
+          arg("l"))
+      .def(
           "absorb", [](const State& s, handle scores) { return absorb(s, scores); },
           arg("scores").none())
       .def(

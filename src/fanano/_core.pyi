@@ -2,6 +2,7 @@
 The compiled part of fanano. Private: use the names of the package fanano.
 """
 
+from typing import overload
 
 
 class Plan:
@@ -71,7 +72,11 @@ class Kernel:
 class State:
     """The state (m, l) of an online softmax, a value."""
 
+    @overload
     def __init__(self) -> None: ...
+
+    @overload
+    def __init__(self, m: float, l: float) -> None: ...
 
     def absorb(self, scores: object | None) -> State: ...
 

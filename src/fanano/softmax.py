@@ -44,9 +44,10 @@ def softmax(x: Any, axis: int = -1, algorithm: str = "online") -> Any:
 class SoftmaxState:
     """The state of an online softmax: all that is needed to know of the scores seen so far.
 
-    States are values: ``absorb`` and ``merge`` return a new one and leave theirs as it was. They
-    form a monoid, with ``SoftmaxState()`` as its unit, so a row may be cut anywhere and put
-    together again in any order:
+    States are values: ``absorb`` and ``merge`` return a new one and leave theirs as it was; those
+    of equal ``m`` and ``l`` are equal; they can be copied and pickled. They form a monoid, with
+    ``SoftmaxState()`` as its unit, so a row may be cut anywhere and put together again in any
+    order:
 
     >>> import numpy as np
     >>> a = np.array([0.1, 0.5, 0.4, 0.2, 0.3, 0.3])
@@ -103,6 +104,20 @@ class SoftmaxState:
     def lse(self) -> float:
         """The natural logarithm of the sum of ``exp(score)``; -inf for none."""
         return self._state.lse
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SoftmaxState):
+            return NotImplemented
+        return (self.m, self.l) == (other.m, other.l)
+
+    def __hash__(self) -> int:
+        return hash((self.m, self.l))
+
+    def __getstate__(self) -> tuple[float, float]:
+        return self.m, self.l
+
+    def __setstate__(self, state: tuple[float, float]) -> None:
+        self._state = _core.State(*state)
 
     def __repr__(self) -> str:
         return f"SoftmaxState(m={self.m}, l={self.l})"

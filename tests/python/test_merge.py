@@ -1,6 +1,8 @@
 """Merging: the identity that tiling, splitting and distributing attention all stand on."""
 
+import copy
 import itertools
+import pickle
 
 import compare
 import numpy as np
@@ -47,6 +49,20 @@ def test_the_empty_state_is_the_unit():
     assert empty.merge(some).lse == some.lse == some.merge(empty).lse
     assert empty.absorb(np.full(3, -np.inf)).lse == -np.inf
     assert some.absorb(np.full(3, -np.inf)).lse == some.lse
+
+
+def test_a_state_is_a_value():
+    one = fanano.SoftmaxState().absorb(np.array(EXAMPLE))
+    other = fanano.SoftmaxState().absorb(np.array(EXAMPLE[:3]))
+    copies = [pickle.loads(pickle.dumps(one, protocol)) for protocol in range(6)]
+    for same in (*copies, copy.copy(one), copy.deepcopy(one)):
+        assert same == one
+        assert hash(same) == hash(one)
+        assert (same.m, same.l, same.lse) == (one.m, one.l, one.lse)
+        assert same.merge(other) == one.merge(other)
+    assert one != other
+    assert one != (one.m, one.l)
+    assert fanano.SoftmaxState() == pickle.loads(pickle.dumps(fanano.SoftmaxState()))
 
 
 def test_a_nan_stays():
