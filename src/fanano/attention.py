@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import _core
-from .adapters import Adapter, adapter_of, common_adapter
+from .adapters import Adapter, adapter_of, common_adapter, prepared_numbers
 
 __all__ = ["attention"]
 
@@ -70,17 +70,14 @@ def attention(
         TypeError, ValueError: an argument is wrong; the message names it. Nothing was written.
         NotImplementedError: an option is not there yet, or a torch tensor requires grad.
 
+    Memory that another thread frees, resizes or writes during the call, and arrays that lie about
+    where their memory is, cannot be guarded against: they crash or give wrong numbers.
+
     Source: Dao et al. 2022, "FlashAttention" (arXiv:2205.14135).
     """
-    if not (
-        attn_mask is None
-        and window_size is None
-        and softcap is None
-        and alibi_slopes is None
-        and sinks is None
-        and dropout_p == 0
-    ):
-        refuse_missing(attn_mask, window_size, softcap, alibi_slopes, sinks, dropout_p)
+    refuse_missing(
+        attn_mask, window_size, softcap, alibi_slopes, sinks, dropout_p, seed, dropout_offset
+    )
     if type(query) is type(key) is type(value):
         adapter = adapter_of("query", query)
     else:
@@ -104,10 +101,10 @@ def attention(
             return_lse,
             out_dtype,
             is_causal,
-            q_offset,
+            prepared_numbers("q_offset", q_offset),
             scale,
-            q_lengths,
-            kv_lengths,
+            prepared_numbers("q_lengths", q_lengths),
+            prepared_numbers("kv_lengths", kv_lengths),
             layout,
             algorithm,
             adapter.max_threads(),
@@ -116,6 +113,8 @@ def attention(
         if adapter.diagnose is not None:
             adapter.diagnose(query=query, key=key, value=value, out=out)
         raise
+    if out is not None and adapter.written is not None:
+        adapter.written(out)
     if finish is None:
         return result
     if not return_lse:
@@ -136,16 +135,26 @@ def refuse_missing(
     alibi_slopes: Any,
     sinks: Any,
     dropout_p: Any,
+    seed: Any,
+    dropout_offset: Any,
 ) -> None:
     """Raises NotImplementedError naming an option that this version does not have."""
-    asked = {
-        "attn_mask": attn_mask is not None,
-        "window_size": window_size is not None,
-        "softcap": softcap is not None and softcap != 0,
-        "alibi_slopes": alibi_slopes is not None,
-        "sinks": sinks is not None,
-        "dropout_p": dropout_p != 0,
-    }
-    for option, given in asked.items():
-        if given:
-            raise NotImplementedError(f"{option} is not there yet in this version of fanano")
+    if attn_mask is not None:
+        option = "attn_mask"
+    elif window_size is not None:
+        option = "window_size"
+    elif softcap is not None and softcap != 0:
+        option = "softcap"
+    elif alibi_slopes is not None:
+        option = "alibi_slopes"
+    elif sinks is not None:
+        option = "sinks"
+    elif dropout_p != 0:
+        option = "dropout_p"
+    elif seed is not None:
+        option = "seed"
+    elif not isinstance(dropout_offset, tuple | list) or any(dropout_offset):
+        option = "dropout_offset"
+    else:
+        return
+    raise NotImplementedError(f"{option} is not there yet in this version of fanano")

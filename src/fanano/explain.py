@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import _core
-from .adapters import common_adapter, diagnosis
+from .adapters import common_adapter, diagnosis, prepared_numbers
 from .attention import dtype_name, refuse_missing
 
 __all__ = ["explain"]
@@ -45,7 +45,9 @@ def explain(
     Raises:
         What ``fanano.attention`` raises for the same arguments.
     """
-    refuse_missing(attn_mask, window_size, softcap, alibi_slopes, sinks, dropout_p)
+    refuse_missing(
+        attn_mask, window_size, softcap, alibi_slopes, sinks, dropout_p, seed, dropout_offset
+    )
     adapter = common_adapter(query=query, key=key, value=value)
     if adapter.prepare is not None:
         query, key, value = adapter.prepare(("query", "key", "value"), (query, key, value))
@@ -56,10 +58,10 @@ def explain(
             value,
             None if out_dtype is None else dtype_name(adapter, out_dtype),
             is_causal,
-            q_offset,
+            prepared_numbers("q_offset", q_offset),
             scale,
-            q_lengths,
-            kv_lengths,
+            prepared_numbers("q_lengths", q_lengths),
+            prepared_numbers("kv_lengths", kv_lengths),
             layout,
             algorithm,
             adapter.max_threads(),

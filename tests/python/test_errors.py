@@ -208,7 +208,7 @@ ATTENTION = {
     "read-only out": (V, "out is read-only", {"out": read_only()}),
     "out on itself": (
         V,
-        r"out of shape \(2, 4, 6, 3\) has overlapping elements",
+        r"out of shape \(2, 4, 6, 3\) has strides \(0, 0, 3, 1\) by which elements may overlap",
         {"out": stacked_out()},
     ),
     "misaligned": (
@@ -224,9 +224,17 @@ ATTENTION = {
     # options
     "scale NaN": (V, "scale must be a finite number, got nan", {"scale": float("nan")}),
     "scale inf": (V, "scale must be a finite number, got -inf", {"scale": -np.inf}),
+    "scale's size": (V, "scale is out of the range of float64", {"scale": 10**400}),
     "scale's type": (T, "scale must be a number, got str", {"scale": "1"}),
     "scale is bool": (T, "scale must be a number, got bool", {"scale": True}),
     "layout": (V, 'layout must be "bhsd" or "bshd", got "sbhd"', {"layout": "sbhd"}),
+    "layout with a NUL": (V, r"layout must be a name .*'bhsd\\x00'", {"layout": "bhsd\0"}),
+    "algorithm with a surrogate": (
+        V,
+        r"algorithm must be a name .*'\\ud800'",
+        {"algorithm": "\ud800"},
+    ),
+    "out_dtype with a NUL": (V, "out_dtype must be a name", {"out_dtype": "float32\0"}),
     "layout's type": (T, "layout must be a string, got int", {"layout": 1}),
     "algorithm": (
         V,
@@ -288,6 +296,12 @@ ATTENTION = {
         "q_offset is 9223372036854775808, which does not fit in 64 bits",
         {"q_offset": 2**63},
     ),
+    "offset's digits": (V, "q_offset is .*does not fit in 64 bits", {"q_offset": 10**5000}),
+    "endless lengths": (
+        V,
+        "kv_lengths must have one number for each sequence of the batch, 2; it has 35184372088832",
+        {"kv_lengths": np.broadcast_to(np.int64(1), (2**45,))},
+    ),
     "offset's count": (
         V,
         "q_offset must have one number for each sequence of the batch, 2; it has 1",
@@ -303,9 +317,26 @@ ATTENTION = {
             "alibi_slopes": ones(4),
             "sinks": ones(4),
             "dropout_p": 0.1,
+            "seed": 7,
+            "dropout_offset": (0, 0, 1, 0),
         }.items()
     },
 }
+
+
+class Interrupted:
+    """A number that the user interrupts."""
+
+    def __index__(self):
+        raise KeyboardInterrupt
+
+    __float__ = __index__
+
+
+@pytest.mark.parametrize("option", ["scale", "q_offset", "kv_lengths"])
+def test_interrupts_pass_unchanged(option):
+    with pytest.raises(KeyboardInterrupt):
+        fanano.attention(**good() | {option: Interrupted()})
 
 
 def refuses(call, exception, message):
@@ -338,22 +369,3 @@ def test_explain_checks_the_same(name):
     arguments = good() | wrong
     del arguments["out"]
     refuses(lambda: fanano.explain(**arguments), exception, message)
-
-
-@pytest.mark.parametrize("part", ["query", "key", "value"])
-@pytest.mark.parametrize("shift", [0, 3, -3])
-def test_out_overlaps_an_input(part, shift):
-    arguments = good() | {"value": ones(2, 2, 5, 8)}
-    memory = np.full(4096, SENTINEL, np.float32)
-    shape = arguments[part].shape
-    arguments[part] = memory[1000 : 1000 + int(np.prod(shape))].reshape(shape)
-    arguments["out"] = memory[1000 + shift : 1000 + shift + 384].reshape(2, 4, 6, 8)
-    refuses(lambda: fanano.attention(**arguments), ValueError, f"out overlaps {part} in memory")
-    assert (memory == SENTINEL).all()
-
-
-def test_out_beside_an_input_is_no_overlap():
-    memory = np.ones((2, 2, 4, 6, 8), np.float32)
-    fanano.attention(memory[0], memory[0], memory[0], out=memory[1])
-    backwards = memory[1][..., ::-1]
-    assert fanano.attention(memory[0], memory[0], memory[0], out=backwards) is backwards

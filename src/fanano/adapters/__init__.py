@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, Protocol, cast
 
-__all__ = ["Adapter", "adapter_of", "common_adapter", "diagnosis"]
+__all__ = ["Adapter", "adapter_of", "common_adapter", "diagnosis", "prepared_numbers"]
 
 
 class Adapter(Protocol):
@@ -23,7 +23,10 @@ class Adapter(Protocol):
     # are for messages. None: every array is its memory.
     prepare: Callable[[Sequence[str], Sequence[Any]], Sequence[Any]] | None
 
-    # Called when the core has refused arrays: raises if the library can say it better.
+    # Tells the library that the caller's `out` was written. None: it does not care.
+    written: Callable[[Any], None] | None
+
+    # Raises if the library knows why arrays cannot be read; asked when the core has refused them.
     diagnose: Callable[..., None] | None
 
     # Memory for a result of a shape, of a dtype by name. None: the core gets it from query's type.
@@ -72,6 +75,18 @@ def common_adapter(**arrays: Any) -> Adapter:
                 f"it is of {_library(argument, other)}"
             )
     return adapter
+
+
+def prepared_numbers(argument: str, numbers: Any) -> Any:
+    """Lengths or offsets as the core reads them; what is no array is left to it."""
+    if numbers is None or not hasattr(type(numbers), "__dlpack__"):
+        return numbers
+    adapter = adapter_of(argument, numbers)
+    if adapter.diagnose is not None:
+        adapter.diagnose(**{argument: numbers})
+    if adapter.prepare is None:
+        return numbers
+    return adapter.prepare((argument,), (numbers,))[0]
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from .. import _core
 
 library = ""  # whatever the type's own module says
 prepare = None
+written = None
 diagnose = None
 
 # Their arrays are constants, whatever their descriptors say.

@@ -13,6 +13,7 @@ import numpy as np
 
 library = "numpy"
 prepare = None
+written = None
 diagnose = None
 finisher = None
 

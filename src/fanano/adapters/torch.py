@@ -18,6 +18,14 @@ finisher = None
 # DLPack's C exchange: the core reads and makes tensors without calling Python.
 _exchange = hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
 
+_is_tracing = getattr(torch._C, "_is_tracing", torch.jit.is_tracing)  # type: ignore[attr-defined]
+
+# How many modes (make_fx, fake tensors, counters of operations ...) watch what torch does; those of
+# the last kind, which are slow to count, come with one of torch functions.
+_modes = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)
+_function_modes = getattr(torch._C, "_len_torch_function_stack", lambda: 0)
+_early_modes = getattr(torch._ops, "_len_torch_dispatch_stack_pre_dispatch", lambda: 0)
+
 
 def accepts(argument: str, kind: type) -> bool:
     if not issubclass(kind, torch.Tensor):
@@ -32,8 +40,14 @@ def accepts(argument: str, kind: type) -> bool:
 
 def prepare(names: Sequence[str], arrays: Sequence[Any]) -> Sequence[Any]:
     # In the order of cost: small calls spend most of their time in such questions.
+    if _is_tracing() or _modes() or (_function_modes() and _early_modes()):
+        raise NotImplementedError(
+            "this call is being traced, and what fanano computes would be recorded as a constant; "
+            "traced and compiled use will come with fanano.torch: call it eagerly, outside of "
+            "torch.jit.trace, make_fx and torch's dispatch modes"
+        )
     tracked = torch.is_grad_enabled()
-    if _exchange and forward_ad._current_level < 0:
+    if _exchange and getattr(forward_ad, "_current_level", 0) < 0:  # no dual numbers anywhere
         for array in arrays:
             if (tracked and array.requires_grad) or array.is_neg():
                 break
@@ -65,6 +79,12 @@ def check_out(out: Any) -> None:
         raise ValueError("out requires grad, and writing to it would bypass autograd")
     if out.is_neg():
         raise ValueError("out is a lazily negated view: what is written would be read negated")
+
+
+def written(out: Any) -> None:
+    # What autograd has saved of it is stale now. Inference tensors are never saved, nor counted.
+    if not out.is_inference():
+        torch.autograd.graph.increment_version(out)
 
 
 def diagnose(**arrays: Any) -> None:
