@@ -31,10 +31,11 @@ inline bool close(double a, double b, double tolerance) {
   return a == b || std::fabs(a - b) <= tolerance || (std::isnan(a) && std::isnan(b));
 }
 
-inline std::string show(double x) {
-  char text[40];
-  std::snprintf(text, sizeof text, "%.17g", x);
-  return text;
+inline bool report_close(double a, double b, double tolerance, const char* file, int line,
+                         const char* a_text, const char* b_text) {
+  char text[1000];
+  std::snprintf(text, sizeof text, "%s = %.17g, %s = %.17g", a_text, a, b_text, b);
+  return report(close(a, b, tolerance), file, line, text);
 }
 
 }  // namespace check
@@ -47,9 +48,7 @@ inline std::string show(double x) {
 #define CHECK(condition) check::report(bool(condition), __FILE__, __LINE__, #condition)
 
 #define CHECK_CLOSE(a, b, tolerance)                                                               \
-  check::report(check::close(double(a), double(b), double(tolerance)), __FILE__, __LINE__,         \
-                std::string(#a " = ") + check::show(double(a)) + ", " #b " = " +                   \
-                    check::show(double(b)))
+  check::report_close(double(a), double(b), double(tolerance), __FILE__, __LINE__, #a, #b)
 
 #define CHECK_THROWS(type, words, ...)                                                             \
   try {                                                                                            \
