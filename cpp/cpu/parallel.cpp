@@ -15,6 +15,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 
 #include "float_mode.hpp"
 #include "problem.hpp"
@@ -185,14 +186,16 @@ void parallel_for(int64_t tasks, int threads, void (*body)(void*, int64_t, int),
   job->work(0);
   if (helpers > 0) {
     Pool& p = pool();
-    {
-      std::lock_guard lock(p.mutex);  // nobody joins from here on
-      p.jobs.erase(std::remove(p.jobs.begin(), p.jobs.end(), job), p.jobs.end());
-    }
+    std::lock_guard lock(p.mutex);  // nobody joins from here on
+    p.jobs.erase(std::remove(p.jobs.begin(), p.jobs.end(), job), p.jobs.end());
+  }
+  std::exception_ptr error;
+  {
     std::unique_lock lock(job->mutex);
     job->idle.wait(lock, [&] { return job->working.load() == 0; });
+    error = std::move(job->error);  // a worker may be the last to let go of the job, not of this
   }
-  if (job->error) std::rethrow_exception(job->error);
+  if (error) std::rethrow_exception(std::move(error));
 }
 
 }  // namespace fanano
