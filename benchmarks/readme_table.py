@@ -44,7 +44,7 @@ def table(result: dict[str, Any]) -> str:
         cells += [cell(flash), cell(torch), cell(safe)]
         cells += [f"{torch['seconds'] / flash['seconds']:.2f}x", f"{rate:.0f}"]
         busy = gflop(row) / (flash["cpu_seconds"] / result["threads"])
-        cells += [f"{rate / row['peak_gflops']:.2f} ({busy / row['peak_gflops']:.2f})"]
+        cells += [f"{rate / flash['peak_gflops']:.2f} ({busy / flash['peak_gflops']:.2f})"]
         lines.append(cells)
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     return "\n".join(
@@ -52,7 +52,7 @@ def table(result: dict[str, Any]) -> str:
             f"{result['date']}, {result['cpu']}, {result['threads']} threads, "
             f"ISA {result['isa']}; {versions}. Medians of nine interleaved rounds, in brackets the "
             "fastest and the slowest; results compared with float64 before timing. The FMA peak is "
-            "float32, of the same process in the same rounds; the ratio to it by wall time, in "
+            "float32, measured before and after each call; the ratio to it by wall time, in "
             "brackets by CPU time.",
             "",
             *(f"| {' | '.join(cells)} |" for cells in lines),

@@ -4,8 +4,9 @@
 
 Every result is compared with float64 before anything is timed. The contenders take turns, each
 round in another order, so that a busy moment hits all of them; reported are the median of nine
-rounds, the fastest and the slowest, and the CPU time of all threads. Each round also measures the
-peak of this machine: multiply-adds in registers, float32, by fanano's own kernel for it.
+rounds, the fastest and the slowest, and the CPU time of all threads. Each call stands between two
+measurements of the machine's peak: multiply-adds in registers, float32, by fanano's own kernel for
+it. Clocks fall under load and rise again within milliseconds, so peaks are taken next to the call.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from fanano._core import measure_peak
 SHAPES = ((1, 8, 2048, 64), (1, 8, 2048, 128))
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 ROUNDS = 9
+PEAK_SECONDS = 0.003
 
 Call = Callable[[], torch.Tensor]
 
@@ -65,29 +67,30 @@ def errors(calls: dict[str, Call], inputs: list[torch.Tensor], causal: bool) -> 
     return found
 
 
-def timed(calls: dict[str, Call]) -> tuple[dict[str, dict[str, float]], float]:
-    """What each contender took, and the peak in floating-point operations a second."""
-    peaks = []
+def timed(calls: dict[str, Call]) -> dict[str, dict[str, float]]:
+    """What each contender took, in seconds, and the peak around it, in 1e9 operations a second."""
     wall: dict[str, list[float]] = {name: [] for name in calls}
     cpu: dict[str, list[float]] = {name: [] for name in calls}
+    peaks: dict[str, list[float]] = {name: [] for name in calls}
     names = list(calls)
     for turn in range(ROUNDS):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            before = measure_peak(PEAK_SECONDS)
             start, start_cpu = time.perf_counter(), time.process_time()
             calls[name]()
             wall[name].append(time.perf_counter() - start)
             cpu[name].append(time.process_time() - start_cpu)
-        peaks.append(measure_peak(0.02))
-    times = {
+            peaks[name].append((before + measure_peak(PEAK_SECONDS)) / 2)
+    return {
         name: {
             "seconds": statistics.median(wall[name]),
             "fastest": min(wall[name]),
             "slowest": max(wall[name]),
             "cpu_seconds": statistics.median(cpu[name]),
+            "peak_gflops": statistics.median(peaks[name]) / 1e9,
         }
         for name in names
     }
-    return times, statistics.median(peaks)
 
 
 def cpu_model() -> str:
@@ -110,9 +113,8 @@ def measure(threads: int) -> dict[str, Any]:
                 print(f"{name} {shape} causal={causal}", file=sys.stderr)
                 calls = contenders(inputs, causal)
                 error = errors(calls, inputs, causal)
-                times, peak = timed(calls)
-                row = {"dtype": name, "shape": shape, "causal": causal, "times": times}
-                rows.append(row | {"error": error, "peak_gflops": peak / 1e9})
+                row = {"dtype": name, "shape": shape, "causal": causal, "error": error}
+                rows.append(row | {"times": timed(calls)})
     return {
         "date": datetime.date.today().isoformat(),
         "cpu": cpu_model(),

@@ -13,13 +13,14 @@ namespace fanano::FANANO_ISA {
 
 template <class A> struct State { Strip<A> m, l; };
 
-// Takes in a tile's maxima; returns the factor for o (l is rescaled here). m stands `headroom`
-// above the maximum, a whole number: that makes every weight, l and o smaller by 2^headroom.
+// Takes in a tile's maxima, in log2 units once multiplied by `unit`; returns the factor for o (l is
+// rescaled here). m stands `headroom` above the maximum, a whole number: that makes every weight, l
+// and o smaller by 2^headroom.
 template <class A>
-FANANO_FN Strip<A> absorb(State<A>& state, const Strip<A>& tile_max, A headroom) {
+FANANO_FN Strip<A> absorb(State<A>& state, const Strip<A>& tile_max, A unit, A headroom) {
   Strip<A> alpha;
   for (int i = 0; i < M; ++i) {
-    Vec<A> m = state.m.v[i], x = tile_max.v[i];
+    Vec<A> m = state.m.v[i], x = tile_max.v[i] * Vec<A>::all(unit);
     Vec<A> raised = ceil(x) + Vec<A>::all(headroom);
     raised = select_less(m + Vec<A>::all(8 - headroom), x, raised, m);
     Vec<A> change = max(Vec<A>::all(-bias<A>), m - pivot(raised));
@@ -34,23 +35,46 @@ FANANO_FN Strip<A> absorb(State<A>& state, const Strip<A>& tile_max, A headroom)
 // sqrt(n) rounding errors, and an error in l is one in every column of the result.
 inline constexpr int weights_summed = 16;
 
-// s becomes p = 2^(s - m), and l grows by the tile's sum.
-template <class A> void weigh(State<A>& state, int64_t n, A* s) {
-  Strip<A> m, sum = Strip<A>::all(0);
-  for (int i = 0; i < M; ++i) m.v[i] = pivot(state.m.v[i]);
+// s becomes p = 2^exponent(s, i), i the vector of the strip; returns the sums.
+template <class A, class F> FANANO_FN Strip<A> weigh(int64_t n, A* s, F exponent) {
+  Strip<A> sum = Strip<A>::all(0);
   for (int64_t first = 0; first < n; first += weights_summed) {
     Strip<A> part = Strip<A>::all(0);
     for (int64_t j = first; j < first + weights_summed && j < n; ++j) {
       Strip<A> x = Strip<A>::load(s + j * strip_rows<A>);
 #pragma GCC unroll 4
       for (int i = 0; i < M; ++i) {
-        x.v[i] = exp2(x.v[i] - m.v[i]);
+        x.v[i] = exp2(exponent(x.v[i], i));
         part.v[i] = part.v[i] + x.v[i];
       }
       x.store(s + j * strip_rows<A>);
     }
     for (int i = 0; i < M; ++i) sum.v[i] = sum.v[i] + part.v[i];
   }
+  return sum;
+}
+
+// s becomes p = 2^(unit s - m), and l grows by the tile's sum. The exponent is rounded once. Where
+// m is so large that its own rounding shows, the product is rounded as the maximum's was, so that
+// the largest weight is 1 again; row by row, for neighbours must not matter.
+template <class A> void weigh(State<A>& state, int64_t n, A unit, A* s) {
+  const Vec<A> c = Vec<A>::all(unit), limit = Vec<A>::all(8 * magic<A>);
+  Strip<A> minus;
+  Vec<A> largest = Vec<A>::all(0);
+  for (int i = 0; i < M; ++i) {
+    Vec<A> m = pivot(state.m.v[i]);
+    minus.v[i] = Vec<A>::all(0) - m;
+    largest = max(largest, max(m, minus.v[i]));
+  }
+  bool huge = false;
+  for (int lane = 0; lane < Vec<A>::width; ++lane) huge |= largest.v[lane] > limit.v[lane];
+
+  auto once = [&](Vec<A> x, int i) { return fma(x, c, minus.v[i]); };
+  auto twice = [&](Vec<A> x, int i) {
+    Vec<A> size = max(minus.v[i], Vec<A>::all(0) - minus.v[i]);
+    return select_less(limit, size, x * c + minus.v[i], once(x, i));
+  };
+  Strip<A> sum = huge ? weigh(n, s, twice) : weigh(n, s, once);
   for (int i = 0; i < M; ++i) state.l.v[i] = state.l.v[i] + sum.v[i];
 }
 

@@ -49,7 +49,7 @@ template <class T, class Out> class RowBlock {
   const Problem& p_;
   const Block b_;
   const Scratch<A>& scratch_;
-  const ScaleSplit<A> scale_ = split_scale<A>(p_.score.scale);
+  const Scale<A> scale_ = split_scale<A>(p_.score.scale, log2e<double>);
   const int64_t dim_ = p_.shape.dim, value_dim_ = p_.shape.value_dim;
   const Range rows_ = {b_.rows.begin, b_.used};
   const int64_t strips_ = round_up(rows_.size(), strip) / strip;
@@ -74,13 +74,13 @@ template <class T, class Out> class RowBlock {
     // score
     Strip<A> largest = score(q(i), k, seen, dim_, scratch_.s);
     // mask
-    if (!whole || !scale_.in_score.one()) {
+    if (!whole || scale_.power != 1) {
       visible(b_.mask, r.begin, r.size(), j0, seen, see);
-      largest = apply(see, seen, scale_.in_score, scratch_.s);
+      largest = apply(see, seen, scale_.power, scratch_.s);
     }
     // absorb: m, l; s becomes p
-    Strip<A> alpha = absorb(scratch_.states[i], largest, headroom);
-    weigh(scratch_.states[i], seen, scratch_.s);
+    Strip<A> alpha = absorb(scratch_.states[i], largest, scale_.size, headroom);
+    weigh(scratch_.states[i], seen, scale_.size, scratch_.s);
     // accumulate
     if (whole)
       accumulate(scratch_.s, v, seen, value_dim_, alpha, o(i));
@@ -88,12 +88,12 @@ template <class T, class Out> class RowBlock {
       accumulate(scratch_.s, v, seen, value_dim_, alpha, o(i), see, scratch_.block);
   }
 
-  // load: q, scaled and transposed
+  // load: q, with the sign of the scale, transposed
   void load_queries() const {
     for (int64_t i = 0; i < strips_; ++i) {
       Range r = rows_of(i);
       pack(at<const T>(p_.q, b_.batch, b_.head, r.begin), p_.q.row, p_.q.column, r.size(), dim_,
-           scale_.in_query, q(i), scratch_.rows);
+           scale_.sign, q(i), scratch_.rows);
     }
   }
 

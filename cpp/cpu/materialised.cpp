@@ -37,10 +37,11 @@ void strip(const Problem& p, const Block& b, Range r, accumulator_t<T>* scores,
   using A = accumulator_t<T>;
   const int64_t keys = p.shape.keys, dim = p.shape.dim, value_dim = p.shape.value_dim;
   const Range columns = b.mask.columns(r);
+  const Scale<A> scale = split_scale<A>(p.score.scale);
   Visible<A> see;
 
   // load, score, mask: S = scale q k^T, -inf where a row does not see
-  pack(at<const T>(p.q, b.batch, b.head, r.begin), p.q.row, p.q.column, r.size(), dim, A(1),
+  pack(at<const T>(p.q, b.batch, b.head, r.begin), p.q.row, p.q.column, r.size(), dim, scale.sign,
        scratch.q, scratch.rows);
   for (int64_t j0 = 0; j0 < keys; j0 += tile_keys) {
     int64_t n = clamp(keys - j0, 0, tile_keys), seen = clamp(columns.end - j0, 0, n);
@@ -49,8 +50,9 @@ void strip(const Problem& p, const Block& b, Range r, accumulator_t<T>* scores,
           load(at<const T>(p.k, b.batch, b.kv_head, j0), p.k.row, p.k.column, seen, dim, scratch.k);
       score(scratch.q, k, seen, dim, scratch.s);
       visible(b.mask, r.begin, r.size(), j0, seen, see);
-      apply(see, seen, score_factors<A>(p.score.scale), scratch.s);
-      unpack(scratch.s, Strip<A>::all(1), r.size(), seen, scores + j0, keys, 1, scratch.rows);
+      apply(see, seen, scale.power, scratch.s);
+      unpack(scratch.s, Strip<A>::all(scale.size), r.size(), seen, scores + j0, keys, 1,
+             scratch.rows);
     }
     for (int64_t i = 0; i < r.size(); ++i)
       for (int64_t j = seen; j < n; ++j) scores[i * keys + j0 + j] = -infinity<A>;

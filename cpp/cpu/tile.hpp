@@ -184,15 +184,15 @@ FANANO_FN Vec<A> where_visible(Vec<A> j, Vec<A> begin, Vec<A> end, Vec<A> x, Vec
   return select_less(j, begin, otherwise, select_less(j, end, x, otherwise));
 }
 
-// What a row does not see scores -inf, by selection: nothing that stands there can pass.
-template <class A> Strip<A> apply(const Visible<A>& see, int64_t n, ScoreFactors<A> factors, A* s) {
+// s times factor; what a row does not see scores -inf, by selection: nothing that stands there can
+// pass.
+template <class A> Strip<A> apply(const Visible<A>& see, int64_t n, A factor, A* s) {
   Strip<A> largest = Strip<A>::all(-infinity<A>);
   Strip<A> begin = Strip<A>::load(see.begin), end = Strip<A>::load(see.end);
   for (int64_t j = 0; j < n; ++j) {
     Strip<A> x = Strip<A>::load(s + j * strip_rows<A>);
     for (int m = 0; m < M; ++m) {
-      x.v[m] = where_visible(Vec<A>::all(A(j)), begin.v[m], end.v[m],
-                             x.v[m] * Vec<A>::all(factors.first) * Vec<A>::all(factors.second),
+      x.v[m] = where_visible(Vec<A>::all(A(j)), begin.v[m], end.v[m], x.v[m] * Vec<A>::all(factor),
                              Vec<A>::all(-infinity<A>));
       largest.v[m] = max(largest.v[m], x.v[m]);
     }
@@ -210,8 +210,10 @@ void accumulate(const A* p, Operand<A> v, int64_t n, int64_t dim, const Strip<A>
   in_groups<tile_sizes.group>(dim, [&]<int R>(int64_t d) {
     Strip<A> c[R];
     multiply<R>(c, p, v.data + d, 1, v.row, n);
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       Strip<A> sum = Strip<A>::load(o + (d + r) * strip_rows<A>);
+#pragma GCC unroll 4
       for (int m = 0; m < M; ++m) sum.v[m] = fma(sum.v[m], alpha.v[m], c[r].v[m]);
       sum.store(o + (d + r) * strip_rows<A>);
     }

@@ -21,7 +21,7 @@ inline constexpr TileSizes tile_sizes =
 inline constexpr int tile_keys = 128;
 
 // Columns of q and k whose products are summed in one chain. Common head sizes take one.
-inline constexpr int score_columns = 128;
+inline constexpr int score_columns = 32;
 
 template <class A> inline constexpr int strip_rows = tile_sizes.vectors * Vec<A>::width;
 

@@ -65,9 +65,14 @@ class Case:
 
     @property
     def draws(self):
-        """How often the numbers are to be drawn, for some hundred rows in all. float64 is not
-        compared with plain: one draw says as much as many."""
+        """How often the numbers are to be drawn, for some hundred rows that tell anything. Where
+        logits reach 1e4 those are the rows whose two largest lie close together, about one in
+        fifty: over 24 draws of one such problem the largest error ranged from 1e-7 to 4e-3, ours
+        and plain's, and was twice the other's now here, now there. float64 is not compared with
+        plain: one draw says as much as many."""
         rows = self.heads[0] * self.heads[1] * self.rows
+        if self.data == "logits 1e4":
+            rows //= 50
         return min(32, -(-128 // rows)) if rows and self.dtype != "float64" else 1
 
     def _options(self):

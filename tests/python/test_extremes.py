@@ -107,3 +107,14 @@ def test_the_state_holds_the_largest_score_itself(dtype):
     x = np.random.default_rng(1).standard_normal(1000).astype(compare.DTYPES[dtype])
     for piece in (x, x[:1], x[500:]):
         assert fanano.SoftmaxState().absorb(piece).m == float(piece.max())
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+def test_a_row_of_huge_logits_leaves_its_neighbours_alone(dtype):
+    """Its exponents are rounded in another way, in the same registers as its neighbours'."""
+    q, k, v = np.random.default_rng(7).standard_normal((3, 200, 24)).astype(compare.DTYPES[dtype])
+    before = fanano.attention(q, k, v)
+    q[50] *= np.asarray(1e25).astype(q.dtype)
+    after, others = fanano.attention(q, k, v), np.arange(200) != 50
+    assert before[others].tobytes() == after[others].tobytes()
+    compare.judge_attention(after, None, q, k, v)

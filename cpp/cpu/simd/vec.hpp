@@ -58,10 +58,12 @@ template <class T> FANANO_FN Vec<T> power_of_two(Vec<T> shifted) {
 
 // Upwards to an integer; numbers too large to have a fraction, infinities and NaN stay.
 template <class T> FANANO_FN Vec<T> ceil(Vec<T> x) {
-  Vec<T> nearest = (x + Vec<T>::all(magic<T>)) - Vec<T>::all(magic<T>);
+  constexpr T whole = magic<T> / T(1.5);  // from here on there are no fractions
+  Vec<T> shift = select_less(x, Vec<T>::all(0), Vec<T>::all(-whole), Vec<T>::all(whole));
+  Vec<T> nearest = (x + shift) - shift;
   Vec<T> up = select_less(nearest, x, nearest + Vec<T>::all(1), nearest);
   Vec<T> size = max(x, Vec<T>{} - x);
-  return select_less(size, Vec<T>::all(magic<T> / 4), up, x);
+  return select_less(size, Vec<T>::all(whole), up, x);
 }
 
 using fanano::pivot;

@@ -107,17 +107,32 @@ TEST(exponentials_of_specials) {
 }
 
 template <class T> static void check_ceil(void (*ceil)(const T*, T*, int64_t)) {
-  T large = sizeof(T) == 4 ? T(0x1p21) : T(0x1p50);
-  std::vector<T> x = {T(0.5),   T(-0.5),     T(3),         T(3.25),    T(-3.75),
-                      T(1e-30), T(-1e-30),   large,        -large,     large * 4,
-                      T(1e30),  infinity<T>, -infinity<T>, T(1234.75), large - T(0.5)};
+  T large = sizeof(T) == 4 ? T(0x1p23) : T(0x1p52);  // where fractions end
+  std::vector<T> x = {T(0.5),
+                      T(-0.5),
+                      T(3),
+                      T(3.25),
+                      T(-3.75),
+                      T(1e-30),
+                      T(-1e-30),
+                      large,
+                      -large,
+                      large * 4,
+                      T(1e30),
+                      infinity<T>,
+                      -infinity<T>,
+                      T(1234.75),
+                      large - T(0.5),
+                      T(0.5) - large,
+                      large / 2 + T(0.5),
+                      T(-0.5) - large / 2,
+                      large / 4 + T(0.25)};
   for (T y = -20; y < 20; y += T(0.0625)) x.push_back(y);
   std::vector<T> y = apply(ceil, x);
   for (size_t i = 0; i < x.size(); ++i) CHECK_CLOSE(y[i], std::ceil(x[i]), 0);
   CHECK(std::isnan(apply(ceil, {T(std::nan(""))})[0]));
 }
 
-// Beyond 2^21 (2^50) a row's maximum need not be whole: scores are not known any better there.
 TEST(ceil_goes_up) {
   for (const VectorFunctions* f : runnable_ones()) {
     check_ceil<float>(f->ceil_float);
