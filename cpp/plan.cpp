@@ -80,6 +80,18 @@ std::string to_string(const Plan& plan, const Problem& p) {
   text += "\n  problem    batch " + number(s.batch) + ", heads " + number(s.heads) + " over " +
           number(s.kv_heads) + ", queries " + number(s.queries) + ", keys " + number(s.keys) +
           ", dim " + number(s.dim) + ", value dim " + number(s.value_dim) + ", " + name(p.dtype);
+  std::string options;
+  auto option = [&](bool given, const char* word) {
+    if (given) options += (options.empty() ? "" : ", ") + std::string(word);
+  };
+  option(p.window.right == 0 && p.window.left < 0, "causal");
+  option(p.window.left >= 0 || p.window.right > 0, "window");
+  option(p.lengths.queries || p.lengths.keys, "lengths");
+  option(p.score.softcap != 0, "softcap");
+  option(p.score.slopes, "ALiBi");
+  option(p.mask.data, p.mask_dtype == Dtype::boolean ? "boolean mask" : "additive mask");
+  option(p.score.sinks, "sinks");
+  if (!options.empty()) text += "\n  options    " + options;
   text += "\n  algorithm  " + std::string(name(plan.algorithm)) +
           (flash ? ": tiles stream through, linear memory" : " softmax over materialised scores");
   text += "\n  kernels    " + std::string(plan.kernels->isa);

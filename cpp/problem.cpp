@@ -2,6 +2,7 @@
 // shapes, then values, then the memory to be written.
 #include "problem.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -13,11 +14,7 @@ namespace {
 
 constexpr int64_t max_dim = 576;
 
-struct Name {
-  const char* name;
-  int64_t bytes;
-};
-constexpr Name dtypes[] = {{"float64", 8}, {"float32", 4}, {"bfloat16", 2}, {"float16", 2}};
+constexpr const char* dtypes[] = {"float64", "float32", "bfloat16", "float16", "bool"};
 constexpr const char* algorithms[] = {"naive", "safe", "online", "flash"};
 constexpr const char* layouts[] = {"bhsd", "bshd"};
 
@@ -125,6 +122,50 @@ double checked_scale(const Request& r, int64_t dim) {
   return r.has_scale ? r.scale : in_float_mode(dim, [](double d) { return 1 / std::sqrt(d); });
 }
 
+double checked_softcap(double softcap) {
+  if (!(softcap >= 0) || std::isinf(softcap))
+    throw ValueError("softcap must be a positive finite number, or 0 or None for none, got " +
+                     std::to_string(softcap));
+  return softcap;
+}
+
+// The mask against (B, Hq, Sq, Sk), its axes counted from the right; those of one element are
+// the same for all.
+Tensor checked_mask(const Array& mask, const Shape& s) {
+  const Extents full{4, {s.batch, s.heads, s.queries, s.keys}};
+  check_extents(mask, "attn_mask");
+  int64_t strides[4] = {};
+  bool fits = mask.ndim <= 4;
+  for (int i = 0; fits && i < mask.ndim; ++i) {
+    int axis = 4 - mask.ndim + i;
+    fits = mask.shape[i] == 1 || mask.shape[i] == full.size[axis];
+    if (mask.shape[i] > 1) strides[axis] = mask.strides[i];
+  }
+  if (!fits)
+    throw ValueError("attn_mask must broadcast against (B, Hq, Sq, Sk), " + shape_text(full) +
+                     "; it has shape " + shape_text(mask));
+  check_memory(mask, "attn_mask");
+  if (is_empty(mask)) return {};
+  return {mask.data, strides[0], strides[1], strides[2], strides[3]};
+}
+
+// Numbers for each head, which may differ by sequence where `batches` says so.
+void check_reals(const Reals& x, const char* argument, const Shape& s, bool batches) {
+  bool right = x.ndim == 0 || (x.ndim == 1 && x.shape[0] == s.heads) ||
+               (batches && x.ndim == 2 && x.shape[0] == s.batch && x.shape[1] == s.heads);
+  if (right) return;
+  Extents e{x.ndim, {x.shape[0], x.shape[1]}}, heads{1, {s.heads}}, both{2, {s.batch, s.heads}};
+  throw ValueError(std::string(argument) + " must have shape (Hq,), " + shape_text(heads) +
+                   (batches ? ", or (B, Hq), " + shape_text(both) : "") + "; it has shape " +
+                   shape_text(e));
+}
+
+// As one number for each head, or for each head of each sequence.
+std::vector<double> expanded(const Reals& x, int64_t heads) {
+  if (x.ndim == 0) return std::vector<double>(size_t(heads), *x.data);
+  return {x.data, x.data + (x.ndim == 2 ? x.shape[0] : 1) * heads};
+}
+
 void check_lengths(const Integers& x, const char* argument, int64_t batch, int64_t longest,
                    const char* owner) {
   check_count(x, argument, batch);
@@ -148,10 +189,9 @@ E named(const std::string& text, const char* argument, const char* const (&names
 
 }  // namespace
 
-const char* name(Dtype d) { return dtypes[int(d)].name; }
+const char* name(Dtype d) { return dtypes[int(d)]; }
 const char* name(Algorithm a) { return algorithms[int(a)]; }
 const char* name(Layout l) { return layouts[int(l)]; }
-int64_t size_of(Dtype d) { return dtypes[int(d)].bytes; }
 Dtype accumulator(Dtype d) { return d == Dtype::float64 ? d : Dtype::float32; }
 
 Algorithm algorithm_named(const std::string& text, const char* argument) {
@@ -159,7 +199,7 @@ Algorithm algorithm_named(const std::string& text, const char* argument) {
 }
 Layout layout_named(const std::string& text) { return named<Layout>(text, "layout", layouts); }
 Dtype dtype_named(const std::string& text, const char* argument) {
-  const char* names[] = {dtypes[0].name, dtypes[1].name, dtypes[2].name, dtypes[3].name};
+  const char* names[] = {dtypes[0], dtypes[1], dtypes[2], dtypes[3]};  // bool is for masks
   return named<Dtype>(text, argument, names);
 }
 
@@ -229,8 +269,12 @@ Description::Description(const Request& r) : request_(r) {
   Problem& p = problem_;
   const Shape& s = p.shape = checked_shape(r);
   p.dtype = r.query.dtype, p.out_dtype = checked_out_dtype(r), p.algorithm = r.algorithm;
-  p.score.scale = checked_scale(r, s.dim);
-  p.window.right = r.is_causal ? 0 : -1;
+  p.score.scale = checked_scale(r, s.dim), p.score.softcap = checked_softcap(r.softcap);
+  p.window = r.window;
+  if (r.is_causal) p.window.right = 0;  // what a window allows beyond it, causality does not
+  if (r.attn_mask) p.mask = checked_mask(*r.attn_mask, s), p.mask_dtype = r.attn_mask->dtype;
+  if (r.alibi_slopes.data) check_reals(r.alibi_slopes, "alibi_slopes", s, true);
+  if (r.sinks.data) check_reals(r.sinks, "sinks", s, false);
   check_lengths(r.q_lengths, "q_lengths", s.batch, s.queries, "query");
   check_lengths(r.kv_lengths, "kv_lengths", s.batch, s.keys, "key");
   check_count(r.q_offset, "q_offset", s.batch);
@@ -250,10 +294,35 @@ Description::Description(const Request& r) : request_(r) {
     };
     p.lengths = {copy(r.q_lengths), copy(r.kv_lengths), copy(r.q_offset)};
   }
+  if (s.batch && s.heads && s.queries) copy_reals();
   if (r.out) write_to(*r.out, r.lse);
 }
 
 Description::~Description() = default;
+
+void Description::copy_reals() {
+  auto first_bad = [](const std::vector<double>& x, auto good) {
+    return std::find_if_not(x.begin(), x.end(), good) - x.begin();
+  };
+  const Shape& s = problem_.shape;
+  Score& score = problem_.score;
+  if (const Reals& slopes = request_.alibi_slopes; slopes.data) {
+    slopes_ = expanded(slopes, s.heads);
+    auto bad = first_bad(slopes_, [](double x) { return std::isfinite(x); });
+    if (bad < std::ssize(slopes_))
+      throw ValueError("alibi_slopes must be finite numbers; number " + std::to_string(bad) +
+                       " is " + std::to_string(slopes_[bad]));
+    score.slopes = slopes_.data(), score.slopes_batch = slopes.ndim == 2 ? s.heads : 0;
+  }
+  if (request_.sinks.data) {
+    sinks_ = expanded(request_.sinks, s.heads);
+    auto bad = first_bad(sinks_, [](double x) { return x < HUGE_VAL; });
+    if (bad < std::ssize(sinks_))
+      throw ValueError("sinks must be finite numbers, or -inf for none; number " +
+                       std::to_string(bad) + " is " + std::to_string(sinks_[bad]));
+    score.sinks = sinks_.data();
+  }
+}
 
 void Description::write_to(const Array& out, const Array* lse) {
   const Request& r = request_;
@@ -284,6 +353,10 @@ void Description::write_to(const Array& out, const Array* lse) {
   for (auto [input, argument] : inputs) {
     check_apart(out, "out", *input, argument);
     if (lse) check_apart(*lse, "lse", *input, argument);
+  }
+  if (r.attn_mask) {
+    check_apart(out, "out", *r.attn_mask, "attn_mask");
+    if (lse) check_apart(*lse, "lse", *r.attn_mask, "attn_mask");
   }
   problem_.out_dtype = out.dtype;
   problem_.out = tensor_of(out, axes_of(out.ndim, r.layout));

@@ -9,17 +9,25 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <vector>
+
+#include "math/host_device.hpp"
 
 namespace fanano {
 
-enum class Dtype : uint8_t { float64, float32, bfloat16, float16 };
+enum class Dtype : uint8_t { float64, float32, bfloat16, float16, boolean };  // the last: masks
 enum class Algorithm : uint8_t { naive, safe, online, flash };
 enum class Layout : uint8_t { bhsd, bshd };
+
+// Bytes of one element.
+FANANO_FN int64_t size_of(Dtype d) {
+  constexpr int64_t bytes[] = {8, 4, 2, 2, 1};
+  return bytes[int(d)];
+}
 
 const char* name(Dtype);
 const char* name(Algorithm);
 const char* name(Layout);
-int64_t size_of(Dtype);    // bytes of one element
 Dtype accumulator(Dtype);  // float64 for float64, else float32
 Algorithm algorithm_named(const std::string&, const char* argument);  // throws ValueError
 Layout layout_named(const std::string&);
@@ -41,8 +49,15 @@ struct Shape {
   int64_t batch = 0, heads = 0, kv_heads = 0, queries = 0, keys = 0, dim = 0, value_dim = 0;
 };
 
-// Logit of query i and key j: scale * (q_i . k_j).
-struct Score { double scale = 1; };
+// Logit of query i, at position p, and key j: scale * (q_i . k_j), then softcap * tanh(logit /
+// softcap), then - slope |p - j|, then + an additive mask. A sink is a logit without a value.
+struct Score {
+  double scale = 1;
+  double softcap = 0;              // 0: none
+  const double* slopes = nullptr;  // of ALiBi, one for each head; null: none
+  int64_t slopes_batch = 0;        // stride
+  const double* sinks = nullptr;   // one for each head; null: none
+};
 
 // Row i stands at key position p = i + offset; it may see p - left <= j <= p + right; a negative
 // number means unbounded. Causal is right = 0.
@@ -62,7 +77,9 @@ struct Problem {
   Algorithm algorithm = Algorithm::flash;
   Shape shape;
   Tensor q, k, v, out;
-  Tensor lse;  // accumulator(dtype); data null: not asked for
+  Tensor lse;   // accumulator(dtype); data null: not asked for
+  Tensor mask;  // the caller's, (batch, head, row, column) of queries and keys; data null: none
+  Dtype mask_dtype = Dtype::boolean;  // boolean: true may attend; else it is added to the logits
   Score score;
   Window window;
   Lengths lengths;
@@ -89,6 +106,14 @@ struct Integers {
   bool given() const { return count >= 0; }
 };
 
+// Numbers for each head, (heads,), or for each head of each sequence, (batch, heads); a single one
+// stands for all. data null: not given.
+struct Reals {
+  const double* data = nullptr;
+  int ndim = 0;
+  int64_t shape[2] = {};
+};
+
 struct Request {
   Array query, key, value;
   const Array* out = nullptr;        // null: named later by write_to(), or the plan alone is wanted
@@ -97,7 +122,11 @@ struct Request {
   bool has_out_dtype = false;
   double scale = 0;  // read only when has_scale; else 1/sqrt(dim)
   bool has_scale = false;
+  double softcap = 0;  // 0: none
   bool is_causal = false;
+  Window window;
+  const Array* attn_mask = nullptr;  // null: none
+  Reals alibi_slopes, sinks;
   Integers q_offset, q_lengths, kv_lengths;
   Layout layout = Layout::bhsd;
   Algorithm algorithm = Algorithm::flash;
@@ -137,9 +166,12 @@ class Description {
   Extents lse_shape() const;  // out_shape() without its last axis, heads before rows
 
  private:
+  void copy_reals();
+
   Problem problem_;
   Request request_;
   std::unique_ptr<int64_t[]> numbers_;  // owns the three (batch,) arrays
+  std::vector<double> slopes_, sinks_;
 };
 
 }  // namespace fanano

@@ -108,4 +108,52 @@ Numbers::Numbers(nb::handle h, const char* argument, int64_t batch) {
   }
 }
 
+RealNumbers::RealNumbers(nb::handle h, const char* argument) {
+  auto is_list = [](nb::handle x) { return PyTuple_Check(x.ptr()) || PyList_Check(x.ptr()); };
+  if (h.is_none()) return;
+  if (is_list(h)) {
+    nb::sequence rows = nb::borrow<nb::sequence>(h);
+    reals_.ndim = 1, reals_.shape[0] = int64_t(nb::len(rows));
+    for (nb::handle row : rows) {
+      bool first = values_.empty();
+      if (!is_list(row)) {
+        if (reals_.ndim != 1) throw ValueError(std::string(argument) + " has rows and numbers");
+        values_.push_back(number(row, argument));
+        continue;
+      }
+      if (!first && reals_.ndim != 2)
+        throw ValueError(std::string(argument) + " has rows and numbers");
+      int64_t size = int64_t(nb::len(row));
+      if (!first && reals_.shape[1] != size)
+        throw ValueError(std::string(argument) + " has rows of " + std::to_string(reals_.shape[1]) +
+                         " and of " + std::to_string(size) + " numbers");
+      reals_.ndim = 2, reals_.shape[1] = size;
+      for (nb::handle item : nb::borrow<nb::sequence>(row))
+        values_.push_back(number(item, argument));
+    }
+  } else if (!PyFloat_Check(h.ptr()) && is_array(h)) {
+    Imported array(h, argument);
+    values_ = array.reals();
+    reals_.ndim = array.ndim();
+    for (int i = 0; i < reals_.ndim; ++i) reals_.shape[i] = array.shape()[i];
+  } else {
+    values_ = {number(h, argument)};
+  }
+  values_.reserve(1);  // a place, for none at all
+  reals_.data = values_.data();
+}
+
+Window window(nb::handle h) {
+  const char* argument = "window_size";
+  if (h.is_none()) return {};
+  bool pair = (PyTuple_Check(h.ptr()) || PyList_Check(h.ptr())) && nb::len(h) == 2;
+  if (!pair)
+    throw TypeError(std::string(argument) + " must be a pair (left, right), got " + type_of(h));
+  auto side = [&](int i) {
+    nb::object item = nb::borrow<nb::sequence>(h)[i];
+    return item.is_none() ? int64_t(-1) : integer(item, argument);
+  };
+  return {side(0), side(1)};
+}
+
 }  // namespace fanano

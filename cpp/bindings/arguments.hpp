@@ -35,4 +35,18 @@ class Numbers {
   bool given_ = false, scalar_ = false;
 };
 
+// None, one number, or numbers for each head: a list, a list of lists or an array of any library.
+class RealNumbers {
+ public:
+  RealNumbers(nb::handle, const char* argument);
+  Reals reals() const { return reals_; }
+
+ private:
+  std::vector<double> values_;
+  Reals reals_;
+};
+
+// window_size: None, or a pair of which None and negative numbers are unbounded.
+Window window(nb::handle);
+
 }  // namespace fanano

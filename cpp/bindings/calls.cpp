@@ -14,7 +14,17 @@ class Converted {
   Converted(const Options& o, Array query, Array key, Array value)
       : layout_(layout_named(word(o.layout, "layout"))), batch_(batch_of(query, layout_)),
         q_offset_(o.q_offset, "q_offset", batch_), q_lengths_(o.q_lengths, "q_lengths", batch_),
-        kv_lengths_(o.kv_lengths, "kv_lengths", batch_) {
+        kv_lengths_(o.kv_lengths, "kv_lengths", batch_),
+        alibi_slopes_(o.alibi_slopes, "alibi_slopes"), sinks_(o.sinks, "sinks") {
+    if (!o.attn_mask.is_none()) {
+      mask_.emplace(o.attn_mask, "attn_mask");
+      mask_array_ = mask_->mask();
+      request.attn_mask = &mask_array_;
+    }
+    request.window = window(o.window_size);
+    if (!o.softcap.is_none()) request.softcap = number(o.softcap, "softcap");
+    request.alibi_slopes = alibi_slopes_.reals();
+    request.sinks = sinks_.reals();
     request.query = query, request.key = key, request.value = value;
     request.q_offset = q_offset_.integers();
     request.q_lengths = q_lengths_.integers();
@@ -29,12 +39,17 @@ class Converted {
       request.out_dtype = dtype_named(word(o.out_dtype, "out_dtype"), "out_dtype");
   }
 
+  Converted(const Converted&) = delete;
+
   Request request;
 
  private:
   Layout layout_;
   int64_t batch_;
   Numbers q_offset_, q_lengths_, kv_lengths_;
+  RealNumbers alibi_slopes_, sinks_;
+  std::optional<Imported> mask_;
+  Array mask_array_;
 };
 
 // A result that the caller's library makes, and ours to fill. `empty` None: the library of `like`

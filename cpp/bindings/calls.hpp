@@ -15,7 +15,8 @@ namespace fanano {
 
 // The options that attention and explain share, unconverted.
 struct Options {
-  nb::handle out_dtype, is_causal, q_offset, scale, q_lengths, kv_lengths, layout, algorithm;
+  nb::handle attn_mask, is_causal, window_size, q_offset, scale, softcap, alibi_slopes, sinks,
+      q_lengths, kv_lengths, layout, algorithm, out_dtype;
 };
 
 // A plan together with its description in words.

@@ -116,44 +116,54 @@ NB_MODULE(_core, m) {
   m.def(
       "attention",
       [](handle query, handle key, handle value, handle out, handle empty, handle return_lse,
-         handle out_dtype, handle is_causal, handle q_offset, handle scale, handle q_lengths,
-         handle kv_lengths, handle layout, handle algorithm, int max_threads) {
-        return attention(
-            query, key, value, out, empty, return_lse,
-            {out_dtype, is_causal, q_offset, scale, q_lengths, kv_lengths, layout, algorithm},
-            max_threads);
+         handle attn_mask, handle is_causal, handle window_size, handle q_offset, handle scale,
+         handle softcap, handle alibi_slopes, handle sinks, handle q_lengths, handle kv_lengths,
+         handle layout, handle algorithm, handle out_dtype, int max_threads) {
+        return attention(query, key, value, out, empty, return_lse,
+                         {attn_mask, is_causal, window_size, q_offset, scale, softcap, alibi_slopes,
+                          sinks, q_lengths, kv_lengths, layout, algorithm, out_dtype},
+                         max_threads);
       },
       arg("query"), arg("key"), arg("value"), arg("out").none(), arg("empty").none(),
-      arg("return_lse").none(), arg("out_dtype").none(), arg("is_causal").none(),
-      arg("q_offset").none(), arg("scale").none(), arg("q_lengths").none(),
-      arg("kv_lengths").none(), arg("layout").none(), arg("algorithm").none(), arg("max_threads"));
+      arg("return_lse").none(), arg("attn_mask").none(), arg("is_causal").none(),
+      arg("window_size").none(), arg("q_offset").none(), arg("scale").none(), arg("softcap").none(),
+      arg("alibi_slopes").none(), arg("sinks").none(), arg("q_lengths").none(),
+      arg("kv_lengths").none(), arg("layout").none(), arg("algorithm").none(),
+      arg("out_dtype").none(), arg("max_threads"));
   m.def(
       "explain",
-      [](handle query, handle key, handle value, handle out_dtype, handle is_causal,
-         handle q_offset, handle scale, handle q_lengths, handle kv_lengths, handle layout,
-         handle algorithm, int max_threads) {
-        return explain(
-            query, key, value,
-            {out_dtype, is_causal, q_offset, scale, q_lengths, kv_lengths, layout, algorithm},
-            max_threads);
+      [](handle query, handle key, handle value, handle attn_mask, handle is_causal,
+         handle window_size, handle q_offset, handle scale, handle softcap, handle alibi_slopes,
+         handle sinks, handle q_lengths, handle kv_lengths, handle layout, handle algorithm,
+         handle out_dtype, int max_threads) {
+        return explain(query, key, value,
+                       {attn_mask, is_causal, window_size, q_offset, scale, softcap, alibi_slopes,
+                        sinks, q_lengths, kv_lengths, layout, algorithm, out_dtype},
+                       max_threads);
       },
-      arg("query"), arg("key"), arg("value"), arg("out_dtype").none(), arg("is_causal").none(),
-      arg("q_offset").none(), arg("scale").none(), arg("q_lengths").none(),
-      arg("kv_lengths").none(), arg("layout").none(), arg("algorithm").none(), arg("max_threads"));
+      arg("query"), arg("key"), arg("value"), arg("attn_mask").none(), arg("is_causal").none(),
+      arg("window_size").none(), arg("q_offset").none(), arg("scale").none(), arg("softcap").none(),
+      arg("alibi_slopes").none(), arg("sinks").none(), arg("q_lengths").none(),
+      arg("kv_lengths").none(), arg("layout").none(), arg("algorithm").none(),
+      arg("out_dtype").none(), arg("max_threads"));
   m.def(
       "explain_shapes",
-      [](handle query, handle key, handle value, handle dtype, handle out_dtype, handle is_causal,
-         handle q_offset, handle scale, handle q_lengths, handle kv_lengths, handle layout,
-         handle algorithm, int max_threads) {
-        return explain_shapes(
-            query, key, value, dtype,
-            {out_dtype, is_causal, q_offset, scale, q_lengths, kv_lengths, layout, algorithm},
-            max_threads);
+      [](handle query, handle key, handle value, handle dtype, handle attn_mask, handle is_causal,
+         handle window_size, handle q_offset, handle scale, handle softcap, handle alibi_slopes,
+         handle sinks, handle q_lengths, handle kv_lengths, handle layout, handle algorithm,
+         handle out_dtype, int max_threads) {
+        return explain_shapes(query, key, value, dtype,
+                              {attn_mask, is_causal, window_size, q_offset, scale, softcap,
+                               alibi_slopes, sinks, q_lengths, kv_lengths, layout, algorithm,
+                               out_dtype},
+                              max_threads);
       },
       arg("query"), arg("key"), arg("value"), arg("dtype").none(), nb::kw_only(),
-      arg("out_dtype") = nb::none(), arg("is_causal").none() = false, arg("q_offset") = nb::none(),
-      arg("scale") = nb::none(), arg("q_lengths") = nb::none(), arg("kv_lengths") = nb::none(),
-      arg("layout").none() = "bhsd", arg("algorithm").none() = "flash", arg("max_threads") = 0,
+      arg("attn_mask") = nb::none(), arg("is_causal").none() = false,
+      arg("window_size") = nb::none(), arg("q_offset") = nb::none(), arg("scale") = nb::none(),
+      arg("softcap") = nb::none(), arg("alibi_slopes") = nb::none(), arg("sinks") = nb::none(),
+      arg("q_lengths") = nb::none(), arg("kv_lengths") = nb::none(), arg("layout").none() = "bhsd",
+      arg("algorithm").none() = "flash", arg("out_dtype") = nb::none(), arg("max_threads") = 0,
       "The plan for shapes alone: nothing is allocated.");
 
   m.def("softmax", nb::overload_cast<handle, handle, handle, handle, int>(&softmax),

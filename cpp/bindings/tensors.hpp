@@ -3,6 +3,7 @@
 
 #include <nanobind/nanobind.h>
 
+#include <optional>
 #include <vector>
 
 #include "array.hpp"
@@ -46,6 +47,12 @@ class Imported {
   // As one of the four floating dtypes; any other is a TypeError. Points into this object.
   Array floats() const;
 
+  // As one of these or booleans: a mask. Any other is a TypeError.
+  Array mask() const;
+
+  // The numbers of an array of at most two axes and a floating dtype, the last axis fastest.
+  std::vector<double> reals() const;
+
   // How many numbers a 0-D or 1-D array has; any other is a ValueError.
   int64_t count() const;
 
@@ -53,6 +60,8 @@ class Imported {
   std::vector<int64_t> integers() const;
 
   bool scalar() const { return ndim_ == 0; }
+  int ndim() const { return ndim_; }
+  const int64_t* shape() const { return shape_; }
 
  private:
   void from_numpy();
@@ -63,6 +72,8 @@ class Imported {
   void set_rank(int64_t);
   void check_device(int32_t type, int32_t id) const;
   bool empty() const;
+  std::optional<Dtype> dtype() const;  // nothing: none that the library knows
+  Array described(Dtype) const;        // checks extents and memory
   std::string dtype_text() const;
 
   nb::object source_;

@@ -13,6 +13,16 @@ namespace fanano::FANANO_ISA {
 
 template <class A> struct State { Strip<A> m, l; };
 
+// The state of a row that has seen its sink alone: a logit without a value, -inf for none.
+template <class A> FANANO_FN OnlineSoftmax<A> sink_state(double sink, A headroom) {
+  if (sink == -infinity<double>) return {};
+  A x = A(sink * log2e<double>), m = ceil(Vec<A>::all(x)).v[0] + headroom;
+  // As in weigh(): the maximum's own rounding must not show.
+  bool huge = m > 8 * magic<A> || m < -8 * magic<A>;
+  double exponent = huge ? double(x - m) : sink * log2e<double> - double(m);
+  return {m, A(exp2_nonpositive(exponent))};
+}
+
 // Takes in a tile's maxima, in log2 units once multiplied by `unit`; returns the factor for o (l is
 // rescaled here). m stands `headroom` above the maximum, a whole number: that makes every weight, l
 // and o smaller by 2^headroom.
@@ -69,7 +79,7 @@ template <class A> void weigh(State<A>& state, int64_t n, A unit, A* s) {
   bool huge = false;
   for (int lane = 0; lane < Vec<A>::width; ++lane) huge |= largest.v[lane] > limit.v[lane];
 
-  auto once = [&](Vec<A> x, int i) { return fma(x, c, minus.v[i]); };
+  auto once = [&](Vec<A> x, int i) { return fma_once(x, c, minus.v[i]); };
   auto twice = [&](Vec<A> x, int i) {
     Vec<A> size = max(minus.v[i], Vec<A>::all(0) - minus.v[i]);
     return select_less(limit, size, x * c + minus.v[i], once(x, i));

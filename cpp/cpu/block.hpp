@@ -13,6 +13,8 @@ struct Block {
   Range rows;  // all rows of the block; those from `used` on are padding
   int64_t used;
   Mask mask;
+  Tensor elements;  // the caller's mask for this head; data null: none
+  double sink;      // -inf: none
 };
 
 // Task numbers run through the row blocks of a head before they go on to the next, so that a head's
@@ -33,11 +35,22 @@ FANANO_FN Block block_of(const Problem& p, const Plan& plan, int64_t task) {
   if (b.rows.end > shape.queries) b.rows.end = shape.queries;
   b.used = clamp(s.queries, b.rows.begin, b.rows.end);
   b.mask = make_mask(s, p.window.left, p.window.right);
+  b.elements = p.mask;
+  if (p.mask.data)
+    b.elements.data = static_cast<char*>(p.mask.data) +
+                      (b.batch * p.mask.batch + head * p.mask.head) * size_of(p.mask_dtype);
+  b.sink = p.score.sinks ? p.score.sinks[head] : -infinity<double>;
   return b;
 }
 
 template <class T> FANANO_FN T* at(const Tensor& t, int64_t batch, int64_t head, int64_t row) {
   return static_cast<T*>(t.data) + batch * t.batch + head * t.head + row * t.row;
+}
+
+// The longest row that is turned between [row][column] and [column][row]: of q, o or a mask's tile.
+FANANO_FN int64_t longest_row(int64_t dim, int64_t value_dim) {
+  int64_t longest = dim > value_dim ? dim : value_dim;
+  return longest > tile_keys ? longest : tile_keys;
 }
 
 // Zeros and an lse of -inf for the rows beyond q_lengths.

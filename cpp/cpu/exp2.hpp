@@ -1,5 +1,5 @@
-// 2^x and e^x of a vector. Own polynomials, so that every machine with the same instruction set
-// gives the same bits, and cheap enough to vanish beside the products.
+// 2^x, e^x and tanh x of a vector. Own polynomials, so that every machine with the same instruction
+// set gives the same bits, and cheap enough to vanish beside the products.
 //
 // x = n + f with n the nearest integer and f in [-1/2, 1/2]; 2^x = 2^n p(f). The scaling is a
 // product, not an addition to the exponent's bits: a NaN stays a NaN.
@@ -9,30 +9,33 @@
 
 namespace fanano::FANANO_ISA {
 
-// 2^f. float: minimax in the relative error with p(0) = 1, degree 6, 2.0e-9, so that rounding
-// decides. double: Taylor series in f ln 2, degree 13, 2^-56.
-FANANO_FN Vec<float> exp2_fraction(Vec<float> f) {
-  constexpr float c[] = {0x1.41fbbcp-13f,
-                         0x1.5f3e52p-10f,
-                         0x1.3b2d4cp-7f,
-                         0x1.c6aee8p-5f,
-                         0x1.ebfbdcp-3f,
-                         0x1.62e430p-1f,
-                         1.0f};
+// 2^f - 1. float: minimax in the relative error of 2^f with 2^0 = 1, degree 6, 2.0e-9, so that
+// rounding decides. double: Taylor series in f ln 2, degree 13, 2^-56.
+FANANO_FN Vec<float> exp2_slope(Vec<float> f) {
+  constexpr float c[] = {0x1.41fbbcp-13f, 0x1.5f3e52p-10f, 0x1.3b2d4cp-7f,
+                         0x1.c6aee8p-5f,  0x1.ebfbdcp-3f,  0x1.62e430p-1f};
   Vec<float> p = Vec<float>::all(c[0]);
 #pragma GCC unroll 8
-  for (int k = 1; k < 7; ++k) p = fma(p, f, Vec<float>::all(c[k]));
+  for (int k = 1; k < 6; ++k) p = fma(p, f, Vec<float>::all(c[k]));
   return p;
 }
 
-FANANO_FN Vec<double> exp2_fraction(Vec<double> f) {
-  constexpr double factorial[] = {1,         1,          2,           6,           24,
-                                  120,       720,        5040.0,      40320.0,     362880.0,
-                                  3628800.0, 39916800.0, 479001600.0, 6227020800.0};
-  Vec<double> t = f * Vec<double>::all(ln2<double>), p = Vec<double>::all(1 / factorial[13]);
+FANANO_FN Vec<double> exp2_slope(Vec<double> f) {
+  constexpr double factorial[] = {1,          2,           6,           24,       120,
+                                  720,        5040.0,      40320.0,     362880.0, 3628800.0,
+                                  39916800.0, 479001600.0, 6227020800.0};
+  Vec<double> t = f * Vec<double>::all(ln2<double>), p = Vec<double>::all(1 / factorial[12]);
 #pragma GCC unroll 16
-  for (int k = 12; k >= 0; --k) p = fma(p, t, Vec<double>::all(1 / factorial[k]));
+  for (int k = 11; k >= 0; --k) p = fma(p, t, Vec<double>::all(1 / factorial[k]));
   return p;
+}
+
+// What exp2_slope's result is multiplied by: f, and f ln 2 for double.
+FANANO_FN Vec<float> exp2_step(Vec<float> f) { return f; }
+FANANO_FN Vec<double> exp2_step(Vec<double> f) { return f * Vec<double>::all(ln2<double>); }
+
+template <class T> FANANO_FN Vec<T> exp2_fraction(Vec<T> f) {
+  return fma(exp2_slope(f), exp2_step(f), Vec<T>::all(1));
 }
 
 // 2^x, for the weights of a softmax: x is at most a few tens. Below 2^(1 - bias) the result is 0,
@@ -58,6 +61,17 @@ template <class T> FANANO_FN Vec<T> exp(Vec<T> x) {
   Vec<T> f = fma(n, Vec<T>::all(-ln2_low), fma(n, Vec<T>::all(-ln2_high), x));
   Vec<T> p = exp2_fraction(f * Vec<T>::all(log2e<T>));
   return (p + p) * power_of_two(n + shift);
+}
+
+// tanh x = t / (t + 2) with t = e^2x - 1 = 2^n (2^f - 1) + (2^n - 1), which loses no digits of a
+// small x. From the limit on tanh is 1 to the last place, and t is finite.
+template <class T> FANANO_FN Vec<T> tanh(Vec<T> x) {
+  Vec<T> limit = Vec<T>::all(sizeof(T) == 4 ? T(10) : T(20)), unit = Vec<T>::all(2 * log2e<T>);
+  x = min(limit, max(Vec<T>::all(0) - limit, x));
+  Vec<T> shift = Vec<T>::all(magic<T> + bias<T>), shifted = fma(x, unit, shift);
+  Vec<T> f = fma(x, unit, shift - shifted), power = power_of_two(shifted);
+  Vec<T> t = fma(power, exp2_slope(f) * exp2_step(f), power - Vec<T>::all(1));
+  return {t.v / (t + Vec<T>::all(2)).v};
 }
 
 }  // namespace fanano::FANANO_ISA

@@ -3,11 +3,9 @@
 // algorithm 1).
 #include "entry_points.hpp"
 
-#include "../math/score.hpp"
 #include "absorb.hpp"
 #include "block.hpp"
-#include "tile.hpp"
-#include "typed.hpp"
+#include "logits.hpp"
 
 namespace fanano::FANANO_ISA {
 
@@ -19,12 +17,14 @@ namespace {
 constexpr int overflow_headroom = 40;
 
 template <class A> struct Scratch {
-  A *q, *s, *o, *k, *v, *rows, *block;
+  A *q, *s, *o, *k, *v, *rows, *block, *bias;
   State<A>* states;
   Strip<A>* broken;  // NaN in the lanes of rows that did not come out finite, else 0
+  Visible<A>* see;
 
-  Scratch(void* memory, const Shape& shape, int64_t query_rows, int64_t& bytes) {
+  Scratch(void* memory, const Problem& p, int64_t query_rows, int64_t& bytes) {
     constexpr int w = Vec<A>::width;
+    const Shape& shape = p.shape;
     Arena arena{static_cast<char*>(memory)};
     int64_t strips = round_up(query_rows, strip_rows<A>) / strip_rows<A>;
     int64_t dim = round_up(shape.dim, w), value_dim = round_up(shape.value_dim, w);
@@ -35,8 +35,10 @@ template <class A> struct Scratch {
     s = arena.take<A>(tile_keys * strip_rows<A>);
     k = arena.take<A>(tile_keys * shape.dim);
     v = arena.take<A>(tile_keys * shape.value_dim);
-    rows = arena.take<A>(w * (dim > value_dim ? dim : value_dim));
+    rows = arena.take<A>(w * longest_row(dim, value_dim));
     block = arena.take<A>(shape.value_dim * strip_rows<A>);
+    bias = p.mask.data ? arena.take<A>(tile_keys * strip_rows<A>) : nullptr;
+    see = arena.take<Visible<A>>(1);
     bytes = arena.used;
   }
 };
@@ -49,7 +51,7 @@ template <class T, class Out> class RowBlock {
   const Problem& p_;
   const Block b_;
   const Scratch<A>& scratch_;
-  const Scale<A> scale_ = split_scale<A>(p_.score.scale, log2e<double>);
+  const ScoreConstants<A> score_{p_, b_.batch, b_.head, log2e<double>};
   const int64_t dim_ = p_.shape.dim, value_dim_ = p_.shape.value_dim;
   const Range rows_ = {b_.rows.begin, b_.used};
   const int64_t strips_ = round_up(rows_.size(), strip) / strip;
@@ -68,21 +70,22 @@ template <class T, class Out> class RowBlock {
     Range r = rows_of(i), columns = b_.mask.columns(r);
     int64_t seen = clamp(columns.end - j0, 0, n);
     if (columns.begin >= j0 + seen) return;
-    bool whole = b_.mask.whole(r, {j0, j0 + seen});
-    Visible<A> see;
+    Visible<A>& see = *scratch_.see;
+    look(b_.mask, b_.elements, p_.mask_dtype, r, j0, seen, see);
+    if (see.none) return;
 
     // score
     Strip<A> largest = score(q(i), k, seen, dim_, scratch_.s);
     // mask
-    if (!whole || scale_.power != 1) {
-      visible(b_.mask, r.begin, r.size(), j0, seen, see);
-      largest = apply(see, seen, scale_.power, scratch_.s);
-    }
+    if (!score_.plain)
+      largest = logits(score_, p_, b_, r, j0, seen, see, scratch_.bias, scratch_.rows, scratch_.s);
+    else if (!see.whole || score_.scale.power != 1)
+      largest = hide(see, seen, score_.scale.power, scratch_.s);
     // absorb: m, l; s becomes p
-    Strip<A> alpha = absorb(scratch_.states[i], largest, scale_.size, headroom);
-    weigh(scratch_.states[i], seen, scale_.size, scratch_.s);
+    Strip<A> alpha = absorb(scratch_.states[i], largest, score_.factor, headroom);
+    weigh(scratch_.states[i], seen, score_.factor, scratch_.s);
     // accumulate
-    if (whole)
+    if (see.whole)
       accumulate(scratch_.s, v, seen, value_dim_, alpha, o(i));
     else
       accumulate(scratch_.s, v, seen, value_dim_, alpha, o(i), see, scratch_.block);
@@ -93,14 +96,15 @@ template <class T, class Out> class RowBlock {
     for (int64_t i = 0; i < strips_; ++i) {
       Range r = rows_of(i);
       pack(at<const T>(p_.q, b_.batch, b_.head, r.begin), p_.q.row, p_.q.column, r.size(), dim_,
-           scale_.sign, q(i), scratch_.rows);
+           score_.scale.sign, q(i), scratch_.rows);
     }
   }
 
   // All visible tiles of K and V, from an empty state.
   void stream(A headroom) const {
+    OnlineSoftmax<A> first = sink_state(b_.sink, headroom);
     for (int64_t i = 0; i < strips_; ++i)
-      scratch_.states[i] = {Strip<A>::all(-infinity<A>), Strip<A>::all(0)};
+      scratch_.states[i] = {Strip<A>::all(first.m), Strip<A>::all(first.l)};
     for (A *x = o(0), *end = o(strips_); x < end; ++x) *x = 0;
 
     Range tiles = b_.mask.tiles(rows_, tile_keys);
@@ -136,6 +140,7 @@ template <class T, class Out> class RowBlock {
 
   // finish: out = o / l, for all rows or those marked; lse
   void finish(bool only_broken) const {
+    OnlineSoftmax<A> first = sink_state(b_.sink, A(0));
     for (int64_t i = 0; i < strips_; ++i) {
       Range r = rows_of(i);
       const State<A>& state = scratch_.states[i];
@@ -145,8 +150,11 @@ template <class T, class Out> class RowBlock {
              at<Out>(p_.out, b_.batch, b_.head, r.begin), p_.out.row, p_.out.column, scratch_.rows,
              only_broken ? broken : nullptr);
       if (!p_.lse.data || only_broken) continue;
-      for (int64_t row = 0; row < r.size(); ++row)
-        *at<A>(p_.lse, b_.batch, b_.head, r.begin + row) = A(lse(double(m[row]), double(l[row])));
+      for (int64_t row = 0; row < r.size(); ++row) {
+        bool sink_alone = m[row] == first.m && l[row] == first.l;
+        *at<A>(p_.lse, b_.batch, b_.head, r.begin + row) =
+            A(sink_alone ? b_.sink : lse(double(m[row]), double(l[row])));
+      }
     }
   }
 
@@ -174,16 +182,16 @@ template <class T, class Out> class RowBlock {
 int64_t flash_scratch(const Problem& p, int64_t rows) {
   int64_t bytes;
   if (p.dtype == Dtype::float64)
-    Scratch<double>(nullptr, p.shape, rows, bytes);
+    Scratch<double>(nullptr, p, rows, bytes);
   else
-    Scratch<float>(nullptr, p.shape, rows, bytes);
+    Scratch<float>(nullptr, p, rows, bytes);
   return bytes;
 }
 
 void flash(const Problem& p, const Plan& plan, int64_t task, void* memory) {
   with_types(p.dtype, p.out_dtype, [&]<class T, class Out>() {
     int64_t bytes;
-    Scratch<accumulator_t<T>> scratch(memory, p.shape, plan.rows, bytes);
+    Scratch<accumulator_t<T>> scratch(memory, p, plan.rows, bytes);
     RowBlock<T, Out>(p, plan, task, scratch).run();
   });
 }

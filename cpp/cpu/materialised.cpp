@@ -3,29 +3,31 @@
 // and in time; it shares flash's micro-kernels, so that the comparison is of the algorithms.
 #include "block.hpp"
 #include "entry_points.hpp"
+#include "logits.hpp"
 #include "rows.hpp"
-#include "tile.hpp"
-#include "typed.hpp"
 
 namespace fanano::FANANO_ISA {
 
 namespace {
 
 template <class A> struct Scratch {
-  A *q, *s, *o, *k, *v, *rows, *block;
+  A *q, *s, *o, *k, *v, *rows, *block, *bias;
+  Visible<A>* see;
 
-  Scratch(void* memory, const Shape& shape, int64_t& bytes) {
+  Scratch(void* memory, const Problem& p, int64_t& bytes) {
     constexpr int w = Vec<A>::width;
+    const Shape& shape = p.shape;
     Arena arena{static_cast<char*>(memory)};
     int64_t dim = round_up(shape.dim, w), value_dim = round_up(shape.value_dim, w);
-    int64_t longest = dim > value_dim ? dim : value_dim;
     q = arena.take<A>(dim * strip_rows<A>);
     o = arena.take<A>(value_dim * strip_rows<A>);
     s = arena.take<A>(tile_keys * strip_rows<A>);
     k = arena.take<A>(tile_keys * shape.dim);
     v = arena.take<A>(tile_keys * shape.value_dim);
-    rows = arena.take<A>(w * (longest > tile_keys ? longest : tile_keys));
+    rows = arena.take<A>(w * longest_row(dim, value_dim));
     block = arena.take<A>(shape.value_dim * strip_rows<A>);
+    bias = p.mask.data ? arena.take<A>(tile_keys * strip_rows<A>) : nullptr;
+    see = arena.take<Visible<A>>(1);
     bytes = arena.used;
   }
 };
@@ -37,21 +39,24 @@ void strip(const Problem& p, const Block& b, Range r, accumulator_t<T>* scores,
   using A = accumulator_t<T>;
   const int64_t keys = p.shape.keys, dim = p.shape.dim, value_dim = p.shape.value_dim;
   const Range columns = b.mask.columns(r);
-  const Scale<A> scale = split_scale<A>(p.score.scale);
-  Visible<A> see;
+  const ScoreConstants<A> constants(p, b.batch, b.head, 1);
+  Visible<A>& see = *scratch.see;
 
-  // load, score, mask: S = scale q k^T, -inf where a row does not see
-  pack(at<const T>(p.q, b.batch, b.head, r.begin), p.q.row, p.q.column, r.size(), dim, scale.sign,
-       scratch.q, scratch.rows);
+  // load, score, mask: S, the logits, -inf where a row does not see
+  pack(at<const T>(p.q, b.batch, b.head, r.begin), p.q.row, p.q.column, r.size(), dim,
+       constants.scale.sign, scratch.q, scratch.rows);
   for (int64_t j0 = 0; j0 < keys; j0 += tile_keys) {
     int64_t n = clamp(keys - j0, 0, tile_keys), seen = clamp(columns.end - j0, 0, n);
     if (seen > 0) {
       Operand<A> k =
           load(at<const T>(p.k, b.batch, b.kv_head, j0), p.k.row, p.k.column, seen, dim, scratch.k);
       score(scratch.q, k, seen, dim, scratch.s);
-      visible(b.mask, r.begin, r.size(), j0, seen, see);
-      apply(see, seen, scale.power, scratch.s);
-      unpack(scratch.s, Strip<A>::all(scale.size), r.size(), seen, scores + j0, keys, 1,
+      look(b.mask, b.elements, p.mask_dtype, r, j0, seen, see);
+      if (constants.plain)
+        hide(see, seen, constants.scale.power, scratch.s);
+      else
+        logits(constants, p, b, r, j0, seen, see, scratch.bias, scratch.rows, scratch.s);
+      unpack(scratch.s, Strip<A>::all(constants.factor), r.size(), seen, scores + j0, keys, 1,
              scratch.rows);
     }
     for (int64_t i = 0; i < r.size(); ++i)
@@ -62,7 +67,7 @@ void strip(const Problem& p, const Block& b, Range r, accumulator_t<T>* scores,
   for (int64_t i = 0; i < r.size(); ++i) {
     A* row = scores + i * keys;
     bool empty = b.mask.columns(r.begin + i).size() == 0;
-    RowSums<A> row_sums = sums<A>(p.algorithm, row, 1, keys);
+    RowSums<A> row_sums = with_sink(sums<A>(p.algorithm, row, 1, keys), p.algorithm, b.sink);
     // A row that sees nothing gives zeros: the naive formula's 0 / 0 is for softmax() to show.
     normalise(row_sums, p.algorithm == Algorithm::naive && !empty, row, 1, row, 1, keys);
     if (p.lse.data) *at<A>(p.lse, b.batch, b.head, r.begin + i) = A(row_sums.state().lse());
@@ -75,8 +80,11 @@ void strip(const Problem& p, const Block& b, Range r, accumulator_t<T>* scores,
     Operand<A> v = load(at<const T>(p.v, b.batch, b.kv_head, j0), p.v.row, p.v.column, seen,
                         value_dim, scratch.v);
     pack(scores + j0, keys, int64_t(1), r.size(), seen, A(1), scratch.s, scratch.rows);
-    visible(b.mask, r.begin, r.size(), j0, seen, see);
-    accumulate(scratch.s, v, seen, value_dim, Strip<A>::all(1), scratch.o, see, scratch.block);
+    look(b.mask, b.elements, p.mask_dtype, r, j0, seen, see);
+    if (see.whole)
+      accumulate(scratch.s, v, seen, value_dim, Strip<A>::all(1), scratch.o);
+    else
+      accumulate(scratch.s, v, seen, value_dim, Strip<A>::all(1), scratch.o, see, scratch.block);
   }
 
   // finish
@@ -89,9 +97,9 @@ void strip(const Problem& p, const Block& b, Range r, accumulator_t<T>* scores,
 int64_t materialised_scratch(const Problem& p, int64_t) {
   int64_t bytes;
   if (p.dtype == Dtype::float64)
-    Scratch<double>(nullptr, p.shape, bytes);
+    Scratch<double>(nullptr, p, bytes);
   else
-    Scratch<float>(nullptr, p.shape, bytes);
+    Scratch<float>(nullptr, p, bytes);
   return bytes;
 }
 
@@ -99,7 +107,7 @@ void materialised(const Problem& p, const Plan& plan, int64_t task, void* memory
   with_types(p.dtype, p.out_dtype, [&]<class T, class Out>() {
     using A = accumulator_t<T>;
     int64_t bytes;
-    Scratch<A> scratch(memory, p.shape, bytes);
+    Scratch<A> scratch(memory, p, bytes);
     Block b = block_of(p, plan, task);
     A* matrix = static_cast<A*>(scores) +
                 (b.batch * p.shape.heads + b.head) * p.shape.queries * p.shape.keys;

@@ -95,6 +95,20 @@ RowSums<A> sums(Algorithm algorithm, const T* x, int64_t stride, int64_t n) {
   }
 }
 
+// The row with a logit that owns no value, -inf for none; naive subtracts no maximum.
+template <class A> RowSums<A> with_sink(RowSums<A> row, Algorithm algorithm, double sink) {
+  if (sink == -infinity<double>) return row;
+  if (algorithm == Algorithm::naive) {
+    row.l += double(exp(Vec<A>::all(A(sink))).v[0]);
+  } else {
+    A m = A(sink) > row.m ? A(sink) : row.m;
+    row.l *= exp_nonpositive(double(row.m) - double(m));
+    row.l += exp_nonpositive(sink - double(m));
+    row.m = m;
+  }
+  return row;
+}
+
 // The last pass. x and out may be the same.
 template <class A, class T>
 void normalise(const RowSums<A>& row, bool naive, const T* x, int64_t x_stride, T* out,

@@ -1,4 +1,5 @@
-// The tile verbs of the CPU kernels: load, score, mask, accumulate, finish.
+// The tile verbs of the CPU kernels: load, score, accumulate, finish; mask is in logits.hpp, absorb
+// in absorb.hpp.
 //
 // Lanes are query rows: S^T = K Q^T and O^T += V^T P^T. K and V are read by broadcast, straight
 // from row-major memory; row maxima and sums are vertical, and no reduction ever crosses lanes. A
@@ -8,11 +9,8 @@
 
 #include <utility>
 
-#include "../math/mask.hpp"
-#include "../math/score.hpp"
-#include "../problem.hpp"
 #include "convert.hpp"
-#include "tile_sizes.hpp"
+#include "visible.hpp"
 
 namespace fanano::FANANO_ISA {
 
@@ -85,17 +83,16 @@ template <class A> FANANO_FN void transpose(Vec<A> (&x)[Vec<A>::width]) {
   }
 }
 
-// n rows (at most a strip) to [column][row] times factor; missing rows become zeros. rows holds
-// width x dim numbers, both that and strip with dim rounded up to the width.
-template <class A, class T>
-void pack(const T* x, int64_t row, int64_t column, int64_t n, int64_t dim, A factor, A* strip,
-          A* rows) {
+// n rows (at most a strip) to [column][row] times factor; missing rows become zeros. fill(i, to)
+// writes the dim numbers of row i. rows holds width x dim numbers, both that and strip with dim
+// rounded up to the width.
+template <class A, class F> void pack(int64_t n, int64_t dim, F fill, A factor, A* strip, A* rows) {
   constexpr int w = Vec<A>::width;
   int64_t padded = round_up(dim, w);
   for (int m = 0; m < M; ++m) {
     for (int i = 0; i < w; ++i) {
       bool there = m * w + i < n;
-      if (there) widen(x + (m * w + i) * row, column, rows + i * padded, dim);
+      if (there) fill(m * w + i, rows + i * padded);
       for (int64_t d = there ? dim : 0; d < padded; ++d) rows[i * padded + d] = 0;
     }
     for (int64_t d = 0; d < dim; d += w) {
@@ -108,6 +105,12 @@ void pack(const T* x, int64_t row, int64_t column, int64_t n, int64_t dim, A fac
         (square[i] * Vec<A>::all(factor)).store(strip + (d + i) * strip_rows<A> + m * w);
     }
   }
+}
+
+template <class A, class T>
+void pack(const T* x, int64_t row, int64_t column, int64_t n, int64_t dim, A factor, A* strip,
+          A* rows) {
+  pack(n, dim, [&](int64_t i, A* to) { widen(x + i * row, column, to, dim); }, factor, strip, rows);
 }
 
 // ---- the micro-kernel ---------------------------------------------------------------------------
@@ -164,43 +167,6 @@ template <class A> Strip<A> score(const A* q, Operand<A> k, int64_t n, int64_t d
   return largest;
 }
 
-// ---- mask ---------------------------------------------------------------------------------------
-
-// The columns that each row of a strip sees, relative to the tile: small whole numbers, exact in A.
-template <class A> struct Visible { A begin[strip_rows<A>], end[strip_rows<A>]; };
-
-template <class A>
-void visible(const Mask& mask, int64_t first_row, int64_t rows, int64_t j0, int64_t n,
-             Visible<A>& out) {
-  for (int i = 0; i < strip_rows<A>; ++i) {
-    Range c = mask.columns(first_row + (i < rows ? i : rows - 1));
-    out.begin[i] = A(clamp(c.begin - j0, 0, n));
-    out.end[i] = A(clamp(c.end - j0, 0, n));
-  }
-}
-
-template <class A>
-FANANO_FN Vec<A> where_visible(Vec<A> j, Vec<A> begin, Vec<A> end, Vec<A> x, Vec<A> otherwise) {
-  return select_less(j, begin, otherwise, select_less(j, end, x, otherwise));
-}
-
-// s times factor; what a row does not see scores -inf, by selection: nothing that stands there can
-// pass.
-template <class A> Strip<A> apply(const Visible<A>& see, int64_t n, A factor, A* s) {
-  Strip<A> largest = Strip<A>::all(-infinity<A>);
-  Strip<A> begin = Strip<A>::load(see.begin), end = Strip<A>::load(see.end);
-  for (int64_t j = 0; j < n; ++j) {
-    Strip<A> x = Strip<A>::load(s + j * strip_rows<A>);
-    for (int m = 0; m < M; ++m) {
-      x.v[m] = where_visible(Vec<A>::all(A(j)), begin.v[m], end.v[m], x.v[m] * Vec<A>::all(factor),
-                             Vec<A>::all(-infinity<A>));
-      largest.v[m] = max(largest.v[m], x.v[m]);
-    }
-    x.store(s + j * strip_rows<A>);
-  }
-  return largest;
-}
-
 // ---- accumulate ---------------------------------------------------------------------------------
 
 // o = o * alpha + v p. The tile's sum starts at zero and joins o at its end: three times more exact
@@ -235,13 +201,11 @@ void accumulate(const A* p, Operand<A> v, int64_t n, int64_t dim, const Strip<A>
       bool finite = true;
       for (int i = 0; i < Vec<A>::width; ++i) finite &= zero.v[i] == 0;
       if (!finite) {
-        Vec<A> begin = Vec<A>::load(see.begin + m * Vec<A>::width);
-        Vec<A> end = Vec<A>::load(see.end + m * Vec<A>::width);
         c = Vec<A>::all(0);
         for (int64_t j = 0; j < n; ++j) {
           Vec<A> weight = Vec<A>::load(p + j * strip_rows<A> + m * Vec<A>::width);
           Vec<A> more = fma(weight, Vec<A>::all(v.data[j * v.row + d]), c);
-          c = where_visible(Vec<A>::all(A(j)), begin, end, more, c);
+          c = select_bits(see.rows[j] >> (m * Vec<A>::width), more, c);
         }
       }
       fma(Vec<A>::load(o + at), alpha.v[m], c).store(o + at);

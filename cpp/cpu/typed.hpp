@@ -12,7 +12,14 @@ template <class F> FANANO_FN void with_type(Dtype dtype, F f) {
     case Dtype::float32: return f.template operator()<float>();
     case Dtype::bfloat16: return f.template operator()<bfloat16>();
     case Dtype::float16: return f.template operator()<float16>();
+    case Dtype::boolean: return;  // of masks alone
   }
+}
+
+// The same for the elements of a mask, of which booleans are bytes.
+template <class F> FANANO_FN void with_element(Dtype dtype, F f) {
+  if (dtype == Dtype::boolean) return f.template operator()<uint8_t>();
+  with_type(dtype, f);
 }
 
 // f<T, Out>: out has the type of the inputs, or the accumulator's for results to be merged.

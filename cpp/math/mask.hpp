@@ -26,6 +26,13 @@ struct Mask {
             right < 0 ? keys : clamp(p + right + 1, 0, keys)};
   }
 
+  // The rows that see one column, of all rows there might be: columns() read the other way.
+  FANANO_FN Range rows(int64_t column) const {
+    if (column < 0 || column >= keys) return {0, 0};
+    return {right < 0 ? -2 * far_away : column - right - offset,
+            left < 0 ? 2 * far_away : column + left - offset + 1};
+  }
+
   // The smallest interval that holds what any of these rows sees.
   FANANO_FN Range columns(Range rows) const {
     return {columns(rows.begin).begin, columns(rows.end - 1).end};

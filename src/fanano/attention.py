@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import _core
-from .adapters import Adapter, adapter_of, common_adapter, prepared_numbers
+from .adapters import Adapter, adapter_of, common_adapter, prepared_option
 
 __all__ = ["attention"]
 
@@ -44,7 +44,17 @@ def attention(
     ``Hq`` must be a multiple of ``Hkv``: query head ``h`` uses key head ``h // (Hq // Hkv)``.
     ``1 <= D <= 576`` and ``0 <= Dv <= 576``. Sums are made in float32 (float64 for float64).
 
+    A score passes through ``scale``, ``softcap``, ``alibi_slopes``, an additive ``attn_mask`` and
+    then every mask, in this order. What lies behind a mask never reaches a result, NaN included.
+
     Args:
+        attn_mask: an array that broadcasts from the right against (B, Hq, Sq, Sk), in both layouts.
+            bool: True may attend. Of the four floating dtypes: added to the scores, -inf hides.
+        window_size: ``(left, right)``: row ``i``, at position ``p = i + q_offset``, sees the keys
+            ``p - left <= j <= p + right``; None or a negative number: no bound on that side.
+        softcap: a score ``s`` becomes ``softcap * tanh(s / softcap)``; None or 0: it does not.
+        alibi_slopes: (Hq,) or (B, Hq): ``slope * |p - j|`` is subtracted. Floats, or lists of them.
+        sinks: (Hq,) logits that join the sum of exponentials and own no value; -inf: none.
         is_causal: query row ``i`` sees the keys ``j <= i + q_offset``.
         q_offset: the key position of query row 0, an integer or one for each sequence. None:
             ``kv_length - q_length`` of each sequence, which lets the last query see the last key.
@@ -59,12 +69,12 @@ def attention(
             that stores all B x Hq x Sq x Sk scores: ``"naive"``, ``"safe"``, ``"online"``.
         out_dtype: ``"float32"`` for unrounded partial results, to be merged by ``merge_states``.
         out: the array to write, of the result's shape; it must not overlap an input.
-        attn_mask, window_size, softcap, alibi_slopes, sinks, dropout_p, seed, dropout_offset: not
-            there yet.
+        dropout_p, seed, dropout_offset: not there yet.
 
     Returns:
         (B, Hq, Sq, Dv) in the layout, rank, library and dtype of ``query``; with ``return_lse`` a
-        tuple of it and the log-sum-exp. A row that sees no key is 0, with a log-sum-exp of -inf.
+        tuple of it and the log-sum-exp. A row that sees no key is 0, with a log-sum-exp of its
+        sink, or -inf without one.
 
     Raises:
         TypeError, ValueError: an argument is wrong; the message names it. Nothing was written.
@@ -73,11 +83,11 @@ def attention(
     Memory that another thread frees, resizes or writes during the call, and arrays that lie about
     where their memory is, cannot be guarded against: they crash or give wrong numbers.
 
-    Source: Dao et al. 2022, "FlashAttention" (arXiv:2205.14135).
+    Sources: Dao et al. 2022, "FlashAttention" (arXiv:2205.14135); softcap: Gemma Team 2024, "Gemma
+    2" (arXiv:2408.00118), section 2; ALiBi: Press et al. 2022 (arXiv:2108.12409), section 3; sinks:
+    Xiao et al. 2024 (arXiv:2309.17453), section 3.
     """
-    refuse_missing(
-        attn_mask, window_size, softcap, alibi_slopes, sinks, dropout_p, seed, dropout_offset
-    )
+    refuse_missing(dropout_p, seed, dropout_offset)
     if type(query) is type(key) is type(value):
         adapter = adapter_of("query", query)
     else:
@@ -99,14 +109,19 @@ def attention(
             out,
             adapter.empty,
             return_lse,
-            out_dtype,
+            prepared_option("attn_mask", attn_mask),
             is_causal,
-            prepared_numbers("q_offset", q_offset),
+            window_size,
+            prepared_option("q_offset", q_offset),
             scale,
-            prepared_numbers("q_lengths", q_lengths),
-            prepared_numbers("kv_lengths", kv_lengths),
+            softcap,
+            prepared_option("alibi_slopes", alibi_slopes),
+            prepared_option("sinks", sinks),
+            prepared_option("q_lengths", q_lengths),
+            prepared_option("kv_lengths", kv_lengths),
             layout,
             algorithm,
+            out_dtype,
             adapter.max_threads(),
         )
     except (TypeError, ValueError):
@@ -128,28 +143,9 @@ def dtype_name(adapter: Adapter, out_dtype: Any) -> str:
     return out_dtype if isinstance(out_dtype, str) else adapter.dtype_name(out_dtype)
 
 
-def refuse_missing(
-    attn_mask: Any,
-    window_size: Any,
-    softcap: Any,
-    alibi_slopes: Any,
-    sinks: Any,
-    dropout_p: Any,
-    seed: Any,
-    dropout_offset: Any,
-) -> None:
+def refuse_missing(dropout_p: Any, seed: Any, dropout_offset: Any) -> None:
     """Raises NotImplementedError naming an option that this version does not have."""
-    if attn_mask is not None:
-        option = "attn_mask"
-    elif window_size is not None:
-        option = "window_size"
-    elif softcap is not None and softcap != 0:
-        option = "softcap"
-    elif alibi_slopes is not None:
-        option = "alibi_slopes"
-    elif sinks is not None:
-        option = "sinks"
-    elif dropout_p != 0:
+    if dropout_p != 0:
         option = "dropout_p"
     elif seed is not None:
         option = "seed"

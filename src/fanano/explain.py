@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import _core
-from .adapters import common_adapter, diagnosis, prepared_numbers
+from .adapters import common_adapter, diagnosis, prepared_option
 from .attention import dtype_name, refuse_missing
 
 __all__ = ["explain"]
@@ -45,9 +45,7 @@ def explain(
     Raises:
         What ``fanano.attention`` raises for the same arguments.
     """
-    refuse_missing(
-        attn_mask, window_size, softcap, alibi_slopes, sinks, dropout_p, seed, dropout_offset
-    )
+    refuse_missing(dropout_p, seed, dropout_offset)
     adapter = common_adapter(query=query, key=key, value=value)
     if adapter.prepare is not None:
         query, key, value = adapter.prepare(("query", "key", "value"), (query, key, value))
@@ -56,13 +54,18 @@ def explain(
             query,
             key,
             value,
-            None if out_dtype is None else dtype_name(adapter, out_dtype),
+            prepared_option("attn_mask", attn_mask),
             is_causal,
-            prepared_numbers("q_offset", q_offset),
+            window_size,
+            prepared_option("q_offset", q_offset),
             scale,
-            prepared_numbers("q_lengths", q_lengths),
-            prepared_numbers("kv_lengths", kv_lengths),
+            softcap,
+            prepared_option("alibi_slopes", alibi_slopes),
+            prepared_option("sinks", sinks),
+            prepared_option("q_lengths", q_lengths),
+            prepared_option("kv_lengths", kv_lengths),
             layout,
             algorithm,
+            None if out_dtype is None else dtype_name(adapter, out_dtype),
             adapter.max_threads(),
         )

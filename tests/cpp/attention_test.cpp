@@ -33,6 +33,7 @@ struct Owned {
       case Dtype::float32: return static_cast<const float*>(p)[i];
       case Dtype::bfloat16: return to_float(static_cast<const bfloat16*>(p)[i]);
       case Dtype::float16: return to_float(static_cast<const float16*>(p)[i]);
+      case Dtype::boolean: break;
     }
     return 0;
   }
@@ -43,6 +44,7 @@ struct Owned {
       case Dtype::float32: static_cast<float*>(p)[i] = float(x); break;
       case Dtype::bfloat16: static_cast<bfloat16*>(p)[i] = to_bfloat16(float(x)); break;
       case Dtype::float16: static_cast<float16*>(p)[i] = to_float16(float(x)); break;
+      case Dtype::boolean: break;
     }
   }
   void fill(int seed) {

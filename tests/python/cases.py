@@ -21,6 +21,19 @@ FACTORS = {
     "dims": ((64, 64), (1, 1), (7, 5), (32, 48), (33, 1), (16, 0), (80, 64), (128, 131)),
     "where": ("full", "causal", "upper left", "shifted", "behind", "per batch"),
     "lengths": ("none", "keys", "queries", "both", "some empty"),
+    "window": (None, (0, 0), (5, 70), (None, 3), (130, None), (-1, 2)),
+    "mask": (
+        "none",
+        "bool (B, 1, Sq, Sk)",
+        "bool (Sk,)",
+        "float32 (Sq, Sk)",
+        "bfloat16 (B, 1, 1, Sk)",
+        "float64 (H, Sq, 1)",
+        "float16 (B, H, Sq, Sk)",
+    ),
+    "softcap": (None, 0.7, 40.0),
+    "slopes": ("none", "none", "heads", "batch"),
+    "sinks": (False, False, True),
     "scale": (None, 0.0, -0.8, 1e-40, 2.0),  # in units of the default, 1 / sqrt(D)
     "data": ("normal", "growing", "hidden", "partly hidden", "visible nan", "large values"),
     "layout": ("bhsd", "bshd"),
@@ -39,6 +52,11 @@ class Case:
     dims: tuple = (64, 64)
     where: str = "full"
     lengths: str = "none"
+    window: tuple | None = None
+    mask: str = "none"
+    softcap: float | None = None
+    slopes: str = "none"
+    sinks: bool = False
     scale: float | None = None
     data: str = "normal"
     layout: str = "bhsd"
@@ -55,10 +73,12 @@ class Case:
         words = [
             self.dtype, f"{batch}x{heads}/{kv_heads}", f"{rank}-D", f"{self.rows}x{self.keys}",
             f"D={self.dims[0]},{self.dims[1]}", self.where, f"lengths={self.lengths}",
+            f"window={self.window}", f"mask={self.mask}", f"softcap={self.softcap}",
+            f"slopes={self.slopes}", f"sinks={self.sinks}",
             f"scale={self.scale}", self.data, self.layout, self.strides, self.algorithm,
             f"out={self.out_dtype}",
         ]  # fmt: skip
-        return " ".join(words).replace("lengths=none ", "").replace("scale=None ", "")
+        return " ".join(w for w in words if not w.endswith(("=none", "=None", "=False")))
 
     def rng(self, draw=0):
         return np.random.default_rng([zlib.crc32(str(self).encode()), draw])
@@ -96,7 +116,35 @@ class Case:
             options["q_offset"] = offsets[self.where]
         if self.where == "per batch":
             options["q_offset"] = rng.integers(-5, self.keys + 5, batch)
+        if self.window:
+            options["window_size"] = self.window
+        if self.mask != "none":
+            options["attn_mask"] = self._placed(self._mask(rng))
+        if self.softcap:
+            options["softcap"] = self.softcap
+        heads = self.heads[1]
+        if self.slopes != "none":
+            options["alibi_slopes"] = rng.random(
+                (batch, heads) if self.slopes == "batch" else heads
+            )
+        if self.sinks:  # beside the logits, far below, far above, none at all
+            kinds = np.array([0.5, -30.0, 9.0, -np.inf])
+            options["sinks"] = kinds[rng.integers(0, 4, heads)]
         return options
+
+    def _mask(self, rng):
+        """Blocks that are all seen, all hidden and mixed, as (tiles of) kernels meet them."""
+        kind, axes = self.mask.split(" ", 1)
+        extents = {"B": self.heads[0], "H": self.heads[1], "Sq": self.rows, "Sk": self.keys, "1": 1}
+        shape = tuple(extents[a] for a in axes.strip("(,)").replace(",", "").split())
+        seen = rng.random(shape) < 0.6
+        for corner in itertools.product(*(range(0, n, 64) for n in shape)):
+            block = tuple(slice(at, at + 64) for at in corner)
+            seen[block] |= rng.random() < 0.3
+            seen[block] &= rng.random() < 0.8
+        if kind == "bool":
+            return seen
+        return np.where(seen, rng.standard_normal(shape), -np.inf).astype(DTYPES[kind])
 
     def arrays(self, draw=0):
         """query, key and value, in the layout, rank and strides of the case."""
@@ -128,7 +176,8 @@ class Case:
             return
         large = float(ml_dtypes.finfo(v.dtype).max)
         garbage = np.array([np.nan, np.inf, -np.inf, large, -large]).astype(v.dtype)
-        may = self.visible((*k.shape[:2], *q.shape[2:3], self.keys))  # no mask differs by head
+        # A key's rows are those of all query heads that share it.
+        may = self.visible((*q.shape[:3], self.keys)).reshape(*k.shape[:2], -1, self.keys)
         b, h, j = np.nonzero(~may.any(2))
         k[b, h, j] = garbage[(j % 5)[:, None]]
         v[b, h, j] = garbage[((j + 2) % 5)[:, None]]
@@ -136,7 +185,7 @@ class Case:
             return
         # A key that only some rows see: these become NaN, the others must not notice.
         seen = may.sum(2)
-        split = (seen > 0) & ((seen < self.rows) | (self.data == "visible nan"))
+        split = (seen > 0) & ((seen < may.shape[2]) | (self.data == "visible nan"))
         for batch, head in np.argwhere(split.any(-1)):
             some = np.flatnonzero(split[batch, head])
             v[batch, head, some[-1], 0] = np.nan
@@ -146,7 +195,9 @@ class Case:
             q[0, 0, self.rows // 2, 0] = np.nan
 
     def visible(self, shape):
-        masks = "is_causal", "q_offset", "q_lengths", "kv_lengths"
+        masks = (
+            "is_causal", "q_offset", "q_lengths", "kv_lengths", "window_size", "attn_mask",
+        )  # fmt: skip
         return oracle.visible(shape, **{m: self.options[m] for m in masks if m in self.options})
 
     def _ranked(self, x):
@@ -160,10 +211,10 @@ class Case:
         if self.strides == "odd rows":
             room = np.zeros((*x.shape[:-1], x.shape[-1] + 3), x.dtype)[..., 1 : 1 + x.shape[-1]]
         elif self.strides == "negative":
-            room = np.zeros_like(x)[::-1, ::-1]
+            room = np.zeros_like(x)[(slice(None, None, -1),) * min(2, x.ndim)]
         elif self.strides == "columns":
             room = np.zeros((*x.shape[:-1], 2 * x.shape[-1]), x.dtype)[..., ::2]
-        elif self.strides == "broadcast" and self.data in ("normal", "growing"):
+        elif self.strides == "broadcast" and self.data in ("normal", "growing") and x.ndim > 1:
             first = np.s_[:1] if x.shape[0] > 1 else np.s_[:, :1]
             return np.broadcast_to(x[first], x.shape)
         else:

@@ -198,6 +198,9 @@ def attention(
         s = np.where(may, rounded(raw, "scores"), -np.inf)
         weights, total, lse = softmax_parts(s, sinks)
         p = np.where(may, rounded(weights / np.where(total == 0, 1, total), "probabilities"), 0)
+        if q_lengths is not None:  # padding has no sink either
+            i = np.arange(shape[2]).reshape(1, 1, -1)
+            lse = np.where(i < per_batch(q_lengths, shape[0])[..., 0], lse, -np.inf)
         out = rounded(combine(p, v, may), "output")
         size = np.where(np.isfinite(v), np.abs(v), 0).max(-1, initial=0)[:, :, None]
         terms = np.abs(logits(np.abs(q), np.abs(k), scale=scale))

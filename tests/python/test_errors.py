@@ -307,15 +307,82 @@ ATTENTION = {
         "q_offset must have one number for each sequence of the batch, 2; it has 1",
         {"q_offset": [0]},
     ),
+    # masks and what is added to the scores
+    "mask's shape": (
+        V,
+        r"attn_mask must broadcast against \(B, Hq, Sq, Sk\), \(2, 4, 6, 5\); "
+        r"it has shape \(2, 6, 5\)",
+        {"attn_mask": ones(2, 6, 5)},
+    ),
+    "mask's rank": (V, r"it has shape \(1, 1, 1, 6, 5\)", {"attn_mask": ones(1, 1, 1, 6, 5)}),
+    "mask's extent": (V, r"it has shape \(0,\)", {"attn_mask": ones(0)}),
+    "mask's dtype": (
+        T,
+        r"attn_mask must be bool \(True may attend\), or float64, .* it is int64",
+        {"attn_mask": ones(6, 5, dtype=np.int64)},
+    ),
+    "mask is a list": (T, "attn_mask must be an array", {"attn_mask": [[True] * 5] * 6}),
+    "masked mask": (T, "attn_mask is a numpy.ma.MaskedArray", {"attn_mask": np.ma.ones((6, 5))}),
+    "misaligned mask": (V, "attn_mask .* aligned", {"attn_mask": misaligned(6, 5)}),
+    "window's type": (
+        T,
+        r"window_size must be a pair \(left, right\), got int",
+        {"window_size": 4},
+    ),
+    "window's length": (T, "window_size must be a pair", {"window_size": (1, 2, 3)}),
+    "window's side": (T, "window_size must be an integer, got float", {"window_size": (1.0, 2)}),
+    "window's size": (V, "window_size is .*does not fit", {"window_size": (0, 2**63)}),
+    "softcap < 0": (
+        V,
+        r"softcap must be a positive finite number, or 0 or None for none, got -2\.0",
+        {"softcap": -2},
+    ),
+    "softcap inf": (V, "softcap must be .* got inf", {"softcap": np.inf}),
+    "softcap nan": (V, "softcap must be .* got -?nan", {"softcap": np.nan}),
+    "softcap's type": (T, "softcap must be a number, got str", {"softcap": "30"}),
+    "slopes' shape": (
+        V,
+        r"alibi_slopes must have shape \(Hq,\), \(4,\), or \(B, Hq\), \(2, 4\); "
+        r"it has shape \(2,\)",
+        {"alibi_slopes": ones(2)},
+    ),
+    "slopes' rank": (V, "alibi_slopes must have one or two axes", {"alibi_slopes": ones(1, 2, 4)}),
+    "slopes' rows": (V, r"alibi_slopes .* shape \(1, 4\)", {"alibi_slopes": [[1, 2, 3, 4]]}),
+    "ragged slopes": (
+        V,
+        "alibi_slopes has rows of 4 and of 3 numbers",
+        {"alibi_slopes": [[1, 2, 3, 4], [1, 2, 3]]},
+    ),
+    "mixed slopes": (V, "alibi_slopes has rows and numbers", {"alibi_slopes": [1, [2], 3, 4]}),
+    "mixed slopes, too": (V, "alibi_slopes has rows and num", {"alibi_slopes": [[1], 2, 3, 4]}),
+    "slopes' dtype": (
+        T,
+        "alibi_slopes must be float64, .* it is int64",
+        {"alibi_slopes": ones(4, dtype=np.int64)},
+    ),
+    "slopes' type": (T, "alibi_slopes must be a number, got str", {"alibi_slopes": "steep"}),
+    "a slope's type": (T, "alibi_slopes must be a num", {"alibi_slopes": [1, 2, 3, None]}),
+    "infinite slope": (
+        V,
+        "alibi_slopes must be finite numbers; number 1 is inf",
+        {"alibi_slopes": [1, np.inf, 1, 1]},
+    ),
+    "sinks' shape": (
+        V,
+        r"sinks must have shape \(Hq,\), \(4,\); it has shape \(2, 4\)",
+        {"sinks": ones(2, 4)},
+    ),
+    "no sinks": (V, r"sinks must have shape .* it has shape \(0,\)", {"sinks": []}),
+    "infinite sink": (
+        V,
+        "sinks must be finite numbers, or -inf for none; number 2 is inf",
+        {"sinks": [1, 1, np.inf, 1]},
+    ),
+    "sink nan": (V, "sinks must be finite .* is -?nan", {"sinks": np.float32([1, 1, 1, np.nan])}),
     # what is not there yet
     **{
         option: (NotImplementedError, f"^{option} is not there yet", {option: given})
         for option, given in {
-            "attn_mask": ones(6, 5),
-            "window_size": (2, 0),
-            "softcap": 30.0,
-            "alibi_slopes": ones(4),
-            "sinks": ones(4),
             "dropout_p": 0.1,
             "seed": 7,
             "dropout_offset": (0, 0, 1, 0),
@@ -333,7 +400,9 @@ class Interrupted:
     __float__ = __index__
 
 
-@pytest.mark.parametrize("option", ["scale", "q_offset", "kv_lengths"])
+@pytest.mark.parametrize(
+    "option", ["scale", "q_offset", "kv_lengths", "softcap", "alibi_slopes", "sinks"]
+)
 def test_interrupts_pass_unchanged(option):
     with pytest.raises(KeyboardInterrupt):
         fanano.attention(**good() | {option: Interrupted()})

@@ -52,6 +52,25 @@ def test_attention(sizes, algorithm, layout, at, dtype):
 
 
 @pytest.mark.parametrize("at", ["start", "end"])
+@pytest.mark.parametrize("algorithm", ["flash", "safe"])
+@pytest.mark.parametrize("kind", ["bool", *compare.DTYPES])
+@pytest.mark.parametrize("shape", [(35, 131), (2, 4, 35, 131), (4, 1, 131), (131,), (35, 1), ()])
+def test_masks(shape, kind, algorithm, at, dtype):
+    arrays = Case(dtype, rows=35, keys=131, heads=(2, 4, 2, 4), dims=(9, 11)).arrays()
+    rng = np.random.default_rng(3)
+    mask = rng.random(shape) < 0.5
+    if kind != "bool":
+        mask = np.where(mask, rng.standard_normal(shape), -np.inf).astype(compare.DTYPES[kind])
+    for options in {}, {"kv_lengths": [131, 100]}, {"window_size": (3, 3)}:
+        expected = fanano.attention(
+            *arrays, attn_mask=np.asarray(mask), algorithm=algorithm, **options
+        )
+        guarded = between_pages(np.asarray(mask), at)
+        got = fanano.attention(*arrays, attn_mask=guarded, algorithm=algorithm, **options)
+        assert got.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("at", ["start", "end"])
 @pytest.mark.parametrize("strides", ["columns", "reversed", "broadcast"])
 def test_strided(strides, at, dtype):
     """The last element is the last byte: a whole vector read there would fault."""

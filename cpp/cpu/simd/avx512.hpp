@@ -21,6 +21,13 @@ FANANO_FN f64 max(f64 a, f64 b) { return {_mm512_max_pd(a.v, b.v)}; }
 FANANO_FN f32 min(f32 a, f32 b) { return {_mm512_min_ps(a.v, b.v)}; }
 FANANO_FN f64 min(f64 a, f64 b) { return {_mm512_min_pd(a.v, b.v)}; }
 
+FANANO_FN f32 select_bits(uint64_t bits, f32 t, f32 f) {
+  return {_mm512_mask_blend_ps(__mmask16(bits), f.v, t.v)};
+}
+FANANO_FN f64 select_bits(uint64_t bits, f64 t, f64 f) {
+  return {_mm512_mask_blend_pd(__mmask8(bits), f.v, t.v)};
+}
+
 FANANO_FN f32 load_half(const float16* p) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
 }

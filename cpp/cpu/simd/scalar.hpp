@@ -18,4 +18,12 @@ FANANO_FN void store_half(Vec<float> a, float16* p) {
   for (int i = 0; i < Vec<float>::width; ++i) p[i] = to_float16(a.v[i]);
 }
 
+// A product of floats is exact in double.
+FANANO_FN Vec<float> fma_once(Vec<float> a, Vec<float> b, Vec<float> c) {
+  typedef double Wide __attribute__((vector_size(2 * vector_bytes)));
+  Wide sum = __builtin_convertvector(a.v, Wide) * __builtin_convertvector(b.v, Wide) +
+             __builtin_convertvector(c.v, Wide);
+  return {__builtin_convertvector(sum, Vec<float>::Native)};
+}
+
 }  // namespace fanano::FANANO_ISA

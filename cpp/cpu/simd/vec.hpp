@@ -33,6 +33,9 @@ template <class T> FANANO_FN Vec<T> operator-(Vec<T> a, Vec<T> b) { return {a.v 
 template <class T> FANANO_FN Vec<T> operator*(Vec<T> a, Vec<T> b) { return {a.v * b.v}; }
 template <class T> FANANO_FN Vec<T> fma(Vec<T> a, Vec<T> b, Vec<T> c) { return {a.v * b.v + c.v}; }
 
+// Where one rounding matters: an instruction set whose fma rounds twice has another way.
+template <class T> FANANO_FN Vec<T> fma_once(Vec<T> a, Vec<T> b, Vec<T> c) { return fma(a, b, c); }
+
 // The second operand where either is NaN, as x86 has it: max(limit, x) keeps the NaN of x.
 template <class T> FANANO_FN Vec<T> max(Vec<T> a, Vec<T> b) { return {a.v > b.v ? a.v : b.v}; }
 template <class T> FANANO_FN Vec<T> min(Vec<T> a, Vec<T> b) { return {a.v < b.v ? a.v : b.v}; }
@@ -43,6 +46,14 @@ template <class T> FANANO_FN Vec<T> select_less(Vec<T> a, Vec<T> b, Vec<T> t, Ve
 }
 template <class T> FANANO_FN Vec<T> select_equal(Vec<T> a, Vec<T> b, Vec<T> t, Vec<T> f) {
   return {a.v == b.v ? t.v : f.v};
+}
+
+// where bit i of bits is set: lane i of t, elsewhere of f
+template <class T> FANANO_FN Vec<T> select_bits(uint64_t bits, Vec<T> t, Vec<T> f) {
+  typename Vec<T>::Integer lane = {};
+  for (int i = 0; i < Vec<T>::width; ++i) lane[i] = typename Vec<T>::Bits(1) << i;
+  typename Vec<T>::Integer all = lane - lane + typename Vec<T>::Bits(bits);
+  return {(all & lane) != 0 ? t.v : f.v};
 }
 
 // Adding 1.5 * 2^(mantissa bits) rounds to an integer, to nearest, and leaves it in the low bits.
@@ -69,13 +80,6 @@ template <class T> FANANO_FN Vec<T> ceil(Vec<T> x) {
 using fanano::pivot;
 template <class T> FANANO_FN Vec<T> pivot(Vec<T> m) {
   return select_equal(m, Vec<T>::all(-infinity<T>), Vec<T>::all(0), m);
-}
-
-// The lanes 0, 1, 2, ...
-template <class T> FANANO_FN Vec<T> iota() {
-  Vec<T> lanes = {};
-  for (int i = 0; i < Vec<T>::width; ++i) lanes.v[i] = T(i);
-  return lanes;
 }
 
 }  // namespace fanano::FANANO_ISA

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, Protocol, cast
 
-__all__ = ["Adapter", "adapter_of", "common_adapter", "diagnosis", "prepared_numbers"]
+__all__ = ["Adapter", "adapter_of", "common_adapter", "diagnosis", "prepared_option"]
 
 
 class Adapter(Protocol):
@@ -77,8 +77,8 @@ def common_adapter(**arrays: Any) -> Adapter:
     return adapter
 
 
-def prepared_numbers(argument: str, numbers: Any) -> Any:
-    """Lengths or offsets as the core reads them; what is no array is left to it."""
+def prepared_option(argument: str, numbers: Any) -> Any:
+    """A mask, lengths or offsets as the core reads them; what is no array is left to it."""
     if numbers is None or not hasattr(type(numbers), "__dlpack__"):
         return numbers
     adapter = adapter_of(argument, numbers)

@@ -17,6 +17,7 @@ template <class T, Vec<T> (*F)(Vec<T>)> void map(const T* x, T* out, int64_t n) 
 
 template <class T> Vec<T> exp2_of(Vec<T> x) { return exp2(x); }
 template <class T> Vec<T> exp_of(Vec<T> x) { return exp(x); }
+template <class T> Vec<T> tanh_of(Vec<T> x) { return tanh(x); }
 template <class T> Vec<T> ceil_of(Vec<T> x) { return ceil(x); }
 
 template <class T> void to_floats(const uint16_t* x, int64_t stride, float* out, int64_t n) {
@@ -30,9 +31,10 @@ template <class T> void from_floats(const float* x, uint16_t* out, int64_t strid
 
 extern const VectorFunctions vector_functions;
 const VectorFunctions vector_functions = {
-    FANANO_NAME(FANANO_ISA), map<float, exp2_of>,  map<double, exp2_of>,  map<float, exp_of>,
-    map<double, exp_of>,     map<float, ceil_of>,  map<double, ceil_of>,  to_floats<float16>,
-    to_floats<bfloat16>,     from_floats<float16>, from_floats<bfloat16>,
+    FANANO_NAME(FANANO_ISA), map<float, exp2_of>, map<double, exp2_of>, map<float, exp_of>,
+    map<double, exp_of>,     map<float, tanh_of>, map<double, tanh_of>, map<float, ceil_of>,
+    map<double, ceil_of>,    to_floats<float16>,  to_floats<bfloat16>,  from_floats<float16>,
+    from_floats<bfloat16>,
 };
 
 }  // namespace fanano::FANANO_ISA

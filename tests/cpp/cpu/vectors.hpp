@@ -12,6 +12,8 @@ struct VectorFunctions {  // n is a multiple of 16
   void (*exp2_double)(const double*, double*, int64_t n);
   void (*exp_float)(const float*, float*, int64_t n);
   void (*exp_double)(const double*, double*, int64_t n);
+  void (*tanh_float)(const float*, float*, int64_t n);
+  void (*tanh_double)(const double*, double*, int64_t n);
   void (*ceil_float)(const float*, float*, int64_t n);
   void (*ceil_double)(const double*, double*, int64_t n);
 

@@ -75,6 +75,22 @@ TEST(exp_rounds_well) {
   }
 }
 
+TEST(tanh_rounds_well) {
+  for (const VectorFunctions* f : runnable_ones()) {
+    for (double size : {1e-30, 1e-5, 0.3, 1.0, 30.0}) {  // no digits of small numbers are lost
+      auto x = range<float>(size / 7, size, 300007);
+      auto y = range<double>(-size, -size / 7, 100003);
+      CHECK(worst(f->tanh_float, x, tanhl) <= 5);
+      CHECK(worst(f->tanh_double, y, tanhl) <= 6);
+    }
+    std::vector<float> y =
+        apply(f->tanh_float, {0.0f, infinity<float>, -infinity<float>, 1e38f, std::nanf("")});
+    CHECK(y[0] == 0 && y[1] == 1 && y[2] == -1 && y[3] == 1 && std::isnan(y[4]));
+    std::vector<double> z = apply(f->tanh_double, {0.0, infinity<double>, -1e300, std::nan("")});
+    CHECK(z[0] == 0 && z[1] == 1 && z[2] == -1 && std::isnan(z[3]));
+  }
+}
+
 TEST(powers_of_two_are_exact) {
   for (const VectorFunctions* f : runnable_ones()) {
     std::vector<float> x = range<float>(-126, 40, 166), y = apply(f->exp2_float, x);

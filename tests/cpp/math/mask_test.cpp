@@ -44,6 +44,16 @@ TEST(columns_are_what_a_row_sees) {
   });
 }
 
+TEST(rows_are_what_a_column_is_seen_by) {
+  for_each_mask([](const Mask& mask) {
+    for (int64_t j = -1; j <= most_keys; ++j) {
+      Range r = mask.rows(j);
+      for (int64_t i = 0; i < rows; ++i)
+        CHECK((r.begin <= i && i < r.end) == may_attend(mask, i, j));
+    }
+  });
+}
+
 TEST(tiles_cover_what_is_seen_and_no_more) {
   for_each_mask([](const Mask& mask) {
     for (int64_t begin = 0; begin < rows; ++begin)

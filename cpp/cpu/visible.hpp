@@ -1,0 +1,89 @@
+// Which rows of a strip see which keys of a tile: lengths, causality and windows (math/mask.hpp)
+// joined with the caller's own mask.
+//
+// For each key a word with a bit for each row: lanes are rows, so that is what a kernel selects by.
+// A mask's memory is row-major. Eight rows are turned at a time by nothing but additions: doubling
+// the bytes collected so far moves the bits of the rows before up by one.
+#pragma once
+
+#include "../math/mask.hpp"
+#include "../problem.hpp"
+#include "tile_sizes.hpp"
+#include "typed.hpp"
+
+namespace fanano::FANANO_ISA {
+
+template <class A> struct Visible {
+  static_assert(strip_rows<A> <= 64);
+  bool whole = true;         // every row sees every key: `rows` is not filled in
+  bool none = false;         // no row sees any
+  uint64_t rows[tile_keys];  // bits beyond the strip's last row are set
+};
+
+FANANO_FN uint64_t first_bits(int64_t n) { return n >= 64 ? ~uint64_t(0) : (uint64_t(1) << n) - 1; }
+
+// By position: the rows that see a key are neighbours.
+FANANO_FN void see_positions(const Mask& mask, Range r, int64_t j0, int64_t n, uint64_t* rows) {
+  for (int64_t j = 0; j < n; ++j) {
+    Range seen = mask.rows(j0 + j);
+    int64_t begin = clamp(seen.begin - r.begin, 0, r.size());
+    int64_t end = seen.end >= r.end ? 64 : clamp(seen.end - r.begin, 0, r.size());
+    rows[j] = first_bits(end) & ~first_bits(begin);
+  }
+}
+
+// Whether an element of a mask lets its key be seen: true, or a number above -inf.
+FANANO_FN bool shows(uint8_t x) { return x != 0; }
+FANANO_FN bool shows(bfloat16 x) { return x.bits != 0xff80; }
+FANANO_FN bool shows(float16 x) { return x.bits != 0xfc00; }
+FANANO_FN bool shows(float x) { return x != -infinity<float>; }
+FANANO_FN bool shows(double x) { return x != -infinity<double>; }
+
+// By the caller's mask: x is its element of the first row and key.
+template <class T>
+void see_elements(const T* x, int64_t row, int64_t column, int64_t count, int64_t n,
+                  uint64_t* rows) {
+  if (row == 0) {
+    for (int64_t j = 0; j < n; ++j) rows[j] &= shows(x[j * column]) ? ~uint64_t(0) : 0;
+    return;
+  }
+  uint64_t seen[tile_keys];
+  for (int64_t j = 0; j < n; ++j) seen[j] = ~first_bits(count);
+  for (int64_t first = 0; first < count; first += 8) {
+    uint8_t bits[tile_keys] = {};
+    for (int64_t i = (count < first + 8 ? count : first + 8) - 1; i >= first; --i) {
+      const T* from = x + i * row;
+      if (column == 1)
+        for (int64_t j = 0; j < n; ++j) bits[j] = uint8_t(bits[j] + bits[j] + shows(from[j]));
+      else
+        for (int64_t j = 0; j < n; ++j)
+          bits[j] = uint8_t(bits[j] + bits[j] + shows(from[j * column]));
+    }
+    for (int64_t j = 0; j < n; ++j) seen[j] |= uint64_t(bits[j]) << first;
+  }
+  for (int64_t j = 0; j < n; ++j) rows[j] &= seen[j];
+}
+
+// The rows r of one head, the keys [j0, j0 + n); `elements` is the caller's mask for this head,
+// from its first row and key on.
+template <class A>
+void look(const Mask& mask, const Tensor& elements, Dtype dtype, Range r, int64_t j0, int64_t n,
+          Visible<A>& see) {
+  see.whole = mask.whole(r, {j0, j0 + n}), see.none = false;
+  if (see.whole && !elements.data) return;
+  if (see.whole)
+    for (int64_t j = 0; j < n; ++j) see.rows[j] = ~uint64_t(0);
+  else
+    see_positions(mask, r, j0, n, see.rows);
+  if (elements.data)
+    with_element(dtype, [&]<class T>() {
+      see_elements(static_cast<const T*>(elements.data) + r.begin * elements.row +
+                       j0 * elements.column,
+                   elements.row, elements.column, r.size(), n, see.rows);
+    });
+  uint64_t all = ~uint64_t(0), any = 0;
+  for (int64_t j = 0; j < n; ++j) all &= see.rows[j], any |= see.rows[j];
+  see.whole = all == ~uint64_t(0), see.none = (any & first_bits(r.size())) == 0;
+}
+
+}  // namespace fanano::FANANO_ISA
