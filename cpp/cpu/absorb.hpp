@@ -46,7 +46,7 @@ FANANO_FN Strip<A> absorb(State<A>& state, const Strip<A>& tile_max, A unit, A h
 inline constexpr int weights_summed = 16;
 
 // s becomes p = 2^exponent(s, i), i the vector of the strip; returns the sums.
-template <class A, class F> FANANO_FN Strip<A> weigh(int64_t n, A* s, F exponent) {
+template <class A, class F> FANANO_FN Strip<A> weigh(int64_t n, A lowest, A* s, F exponent) {
   Strip<A> sum = Strip<A>::all(0);
   for (int64_t first = 0; first < n; first += weights_summed) {
     Strip<A> part = Strip<A>::all(0);
@@ -54,7 +54,7 @@ template <class A, class F> FANANO_FN Strip<A> weigh(int64_t n, A* s, F exponent
       Strip<A> x = Strip<A>::load(s + j * strip_rows<A>);
 #pragma GCC unroll 4
       for (int i = 0; i < M; ++i) {
-        x.v[i] = exp2(exponent(x.v[i], i));
+        x.v[i] = exp2(exponent(x.v[i], i), lowest);
         part.v[i] = part.v[i] + x.v[i];
       }
       x.store(s + j * strip_rows<A>);
@@ -66,8 +66,9 @@ template <class A, class F> FANANO_FN Strip<A> weigh(int64_t n, A* s, F exponent
 
 // s becomes p = 2^(unit s - m), and l grows by the tile's sum. The exponent is rounded once. Where
 // m is so large that its own rounding shows, the product is rounded as the maximum's was, so that
-// the largest weight is 1 again; row by row, for neighbours must not matter.
-template <class A> void weigh(State<A>& state, int64_t n, A unit, A* s) {
+// the largest weight is 1 again; row by row, for neighbours must not matter. Weights below
+// 2^lowest are 0.
+template <class A> void weigh(State<A>& state, int64_t n, A unit, A lowest, A* s) {
   const Vec<A> c = Vec<A>::all(unit), limit = Vec<A>::all(8 * magic<A>);
   Strip<A> minus;
   Vec<A> largest = Vec<A>::all(0);
@@ -84,7 +85,7 @@ template <class A> void weigh(State<A>& state, int64_t n, A unit, A* s) {
     Vec<A> size = max(minus.v[i], Vec<A>::all(0) - minus.v[i]);
     return select_less(limit, size, x * c + minus.v[i], once(x, i));
   };
-  Strip<A> sum = huge ? weigh(n, s, twice) : weigh(n, s, once);
+  Strip<A> sum = huge ? weigh(n, lowest, s, twice) : weigh(n, lowest, s, once);
   for (int i = 0; i < M; ++i) state.l.v[i] = state.l.v[i] + sum.v[i];
 }
 

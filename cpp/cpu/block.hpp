@@ -1,10 +1,9 @@
 // One task of a plan: a block of query rows of one head, and the views of memory that belong to it.
 #pragma once
 
-#include "../math/mask.hpp"
 #include "../plan.hpp"
 #include "convert.hpp"
-#include "tile_sizes.hpp"
+#include "visible.hpp"
 
 namespace fanano::FANANO_ISA {
 
@@ -13,8 +12,8 @@ struct Block {
   Range rows;  // all rows of the block; those from `used` on are padding
   int64_t used;
   Mask mask;
-  Tensor elements;  // the caller's mask for this head; data null: none
-  double sink;      // -inf: none
+  Elements elements;
+  double sink;  // -inf: none
 };
 
 // Task numbers run through the row blocks of a head before they go on to the next, so that a head's
@@ -35,10 +34,10 @@ FANANO_FN Block block_of(const Problem& p, const Plan& plan, int64_t task) {
   if (b.rows.end > shape.queries) b.rows.end = shape.queries;
   b.used = clamp(s.queries, b.rows.begin, b.rows.end);
   b.mask = make_mask(s, p.window.left, p.window.right);
-  b.elements = p.mask;
   if (p.mask.data)
-    b.elements.data = static_cast<char*>(p.mask.data) +
-                      (b.batch * p.mask.batch + head * p.mask.head) * size_of(p.mask_dtype);
+    b.elements = {static_cast<char*>(p.mask.data) +
+                      (b.batch * p.mask.batch + head * p.mask.head) * size_of(p.mask_dtype),
+                  p.mask_dtype, p.mask.row, p.mask.column};
   b.sink = p.score.sinks ? p.score.sinks[head] : -infinity<double>;
   return b;
 }

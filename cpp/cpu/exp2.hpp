@@ -38,13 +38,13 @@ template <class T> FANANO_FN Vec<T> exp2_fraction(Vec<T> f) {
   return fma(exp2_slope(f), exp2_step(f), Vec<T>::all(1));
 }
 
-// 2^x, for the weights of a softmax: x is at most a few tens. Below 2^(1 - bias) the result is 0,
-// and so is that of -inf: a masked score needs nothing else to weigh exactly nothing.
-template <class T> FANANO_FN Vec<T> exp2(Vec<T> x) {
+// 2^x, for the weights of a softmax: x is at most a few tens. Below `lowest`, at least 1 - bias, the
+// result is 0, and so is that of -inf: a masked score needs nothing else to weigh exactly nothing.
+template <class T> FANANO_FN Vec<T> exp2(Vec<T> x, T lowest) {
   Vec<T> shift = Vec<T>::all(magic<T> + bias<T>);
-  x = max(Vec<T>::all(T(-bias<T>)), x);
   Vec<T> shifted = x + shift, n = shifted - shift;
-  return exp2_fraction(x - n) * power_of_two(shifted);
+  Vec<T> power = exp2_fraction(x - n) * power_of_two(shifted);
+  return select_less(x, Vec<T>::all(lowest), Vec<T>::all(0), power);
 }
 
 // e^x for any x, infinite above the range of T, 0 below. The fraction is taken from x in two steps

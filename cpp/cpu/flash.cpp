@@ -16,6 +16,13 @@ namespace {
 // further down. Not at first: there, tiny values would be lost.
 constexpr int overflow_headroom = 40;
 
+// Weights below 2^-100 add nothing to a sum that 2^40 keys could see, but their products with
+// values are subnormal numbers, which take a processor a hundred times as long. They are 0, except
+// in the second pass: zero times an infinity would not be what a small weight makes of it.
+template <class A> FANANO_FN A lowest_weight(A headroom) {
+  return headroom == 0 ? A(-100) : A(1 - bias<A>);
+}
+
 template <class A> struct Scratch {
   A *q, *s, *o, *k, *v, *rows, *block, *bias;
   State<A>* states;
@@ -65,30 +72,44 @@ template <class T, class Out> class RowBlock {
     return scratch_.o + i * round_up(value_dim_, Vec<A>::width) * strip;
   }
 
-  // Keys and values [j0, j0 + n) pass one strip of queries.
-  void step(int64_t i, int64_t j0, int64_t n, Operand<A> k, Operand<A> v, A headroom) const {
+  // Keys and values [j0, j0 + n) that pass all strips.
+  struct Tile {
+    int64_t j0, n;
+    Operand<A> k, v;
+    enum { unknown, no, yes } finite_v = unknown;  // until somebody has to know
+  };
+
+  void step(int64_t i, Tile& tile, A headroom) const {
     Range r = rows_of(i), columns = b_.mask.columns(r);
-    int64_t seen = clamp(columns.end - j0, 0, n);
+    int64_t j0 = tile.j0, seen = clamp(columns.end - j0, 0, tile.n);
     if (columns.begin >= j0 + seen) return;
     Visible<A>& see = *scratch_.see;
-    look(b_.mask, b_.elements, p_.mask_dtype, r, j0, seen, see);
+    look(b_.mask, b_.elements, b_.elements.boolean(), r, j0, seen, see);
     if (see.none) return;
+    A* bias = load_bias(b_.elements, r, j0, seen, scratch_.bias, scratch_.rows);
+    if (bias && hides_all(bias, seen)) return;
 
     // score
-    Strip<A> largest = score(q(i), k, seen, dim_, scratch_.s);
+    Strip<A> largest = score(q(i), tile.k, seen, dim_, scratch_.s);
     // mask
     if (!score_.plain)
-      largest = logits(score_, p_, b_, r, j0, seen, see, scratch_.bias, scratch_.rows, scratch_.s);
+      largest = logits(score_, r.begin + b_.mask.offset - j0, bias, see, seen, scratch_.s);
     else if (!see.whole || score_.scale.power != 1)
       largest = hide(see, seen, score_.scale.power, scratch_.s);
     // absorb: m, l; s becomes p
     Strip<A> alpha = absorb(scratch_.states[i], largest, score_.factor, headroom);
-    weigh(scratch_.states[i], seen, score_.factor, scratch_.s);
+    weigh(scratch_.states[i], seen, score_.factor, lowest_weight(headroom), scratch_.s);
     // accumulate
-    if (see.whole)
-      accumulate(scratch_.s, v, seen, value_dim_, alpha, o(i));
-    else
-      accumulate(scratch_.s, v, seen, value_dim_, alpha, o(i), see, scratch_.block);
+    if ((see.whole && !bias) || finite_values(tile))
+      return accumulate(scratch_.s, tile.v, seen, value_dim_, alpha, o(i));
+    look(b_.mask, b_.elements, true, r, j0, seen, see);
+    accumulate(scratch_.s, tile.v, seen, value_dim_, alpha, o(i), see, scratch_.block);
+  }
+
+  bool finite_values(Tile& tile) const {
+    if (tile.finite_v == Tile::unknown)
+      tile.finite_v = finite(tile.v, tile.n, value_dim_) ? Tile::yes : Tile::no;
+    return tile.finite_v == Tile::yes;
   }
 
   // load: q, with the sign of the scale, transposed
@@ -111,11 +132,12 @@ template <class T, class Out> class RowBlock {
     int64_t last = b_.mask.columns(rows_).end;
     for (int64_t j0 = tiles.begin * tile_keys; j0 < tiles.end * tile_keys; j0 += tile_keys) {
       int64_t n = clamp(last - j0, 0, tile_keys);
-      auto k = load(at<const T>(p_.k, b_.batch, b_.kv_head, j0), p_.k.row, p_.k.column, n, dim_,
+      Tile tile{j0, n, {}, {}};
+      tile.k = load(at<const T>(p_.k, b_.batch, b_.kv_head, j0), p_.k.row, p_.k.column, n, dim_,
                     scratch_.k);
-      auto v = load(at<const T>(p_.v, b_.batch, b_.kv_head, j0), p_.v.row, p_.v.column, n,
+      tile.v = load(at<const T>(p_.v, b_.batch, b_.kv_head, j0), p_.v.row, p_.v.column, n,
                     value_dim_, scratch_.v);
-      for (int64_t i = 0; i < strips_; ++i) step(i, j0, n, k, v, headroom);
+      for (int64_t i = 0; i < strips_; ++i) step(i, tile, headroom);
     }
   }
 

@@ -32,27 +32,52 @@ template <class A> struct ScoreConstants {
   }
 };
 
-// An additive mask's finite numbers stay finite when they are added to a score and multiplied by
-// log2 e, so that a row of the lowest number is uniform.
-template <class A, class T> FANANO_FN A addend(T x) {
-  using Wide = std::conditional_t<std::is_same_v<T, double>, double, A>;
-  constexpr Wide limit = (sizeof(A) == 4 ? Wide(__FLT_MAX__) : Wide(__DBL_MAX__)) / 4;
-  Wide y = Wide(number(x));
-  y = y < -limit ? -limit : y;
-  return A(y > limit && y < infinity<Wide> ? limit : y);
+// n numbers of an additive mask. The finite ones stay finite when they are added to a score and
+// multiplied by log2 e, so that a row of the lowest number is uniform.
+template <class A, class T>
+FANANO_FN void load_addends(const T* x, int64_t stride, int64_t n, A* to) {
+  constexpr A limit = (sizeof(A) == 4 ? A(__FLT_MAX__) : A(__DBL_MAX__)) / 4;
+  if constexpr (sizeof(T) > sizeof(A))  // a double's finite numbers may be infinite as floats
+    for (int64_t j = 0; j < n; ++j) {
+      T y = x[j * stride];
+      y = y < -T(limit) && y > -infinity<T> ? -T(limit) : y;
+      to[j] = A(y > T(limit) && y < infinity<T> ? T(limit) : y);
+    }
+  else
+    widen(x, stride, to, n);
+  for (int64_t j = 0; j < n; ++j) {
+    A y = to[j];
+    y = y < -limit && y > -infinity<A> ? -limit : y;
+    to[j] = y > limit && y < infinity<A> ? limit : y;
+  }
 }
 
-// The additive mask of `count` rows and n keys, as [key][row]; rows as in pack().
-template <class A, class T>
-void load_bias(const T* x, int64_t row, int64_t column, int64_t count, int64_t n, A* bias,
-               A* rows) {
-  auto fill = [&](int64_t i, A* to) {
-    const T* from = x + i * row;
-    for (int64_t j = 0; j < n; ++j) to[j] = addend<A>(from[j * column]);
-  };
-  if (row != 0) return pack(count, n, fill, A(1), bias, rows);
-  fill(0, rows);
-  for (int64_t j = 0; j < n; ++j) Strip<A>::all(rows[j]).store(bias + j * strip_rows<A>);
+// The additive mask of the rows r and the keys [j0, j0 + n) as [key][row], into bias; returns null if
+// there is none. rows is as in pack().
+template <class A>
+A* load_bias(const Elements& x, Range r, int64_t j0, int64_t n, A* bias, A* rows) {
+  if (!x.additive()) return nullptr;
+  with_type(x.dtype, [&]<class T>() {
+    const T* first = x.at<T>(r.begin, j0);
+    auto fill = [&](int64_t i, A* to) {
+      if (x.column == 1) prefetch_next(first + i * x.row, n);
+      load_addends(first + i * x.row, x.column, n, to);
+    };
+    if (x.row != 0) return pack(r.size(), n, fill, A(1), bias, rows);
+    fill(0, rows);
+    for (int64_t j = 0; j < n; ++j) Strip<A>::all(rows[j]).store(bias + j * strip_rows<A>);
+  });
+  return bias;
+}
+
+// Whether it is -inf everywhere.
+template <class A> bool hides_all(const A* bias, int64_t n) {
+  Vec<A> hidden = Vec<A>::all(-infinity<A>), seen = Vec<A>::all(0);
+  for (int64_t i = 0; i < n * strip_rows<A>; i += Vec<A>::width)
+    seen = select_equal(Vec<A>::load(bias + i), hidden, seen, Vec<A>::all(1));
+  bool all = true;
+  for (int i = 0; i < Vec<A>::width; ++i) all &= seen.v[i] == 0;
+  return all;
 }
 
 // What a row does not see scores -inf, by selection: nothing that stands there can pass. The others
@@ -72,33 +97,19 @@ template <class A> Strip<A> hide(const Visible<A>& see, int64_t n, A factor, A* 
   return largest;
 }
 
-// What logits() adds to the scores of this tile; null without an additive mask.
+// Everything that a score goes through. position: of the strip's first row, relative to the tile's
+// first key; bias: what load_bias() returned.
 template <class A>
-A* load_bias(const Problem& p, const Block& b, Range r, int64_t j0, int64_t n, A* bias, A* rows) {
-  if (!p.mask.data || p.mask_dtype == Dtype::boolean) return nullptr;
-  with_type(p.mask_dtype, [&]<class T>() {
-    const Tensor& x = b.elements;
-    load_bias(static_cast<const T*>(x.data) + r.begin * x.row + j0 * x.column, x.row, x.column,
-              r.size(), n, bias, rows);
-  });
-  return bias;
-}
-
-// Everything that a score goes through, for the rows r and the keys [j0, j0 + n). bias holds a
-// tile, rows is as in pack().
-template <class A>
-Strip<A> logits(const ScoreConstants<A>& c, const Problem& p, const Block& b, Range r, int64_t j0,
-                int64_t n, const Visible<A>& see, A* bias, A* rows, A* s) {
-  // Positions of the rows, relative to the tile: in two parts, so that a distance is rounded once.
+Strip<A> logits(const ScoreConstants<A>& c, int64_t position, const A* bias, const Visible<A>& see,
+                int64_t n, A* s) {
+  // Positions of the rows in two parts, so that a distance is rounded once.
   A high[strip_rows<A>], low[strip_rows<A>];
   for (int i = 0; i < strip_rows<A>; ++i) {
-    int64_t position = r.begin + i + b.mask.offset - j0;
-    high[i] = A(position);
-    low[i] = A(position - int64_t(high[i]));
+    high[i] = A(position + i);
+    low[i] = A(position + i - int64_t(high[i]));
   }
-  bias = load_bias(p, b, r, j0, n, bias, rows);
   const Vec<A> power = Vec<A>::all(c.scale.power), size = Vec<A>::all(c.scale.size);
-  const Vec<A> minus_slope = Vec<A>::all(-c.slope);
+  const Vec<A> minus_slope = Vec<A>::all(-c.slope), hidden = Vec<A>::all(-infinity<A>);
   Strip<A> largest = Strip<A>::all(-infinity<A>);
   for (int64_t j = 0; j < n; ++j) {
     Strip<A> x = Strip<A>::load(s + j * strip_rows<A>);
@@ -112,8 +123,11 @@ Strip<A> logits(const ScoreConstants<A>& c, const Problem& p, const Block& b, Ra
             Vec<A>::load(high + lane) + (Vec<A>::load(low + lane) - Vec<A>::all(A(j)));
         y = fma(max(distance, Vec<A>::all(0) - distance), minus_slope, y);
       }
-      if (bias) y = y + Vec<A>::load(bias + j * strip_rows<A> + lane);
-      y = select_bits(seen >> lane, y, Vec<A>::all(-infinity<A>));
+      if (bias) {
+        Vec<A> more = Vec<A>::load(bias + j * strip_rows<A> + lane);
+        y = select_equal(more, hidden, hidden, y + more);
+      }
+      y = select_bits(seen >> lane, y, hidden);
       largest.v[m] = max(largest.v[m], y);
       x.v[m] = y;
     }

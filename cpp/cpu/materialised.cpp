@@ -51,11 +51,13 @@ void strip(const Problem& p, const Block& b, Range r, accumulator_t<T>* scores,
       Operand<A> k =
           load(at<const T>(p.k, b.batch, b.kv_head, j0), p.k.row, p.k.column, seen, dim, scratch.k);
       score(scratch.q, k, seen, dim, scratch.s);
-      look(b.mask, b.elements, p.mask_dtype, r, j0, seen, see);
+      look(b.mask, b.elements, b.elements.boolean(), r, j0, seen, see);
       if (constants.plain)
         hide(see, seen, constants.scale.power, scratch.s);
       else
-        logits(constants, p, b, r, j0, seen, see, scratch.bias, scratch.rows, scratch.s);
+        logits(constants, r.begin + b.mask.offset - j0,
+               load_bias(b.elements, r, j0, seen, scratch.bias, scratch.rows), see, seen,
+               scratch.s);
       unpack(scratch.s, Strip<A>::all(constants.factor), r.size(), seen, scores + j0, keys, 1,
              scratch.rows);
     }
@@ -80,8 +82,8 @@ void strip(const Problem& p, const Block& b, Range r, accumulator_t<T>* scores,
     Operand<A> v = load(at<const T>(p.v, b.batch, b.kv_head, j0), p.v.row, p.v.column, seen,
                         value_dim, scratch.v);
     pack(scores + j0, keys, int64_t(1), r.size(), seen, A(1), scratch.s, scratch.rows);
-    look(b.mask, b.elements, p.mask_dtype, r, j0, seen, see);
-    if (see.whole)
+    look(b.mask, b.elements, true, r, j0, seen, see);
+    if (see.whole || finite(v, seen, value_dim))
       accumulate(scratch.s, v, seen, value_dim, Strip<A>::all(1), scratch.o);
     else
       accumulate(scratch.s, v, seen, value_dim, Strip<A>::all(1), scratch.o, see, scratch.block);

@@ -61,6 +61,21 @@ Operand<A> load(const T* x, int64_t row, int64_t column, int64_t n, int64_t dim,
   return {buffer, dim};
 }
 
+// Whether every number of a tile is finite.
+template <class A> bool finite(Operand<A> x, int64_t n, int64_t dim) {
+  constexpr int w = Vec<A>::width;
+  Vec<A> sum = Vec<A>::all(0);  // inf - inf and NaN - NaN are NaN, all else is 0
+  bool tail = true;
+  for (int64_t j = 0; j < n; ++j) {
+    const A* row = x.data + j * x.row;
+    int64_t d = 0;
+    for (; d + w <= dim; d += w) sum = sum + (Vec<A>::load(row + d) - Vec<A>::load(row + d));
+    for (; d < dim; ++d) tail &= row[d] - row[d] == 0;
+  }
+  for (int i = 0; i < w; ++i) tail &= sum.v[i] == 0;
+  return tail;
+}
+
 template <int... I, class A>
 FANANO_FN void interleave(Vec<A> a, Vec<A> b, Vec<A>& low, Vec<A>& high,
                           std::integer_sequence<int, I...>) {
@@ -186,9 +201,10 @@ void accumulate(const A* p, Operand<A> v, int64_t n, int64_t dim, const Strip<A>
   });
 }
 
-// The same for a tile that some rows see only in part. Their weights there are exactly 0, but 0
-// times a NaN or an infinity that they must not see is NaN: where a sum is not finite it is made
-// again, with the values selected row by row. block holds a strip of sums, dim columns.
+// The same for values that are not all finite, of which some rows see only a part. Their weights
+// there are exactly 0, but 0 times a NaN or an infinity that they must not see is NaN: where a sum
+// is not finite it is made again, with the values selected row by row. block holds a strip of sums,
+// dim columns.
 template <class A>
 void accumulate(const A* p, Operand<A> v, int64_t n, int64_t dim, const Strip<A>& alpha, A* o,
                 const Visible<A>& see, A* block) {

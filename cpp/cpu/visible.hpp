@@ -13,6 +13,19 @@
 
 namespace fanano::FANANO_ISA {
 
+// The caller's mask of one head.
+struct Elements {
+  const void* data = nullptr;  // null: none
+  Dtype dtype = Dtype::boolean;
+  int64_t row = 0, column = 0;  // strides
+
+  bool boolean() const { return data && dtype == Dtype::boolean; }
+  bool additive() const { return data && dtype != Dtype::boolean; }
+  template <class T> FANANO_FN const T* at(int64_t i, int64_t j) const {
+    return static_cast<const T*>(data) + i * row + j * column;
+  }
+};
+
 template <class A> struct Visible {
   static_assert(strip_rows<A> <= 64);
   bool whole = true;         // every row sees every key: `rows` is not filled in
@@ -39,6 +52,11 @@ FANANO_FN bool shows(float16 x) { return x.bits != 0xfc00; }
 FANANO_FN bool shows(float x) { return x != -infinity<float>; }
 FANANO_FN bool shows(double x) { return x != -infinity<double>; }
 
+// A mask's rows are too short, in one tile, for the processor to foresee the next.
+template <class T> FANANO_FN void prefetch_next(const T* x, int64_t n) {
+  for (int64_t j = 0; j < n; j += 64 / int64_t(sizeof(T))) __builtin_prefetch(x + n + j, 0, 2);
+}
+
 // By the caller's mask: x is its element of the first row and key.
 template <class T>
 void see_elements(const T* x, int64_t row, int64_t column, int64_t count, int64_t n,
@@ -53,33 +71,35 @@ void see_elements(const T* x, int64_t row, int64_t column, int64_t count, int64_
     uint8_t bits[tile_keys] = {};
     for (int64_t i = (count < first + 8 ? count : first + 8) - 1; i >= first; --i) {
       const T* from = x + i * row;
-      if (column == 1)
+      if (column == 1) {
+        prefetch_next(from, n);
         for (int64_t j = 0; j < n; ++j) bits[j] = uint8_t(bits[j] + bits[j] + shows(from[j]));
-      else
+      } else {
         for (int64_t j = 0; j < n; ++j)
           bits[j] = uint8_t(bits[j] + bits[j] + shows(from[j * column]));
+      }
     }
     for (int64_t j = 0; j < n; ++j) seen[j] |= uint64_t(bits[j]) << first;
   }
   for (int64_t j = 0; j < n; ++j) rows[j] &= seen[j];
 }
 
-// The rows r of one head, the keys [j0, j0 + n); `elements` is the caller's mask for this head,
-// from its first row and key on.
+// The rows r of one head, the keys [j0, j0 + n): by position, and by the caller's mask if there is
+// one and it is to be read.
 template <class A>
-void look(const Mask& mask, const Tensor& elements, Dtype dtype, Range r, int64_t j0, int64_t n,
+void look(const Mask& mask, const Elements& elements, bool read, Range r, int64_t j0, int64_t n,
           Visible<A>& see) {
+  read = read && elements.data;
   see.whole = mask.whole(r, {j0, j0 + n}), see.none = false;
-  if (see.whole && !elements.data) return;
+  if (see.whole && !read) return;
   if (see.whole)
     for (int64_t j = 0; j < n; ++j) see.rows[j] = ~uint64_t(0);
   else
     see_positions(mask, r, j0, n, see.rows);
-  if (elements.data)
-    with_element(dtype, [&]<class T>() {
-      see_elements(static_cast<const T*>(elements.data) + r.begin * elements.row +
-                       j0 * elements.column,
-                   elements.row, elements.column, r.size(), n, see.rows);
+  if (read)
+    with_element(elements.dtype, [&]<class T>() {
+      see_elements(elements.at<T>(r.begin, j0), elements.row, elements.column, r.size(), n,
+                   see.rows);
     });
   uint64_t all = ~uint64_t(0), any = 0;
   for (int64_t j = 0; j < n; ++j) all &= see.rows[j], any |= see.rows[j];

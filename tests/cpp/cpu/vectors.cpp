@@ -15,7 +15,7 @@ template <class T, Vec<T> (*F)(Vec<T>)> void map(const T* x, T* out, int64_t n) 
   for (int64_t i = 0; i < n; i += Vec<T>::width) F(Vec<T>::load(x + i)).store(out + i);
 }
 
-template <class T> Vec<T> exp2_of(Vec<T> x) { return exp2(x); }
+template <class T> Vec<T> exp2_of(Vec<T> x) { return exp2(x, T(1 - bias<T>)); }
 template <class T> Vec<T> exp_of(Vec<T> x) { return exp(x); }
 template <class T> Vec<T> tanh_of(Vec<T> x) { return tanh(x); }
 template <class T> Vec<T> ceil_of(Vec<T> x) { return ceil(x); }
