@@ -38,8 +38,9 @@ template <class T> FANANO_FN Vec<T> exp2_fraction(Vec<T> f) {
   return fma(exp2_slope(f), exp2_step(f), Vec<T>::all(1));
 }
 
-// 2^x, for the weights of a softmax: x is at most a few tens. Below `lowest`, at least 1 - bias, the
-// result is 0, and so is that of -inf: a masked score needs nothing else to weigh exactly nothing.
+// 2^x, for the weights of a softmax: x is at most a few tens. Below `lowest`, at least 1 - bias,
+// the result is 0, and so is that of -inf: a masked score needs nothing else to weigh exactly
+// nothing.
 template <class T> FANANO_FN Vec<T> exp2(Vec<T> x, T lowest) {
   Vec<T> shift = Vec<T>::all(magic<T> + bias<T>);
   Vec<T> shifted = x + shift, n = shifted - shift;

@@ -52,8 +52,8 @@ FANANO_FN void load_addends(const T* x, int64_t stride, int64_t n, A* to) {
   }
 }
 
-// The additive mask of the rows r and the keys [j0, j0 + n) as [key][row], into bias; returns null if
-// there is none. rows is as in pack().
+// The additive mask of the rows r and the keys [j0, j0 + n) as [key][row], into bias; returns null
+// if there is none. rows is as in pack().
 template <class A>
 A* load_bias(const Elements& x, Range r, int64_t j0, int64_t n, A* bias, A* rows) {
   if (!x.additive()) return nullptr;
