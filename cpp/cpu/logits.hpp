@@ -24,9 +24,10 @@ template <class A> struct ScoreConstants {
   ScoreConstants(const Problem& p, int64_t batch, int64_t head, double unit) {
     const Score& s = p.score;
     bool additive = p.mask.data && p.mask_dtype != Dtype::boolean;
-    plain = s.softcap == 0 && !s.slopes && !additive;
-    scale = split_scale<A>(s.scale, plain ? unit : s.softcap == 0 ? 1 : 1 / s.softcap);
-    softcap = A(s.softcap);
+    double cap = softcap_in_range(s.softcap);
+    plain = cap == 0 && !s.slopes && !additive;
+    scale = split_scale<A>(s.scale, plain ? unit : cap == 0 ? 1 : 1 / cap);
+    softcap = A(cap);
     if (s.slopes) slope = A(s.slopes[batch * s.slopes_batch + head]);
     factor = plain ? scale.size : A(unit);
   }
