@@ -1,9 +1,12 @@
 // The memory layouts by which libraries hand arrays to each other, declared by us so that no header
 // of theirs is needed: DLPack 1.3 (dmlc.github.io/dlpack) and NumPy's __array_struct__
-// (numpy.org/doc/stable/reference/arrays.interface.html). For tensors.cpp alone.
+// (numpy.org/doc/stable/reference/arrays.interface.html). For tensors.cpp and
+// buffer.cpp alone.
 #pragma once
 
 #include <cstdint>
+
+#include "problem.hpp"
 
 namespace fanano::dlpack {
 
@@ -27,6 +30,11 @@ struct DataType {
   uint8_t code, bits;
   uint16_t lanes;
 };
+
+inline DataType type_of(Dtype dtype) {
+  uint8_t code = dtype == Dtype::bfloat16 ? bfloat : float_;
+  return {code, uint8_t(8 * size_of(dtype)), 1};
+}
 
 struct DLTensor {
   void* data;

@@ -1,6 +1,7 @@
 // fanano._core: a table of contents. What the functions do is in calls.cpp; the public names, with
 // their defaults and documentation, are Python's (src/fanano).
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -9,6 +10,7 @@
 #include <utility>
 
 #include "arguments.hpp"
+#include "buffer.hpp"
 #include "calls.hpp"
 #include "cpu/kernels.hpp"
 #include "float_mode.hpp"
@@ -103,6 +105,23 @@ void define_classes(nb::module_& m) {
       .def_prop_ro("l", [](State s) { return s.l; })
       .def_prop_ro(
           "lse", [](State s) { return in_float_mode(s, [](const State& x) { return x.lse(); }); });
+
+  nb::class_<Buffer>(m, "Buffer", "Memory that a library takes over through DLPack.")
+      .def(
+          "__init__",
+          [](Buffer* self, handle shape, handle dtype) {
+            new (self) Buffer(extents(shape, "shape"), dtype_named(word(dtype, "dtype"), "dtype"));
+          },
+          arg("shape"), arg("dtype").none())
+      .def("__dlpack_device__", [](const Buffer&) { return std::pair(1, 0); })
+      .def(
+          "__dlpack__",
+          [](const Buffer& b, handle, handle max_version, handle, handle) {
+            return b.lend(max_version);
+          },
+          nb::kw_only(), arg("stream") = nb::none(), arg("max_version") = nb::none(),
+          arg("dl_device") = nb::none(), arg("copy") = nb::none(),
+          "A capsule. The memory is the CPU's and nobody else's: no stream, no copy.");
 }
 
 }  // namespace
@@ -172,12 +191,6 @@ NB_MODULE(_core, m) {
   m.def("merge_states",
         nb::overload_cast<handle, handle, handle, handle, handle, int>(&merge_states), arg("out_a"),
         arg("lse_a"), arg("out_b"), arg("lse_b"), arg("empty").none(), arg("max_threads"));
-  m.def(
-      "new_buffer",
-      [](handle shape, handle dtype) {
-        return new_buffer(extents(shape, "shape"), dtype_named(word(dtype, "dtype"), "dtype"));
-      },
-      arg("shape"), arg("dtype").none(), "New memory behind an object with __dlpack__.");
 
   m.def("version", &version);
   m.def(

@@ -1,9 +1,5 @@
 #include "tensors.hpp"
 
-#include <nanobind/ndarray.h>
-
-#include <new>
-
 #include "arguments.hpp"
 #include "dlpack.hpp"
 
@@ -102,30 +98,36 @@ const char* device_name(int32_t type) {
 
 constexpr const char* exchange = "its library's DLPack exchange";
 
-dlpack::DataType type_of(Dtype dtype) {
-  uint8_t code = dtype == Dtype::bfloat16 ? dlpack::bfloat : dlpack::float_;
-  return {code, uint8_t(8 * size_of(dtype)), 1};
+// " of dtype int4", which DLPack may be unable to say.
+std::string of_dtype(nb::handle source) {
+  nb::object dtype;
+  if (source.is_valid()) dtype = nb::getattr(source, "dtype", nb::none());
+  return !dtype.is_valid() || dtype.is_none() ? "" : " of dtype " + text_of(dtype);
 }
 
 // Some libraries append a stack trace.
 std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
 
 // Turns the error of a library into ours, the library's as its cause. Interrupts pass unchanged.
-[[noreturn]] void refused(nb::python_error& e, const char* argument, const char* how) {
+[[noreturn]] void refused(nb::python_error& e, const std::string& message) {
   if (!e.matches(PyExc_Exception)) throw;
   std::string cause = first_line(text_of(e.value()));
-  nb::raise_from(e, PyExc_TypeError, "%s cannot be read as an array: %s failed: %s", argument, how,
-                 cause.c_str());
+  nb::raise_from(e, PyExc_TypeError, "%s: %s", message.c_str(), cause.c_str());
 }
 
-template <class Call> void ask(const char* argument, const char* how, Call call) {
+// Calls into the library of `source`, which may be null: an array that is not made yet.
+template <class Call>
+void ask(const char* argument, nb::handle source, const char* how, Call call) {
+  auto message = [&] {
+    return argument + of_dtype(source) + " cannot be read as an array: " + how + " failed";
+  };
   try {
     if (call() == 0) return;
     if (PyErr_Occurred()) throw nb::python_error();
   } catch (nb::python_error& e) {
-    refused(e, argument, how);
+    refused(e, message());
   }
-  throw TypeError(std::string(argument) + " cannot be read as an array: " + how + " failed");
+  throw TypeError(message());
 }
 
 }  // namespace
@@ -186,11 +188,13 @@ void Imported::from_exchange(Access access) {
   // Without a loan the flags are unknown, so it is enough for reading alone.
   if (api_->tensor_from_object && access == Access::read) {
     DLTensor tensor;
-    ask(argument_, exchange, [&] { return api_->tensor_from_object(source_.ptr(), &tensor); });
+    ask(argument_, source_, exchange,
+        [&] { return api_->tensor_from_object(source_.ptr(), &tensor); });
     return describe(&tensor);
   }
   ManagedTensorVersioned* managed = nullptr;
-  ask(argument_, exchange, [&] { return api_->managed_from_object(source_.ptr(), &managed); });
+  ask(argument_, source_, exchange,
+      [&] { return api_->managed_from_object(source_.ptr(), &managed); });
   hold_versioned(managed);
 }
 
@@ -201,7 +205,7 @@ Imported::Imported(const Imported& like, const char* argument, const Array& want
                      dlpack::cpu,
                      0,
                      wanted.ndim,
-                     type_of(wanted.dtype),
+                     dlpack::type_of(wanted.dtype),
                      const_cast<int64_t*>(wanted.shape),
                      nullptr,
                      0};
@@ -215,13 +219,13 @@ Imported::Imported(const Imported& like, const char* argument, const Array& want
                     " was refused by its library: " + first_line(error));
   describe(&managed->tensor);
   void* made = nullptr;  // takes managed over, whether it succeeds or not
-  ask(argument, exchange, [&] { return api_->managed_to_object(managed, &made); });
+  ask(argument, {}, exchange, [&] { return api_->managed_to_object(managed, &made); });
   source_ = nb::steal(static_cast<PyObject*>(made));
 }
 
 void Imported::from_capsule() {
   nb::object device, capsule;
-  ask(argument_, "__dlpack_device__()", [&] {
+  ask(argument_, source_, "__dlpack_device__()", [&] {
     device = source_.attr("__dlpack_device__")();
     return 0;
   });
@@ -233,7 +237,7 @@ void Imported::from_capsule() {
                     "__dlpack_device__() must return a pair of integers, it returned " +
                     text_of(device));
   check_device(type, id);
-  ask(argument_, "__dlpack__()", [&] {
+  ask(argument_, source_, "__dlpack__()", [&] {
     nb::object method = source_.attr("__dlpack__");
     try {
       capsule = method(nb::arg("max_version") = nb::make_tuple(1, 3));
@@ -312,20 +316,5 @@ void Imported::check_device(int32_t type, int32_t id) const {
 }
 
 bool is_array(nb::handle source) { return route_of(source).kind != Route::none; }
-
-nb::object new_buffer(const std::vector<int64_t>& shape, Dtype dtype) {
-  Array a{nullptr, dtype, int(shape.size()), shape.data(), nullptr};
-  size_t bytes = size_of(dtype);
-  for (int64_t extent : shape)
-    if (extent < 0 || __builtin_mul_overflow(bytes, size_t(extent), &bytes))
-      throw ValueError("there is no memory for an array of shape " + shape_text(a));
-  constexpr std::align_val_t alignment{64};
-  void* data = ::operator new(bytes ? bytes : 1, alignment);
-  nb::capsule owner(data, [](void* p) noexcept { ::operator delete(p, alignment); });
-  auto [code, bits, lanes] = type_of(dtype);
-  std::vector<size_t> extents(shape.begin(), shape.end());
-  return nb::cast(nb::ndarray<nb::array_api, nb::device::cpu>(
-      data, extents.size(), extents.data(), owner, nullptr, {code, bits, lanes}, dlpack::cpu));
-}
 
 }  // namespace fanano

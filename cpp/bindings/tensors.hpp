@@ -1,4 +1,5 @@
-// Python arrays as the core sees them. The only file, with tensors.cpp, that knows DLPack.
+// Python arrays as the core sees them. The only file, with tensors.cpp, that reads DLPack; what
+// lends memory through it is buffer.hpp.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -89,8 +90,5 @@ class Imported {
 
 // Whether Imported would try: NumPy's arrays and whatever has __dlpack__.
 bool is_array(nb::handle);
-
-// New memory behind an object with __dlpack__, for libraries that take over memory of others.
-nb::object new_buffer(const std::vector<int64_t>& shape, Dtype);
 
 }  // namespace fanano

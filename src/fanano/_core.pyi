@@ -91,6 +91,18 @@ class State:
     @property
     def lse(self) -> float: ...
 
+class Buffer:
+    """Memory that a library takes over through DLPack."""
+
+    def __init__(self, shape: object, dtype: object | None) -> None: ...
+
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+
+    def __dlpack__(self, *, stream: object | None = None, max_version: object | None = None, dl_device: object | None = None, copy: object | None = None) -> object:
+        """
+        A capsule. The memory is the CPU's and nobody else's: no stream, no copy.
+        """
+
 def attention(query: object, key: object, value: object, out: object | None, empty: object | None, return_lse: object | None, attn_mask: object | None, is_causal: object | None, window_size: object | None, q_offset: object | None, scale: object | None, softcap: object | None, alibi_slopes: object | None, sinks: object | None, q_lengths: object | None, kv_lengths: object | None, layout: object | None, algorithm: object | None, out_dtype: object | None, max_threads: int) -> object: ...
 
 def explain(query: object, key: object, value: object, attn_mask: object | None, is_causal: object | None, window_size: object | None, q_offset: object | None, scale: object | None, softcap: object | None, alibi_slopes: object | None, sinks: object | None, q_lengths: object | None, kv_lengths: object | None, layout: object | None, algorithm: object | None, out_dtype: object | None, max_threads: int) -> Plan: ...
@@ -101,9 +113,6 @@ def explain_shapes(query: object, key: object, value: object, dtype: object | No
 def softmax(x: object | None, axis: object | None, algorithm: object | None, empty: object | None, max_threads: int) -> object: ...
 
 def merge_states(out_a: object, lse_a: object, out_b: object, lse_b: object, empty: object | None, max_threads: int) -> tuple[object, object]: ...
-
-def new_buffer(shape: object, dtype: object | None) -> object:
-    """New memory behind an object with __dlpack__."""
 
 def version() -> str: ...
 

@@ -15,16 +15,16 @@ settings.register_profile("thorough", parent=settings.get_profile("quick"), max_
 CANNOT_RUN = 77  # ctest counts this exit code as skipped
 
 
-class NoTorch:
-    """torch is not installed, as far as runs under the sanitizers go."""
+class NoFrameworks:
+    """torch and JAX are not installed, as far as runs under the sanitizers go."""
 
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "torch":
-            raise ModuleNotFoundError("torch stays out of runs under the sanitizers", name=name)
+        if name.split(".")[0] in ("torch", "jax"):
+            raise ModuleNotFoundError(f"{name} stays out of runs under the sanitizers", name=name)
 
 
 if os.environ.get("FANANO_SANITIZE"):
-    sys.meta_path.insert(0, NoTorch())
+    sys.meta_path.insert(0, NoFrameworks())
 
 
 def pytest_configure(config):

@@ -1,6 +1,7 @@
 """Each library's arrays: the same bits, the caller's own type, and never wrong numbers."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from arrays import DTYPES, bits, numbers, problem, to_torch
 from lender import Lender, Shared
 
 import fanano
+from fanano import _core
 
 # ---- NumPy and torch agree -----------------------------------------------------------------------
 
@@ -150,7 +152,11 @@ def test_out_dtype(dtype):
 # ---- NumPy's subclasses --------------------------------------------------------------------------
 
 
-def test_numpy_subclasses_are_read_as_arrays(tmp_path):
+class WithUnit(np.ndarray):
+    """Its numbers do not say all there is to say."""
+
+
+def test_memory_maps_are_read_as_arrays(tmp_path):
     query, key, value = problem()
     np.save(tmp_path / "q.npy", query)
     mapped = np.load(tmp_path / "q.npy", mmap_mode="r")
@@ -158,6 +164,39 @@ def test_numpy_subclasses_are_read_as_arrays(tmp_path):
     out = fanano.attention(mapped, key, value)
     assert type(out) is np.ndarray
     assert bits(out) == bits(fanano.attention(query, key, value))
+    np.save(tmp_path / "out.npy", np.zeros_like(out))
+    target = np.load(tmp_path / "out.npy", mmap_mode="r+")
+    assert fanano.attention(query, key, value, out=target) is target
+    assert bits(np.load(tmp_path / "out.npy")) == bits(out)
+    with pytest.raises(ValueError, match="out is read-only"):
+        fanano.attention(query, key, value, out=np.load(tmp_path / "out.npy", mmap_mode="r"))
+
+
+SUBCLASSES = {
+    r"matrix": lambda x: np.asmatrix(x),
+    r"recarray": lambda x: x.view(np.recarray),
+    r"test_adapters.WithUnit": lambda x: x.view(WithUnit),
+    r"numpy.ma.MaskedArray, whose mask would be lost": np.ma.asarray,
+}
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+@pytest.mark.parametrize("said", SUBCLASSES)
+def test_subclasses_of_numpy_are_refused(said):
+    x = np.ones((4, 8), np.float32)
+    special = SUBCLASSES[said](x)
+    for call, argument in (
+        (lambda: fanano.attention(x, special, x), "key"),
+        (lambda: fanano.attention(x, x, x, out=special), "out"),
+        (lambda: fanano.attention(x, x, x, kv_lengths=SUBCLASSES[said](np.ones(1, int))),
+         "kv_lengths"),
+        (lambda: fanano.explain(special, x, x), "query"),
+        (lambda: fanano.softmax(special), "x"),
+        (lambda: fanano.SoftmaxState().absorb(special), "scores"),
+        (lambda: fanano.merge_states(x, special, x, x), "lse_a"),
+    ):  # fmt: skip
+        with pytest.raises(TypeError, match=f"{argument} is a .*{said}.*(asarray|getdata)"):
+            call()
 
 
 # ---- any other library, through the standard's protocols -----------------------------------------
@@ -195,11 +234,61 @@ def test_results_outlive_everything():
     assert out.flags.aligned
 
 
-def test_jax_arrays_are_never_written():
-    constant = type("ArrayImpl", (Shared,), {"__module__": "jaxlib._jax"})
-    x = constant(np.ones((4, 8), np.float32))
-    with pytest.raises(TypeError, match="out must not be a JAX array"):
-        fanano.attention(x, x, x, out=constant(np.zeros((4, 8), np.float32)))
+def test_out_that_may_be_a_constant():
+    """DLPack 0 cannot say whether memory may be written, and some of its libraries' never may."""
+    x = Shared(np.ones((4, 8), np.float32))
+    out = Shared(np.full((4, 8), 7, np.float32), versioned=False)
+    with pytest.raises(TypeError, match=r"out is of type Shared, .* without saying whether"):
+        fanano.attention(x, x, x, out=out)
+    assert (out.array == 7).all()
+
+
+class Older(Shared):
+    """From before max_version."""
+
+    def __dlpack__(self):
+        return super().__dlpack__()
+
+
+def test_a_library_from_before_dlpack_1():
+    x = Older(np.ones((4, 8), np.float32), versioned=False)
+    assert (fanano.attention(x, x, x).array == 1).all()
+    with pytest.raises(TypeError, match=r"out is of type Older, .* without saying whether"):
+        fanano.attention(x, x, x, out=x)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_array_api_strict(dtype):
+    xp = pytest.importorskip("array_api_strict", reason="array-api-strict is not installed")
+    arrays = problem(dtype)
+    out, lse = fanano.attention(*arrays, return_lse=True, is_causal=True)
+    strict = [xp.asarray(x) for x in arrays]
+    out_, lse_ = fanano.attention(*strict, return_lse=True, is_causal=True)
+    assert type(out_) is type(lse_) is type(strict[0])
+    assert out_.dtype == getattr(xp, dtype)
+    assert [bits(np.from_dlpack(x)) for x in (out_, lse_)] == [bits(out), bits(lse)]
+    assert bits(np.from_dlpack(fanano.softmax(strict[0]))) == bits(fanano.softmax(arrays[0]))
+
+    target = xp.zeros(out.shape, dtype=getattr(xp, dtype))
+    assert fanano.attention(*strict, out=target, is_causal=True) is target
+    assert bits(np.from_dlpack(target)) == bits(out)
+    fixed = np.zeros_like(out)
+    fixed.flags.writeable = False
+    with pytest.raises(ValueError, match="out is read-only"):
+        fanano.attention(*strict, out=xp.asarray(fixed, copy=False))
+    for name in ("complex64", "int8", "bool"):
+        with pytest.raises(TypeError, match=f"x must be float64.*{name}"):
+            fanano.softmax(xp.zeros((2, 3), dtype=getattr(xp, name)))
+
+
+def test_memory_that_nobody_takes():
+    def address_space():
+        return int(Path("/proc/self/statm").read_text().split()[0])  # pages
+
+    before = address_space()
+    for options in ({}, {"max_version": (1, 0)}) * 50:
+        _core.Buffer((2**24,), "float32").__dlpack__(**options)  # 64 MiB
+    assert address_space() - before < 2**30 // 4096
 
 
 @pytest.mark.parametrize("made", [lambda x: x, to_torch, Shared], ids=["numpy", "torch", "any"])

@@ -8,6 +8,7 @@ from lender import Lender, new_capsule
 from test_errors import SENTINEL, good, ones, refuses
 
 import fanano
+from fanano import _core
 
 V, T = ValueError, TypeError
 SMALL = ones(3, 4)
@@ -164,6 +165,20 @@ def test_a_type_without_a_way_back():
     arguments = {name: Lender(a) for name, a in good().items() if name != "out"}
     message = "arrays of type Lender can be read, but no result can be made of their type"
     refuses(lambda: fanano.attention(**arguments), TypeError, message)
+
+
+def test_memory_of_results():
+    """It lives as long as anyone has it."""
+    buffer = _core.Buffer((2, 3), "float32")
+    first, second = np.from_dlpack(buffer), np.from_dlpack(buffer)
+    del buffer
+    first[:] = 5
+    del first
+    assert (second == 5).all()
+    for options in ({}, {"max_version": (1, 0)}, {"max_version": None}, {"max_version": (0, 8)}):
+        capsule = _core.Buffer((2, 0), "bfloat16").__dlpack__(**options)
+        assert ("versioned" in repr(capsule)) == (options == {"max_version": (1, 0)})
+    refuses(lambda: _core.Buffer((2**62, 2**62), "float32"), ValueError, "there is no memory")
 
 
 def test_lengths_are_read_from_the_host():

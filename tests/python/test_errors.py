@@ -1,5 +1,6 @@
 """Every refusal: which exception, what its message names, and that nothing was written before."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 from lender import Lender
@@ -438,3 +439,18 @@ def test_explain_checks_the_same(name):
     arguments = good() | wrong
     del arguments["out"]
     refuses(lambda: fanano.explain(**arguments), exception, message)
+
+
+SMALL_DTYPES = ["float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu", "float6_e2m3fn", "float4_e2m1fn"]
+SMALL_DTYPES += ["int4", "uint4", "int2", "complex32", "bcomplex32"]
+
+
+@pytest.mark.parametrize("name", SMALL_DTYPES)
+def test_dtypes_of_ml_dtypes(name):
+    if not hasattr(ml_dtypes, name):
+        pytest.skip(f"this ml_dtypes has no {name}")
+    x = np.zeros((2, 4, 6, 8), getattr(ml_dtypes, name))
+    message = f"query must be float64, float32, bfloat16 or float16; it is {name}$"
+    refuses(lambda: fanano.attention(**good() | {"query": x}), TypeError, message)
+    message = f"kv_lengths must be int32 or int64; it is {name}$"
+    refuses(lambda: fanano.attention(**good(), kv_lengths=x[0, 0, 0, :2]), TypeError, message)

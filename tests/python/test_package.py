@@ -41,8 +41,9 @@ def test_an_adapter_is_loaded_for_its_own_arrays_alone():
     import sys, numpy, fanano
     x = numpy.ones((4, 8), "float32")
     fanano.attention(x, x, x)
-    mine = [f"fanano.adapters.{name}" for name in ("numpy", "torch", "dlpack")]
-    print(*(name for name in [*mine, "torch", "ml_dtypes", "numpy.ma"] if name in sys.modules))
+    mine = [f"fanano.adapters.{name}" for name in ("numpy", "torch", "jax", "cupy", "dlpack")]
+    theirs = ["torch", "jax", "cupy", "ml_dtypes", "numpy.ma"]
+    print(*(name for name in mine + theirs if name in sys.modules))
     """
     assert python(program).split() == ["fanano.adapters.numpy"]
 

@@ -115,6 +115,22 @@ def test_torch_quantized(tensors):
     refused(TypeError, r"query is quantized \(torch.qint8\)", quantized, key, value)
 
 
+def test_torch_dtypes(tensors):
+    """All that torch has, by name."""
+    read = {torch.float64, torch.float32, torch.bfloat16, torch.float16}
+    others = {x for x in vars(torch).values() if isinstance(x, torch.dtype)} - read
+    quantized = {x for x in others if "torch.q" in str(x)}
+    assert {torch.float8_e4m3fn, torch.float8_e5m2, torch.bits8, torch.uint4} <= others
+    for dtype in others - quantized - {torch.complex32}:  # which warns that it is experimental
+        x = torch.empty(2, dtype=dtype)
+        name = str(dtype).replace(".", r"\.")
+        with pytest.raises(TypeError, match=f"^x (must be .* it is|of dtype) {name}(,| |$)"):
+            fanano.softmax(x)
+        if dtype not in (torch.int32, torch.int64):
+            refused(TypeError, f"^kv_lengths (must be .* it is|of dtype) {name}( |$)", *tensors,
+                    kv_lengths=x)  # fmt: skip
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")  # torch's own
 def test_torch_transforms(tensors):
     query, key, value = tensors

@@ -50,7 +50,7 @@ class Adapter(Protocol):
 
 
 # The library's module and our adapter's, in the order in which they are asked.
-_ADAPTERS = (("numpy", "numpy"), ("torch", "torch"))
+_ADAPTERS = (("numpy", "numpy"), ("torch", "torch"), ("jax", "jax"), ("cupy", "cupy"))
 
 _known: dict[type, Adapter] = {}
 

@@ -1,7 +1,8 @@
 """NumPy arrays. bfloat16 is ``ml_dtypes.bfloat16``.
 
-Subclasses (``numpy.memmap``, ``numpy.matrix`` ...) are read as plain arrays and the result is a
-plain ``numpy.ndarray``. Masked arrays are refused: their mask would be lost.
+``numpy.memmap`` is read like any array, and the result is a plain ``numpy.ndarray``. Other
+subclasses carry a meaning that their memory does not (a mask, a unit, ``*`` as a matrix product),
+so they are refused.
 """
 
 from __future__ import annotations
@@ -21,13 +22,20 @@ _dtypes: dict[str, Any] = {name: np.dtype(name) for name in ("float64", "float32
 
 
 def accepts(argument: str, kind: type) -> bool:
+    if kind is np.ndarray or kind is np.memmap:
+        return True
+    if not issubclass(kind, np.ndarray):
+        return False
     masked = sys.modules.get("numpy.ma")
     if masked is not None and issubclass(kind, masked.MaskedArray):
         raise TypeError(
             f"{argument} is a numpy.ma.MaskedArray, whose mask would be lost: pass "
             "numpy.ma.getdata(x), and kv_lengths for what is padding"
         )
-    return issubclass(kind, np.ndarray)
+    raise TypeError(
+        f"{argument} is a {kind.__module__}.{kind.__qualname__}; only plain NumPy arrays and "
+        "numpy.memmap are supported: numpy.asarray(x), if its numbers say all there is to say"
+    )
 
 
 def check_out(out: Any) -> None:

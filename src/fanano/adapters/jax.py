@@ -1,0 +1,75 @@
+"""JAX arrays in the CPU's memory: each on one device, and called eagerly.
+
+They never change, so none is ever written. A result is a new array on the device of the one it is
+like, in memory that nobody else knows: what was computed is handed over, not copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.dlpack
+import jax.dtypes
+
+from .. import _core
+from .numpy import dtype_name as dtype_name  # its dtypes are NumPy's
+
+library = "jax"
+prepare = None
+written = None
+empty = _core.Buffer
+
+
+def accepts(argument: str, kind: type) -> bool:
+    if issubclass(kind, jax.core.Tracer):
+        raise NotImplementedError(
+            f"{argument} is traced: this call is inside of jax.jit, grad, vmap or the like, and "
+            "fanano computes on numbers; compiled use and derivatives will come with fanano.jax: "
+            "call it outside of them, or by jax.pure_callback inside of jax.jit"
+        )
+    return issubclass(kind, jax.Array)
+
+
+def check_out(out: Any) -> None:
+    raise TypeError("out must not be a JAX array, these never change; leave out away")
+
+
+def finisher(like: Any) -> Callable[[Any], Any]:
+    if like.dtype == "float64" and jax.dtypes.canonicalize_dtype("float64") != "float64":
+        raise ValueError(
+            "JAX makes no float64 arrays while x64 is off, and the result would be rounded to "
+            'float32: jax.config.update("jax_enable_x64", True), or pass float32'
+        )
+    return partial(jax.dlpack.from_dlpack, device=like.sharding)
+
+
+def diagnose(**arrays: Any) -> None:
+    for argument, array in arrays.items():
+        if not isinstance(array, jax.Array):
+            continue
+        if array.is_deleted():
+            raise ValueError(
+                f"{argument} has been deleted: it was donated to a compiled function, or delete() "
+                "was called; pass an array that is still there"
+            )
+        devices = array.sharding.device_set
+        if len(devices) > 1:
+            raise ValueError(
+                f"{argument} is spread over {len(devices)} devices ({array.sharding}); "
+                'jax.device_put(x, jax.devices("cpu")[0]) gathers it on one'
+            )
+        device: Any = next(iter(devices))
+        if device.platform != "cpu":
+            raise ValueError(
+                f"{argument} must be in the CPU's memory, it is on device {device}; "
+                'jax.device_put(x, jax.devices("cpu")[0]) copies it there'
+            )
+        if not hasattr(array, "__dlpack__"):
+            raise TypeError(f"{argument} must be an array of numbers, its dtype is {array.dtype}")
+
+
+def max_threads() -> int:
+    return 0

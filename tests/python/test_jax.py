@@ -1,0 +1,395 @@
+"""JAX's arrays, eagerly: the same bits, results that are safe to keep, tracers refused by name."""
+
+import gc
+import subprocess
+import sys
+import textwrap
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+from arrays import DTYPES, bits, numbers, problem
+from test_determinism import FLUSH_AND_DENORMALS_ARE_ZERO, Modes, tiny_problem, x86
+
+import fanano
+
+try:
+    import jax
+    import jax.numpy as jnp
+except ModuleNotFoundError:
+    jax = None
+
+pytestmark = pytest.mark.skipif(jax is None, reason="jax is not installed")
+
+
+def x64(enabled=True):
+    """JAX with float64 and int64, for a while."""
+    made = getattr(jax, "enable_x64", None)
+    if made is None:
+        from jax.experimental import enable_x64 as made
+    return made(enabled)
+
+
+def to_jax(x):
+    with x64():
+        return jnp.asarray(x)
+
+
+@pytest.fixture
+def arrays():
+    return [to_jax(x) for x in problem()]
+
+
+@pytest.fixture
+def plain():
+    return bits(fanano.attention(*problem()))
+
+
+def refused(exception, message, call, *arguments, **options):
+    with pytest.raises(exception, match=message) as caught:
+        call(*arguments, **options)
+    assert caught.type is exception
+
+
+def python(program):
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(program)]
+    subprocess.run(command, check=True, timeout=120)
+
+
+# ---- the same bits -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", ["flash", "safe"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_attention(dtype, algorithm):
+    options = {"is_causal": True, "return_lse": True, "algorithm": algorithm}
+    expected = fanano.attention(*problem(dtype), **options)
+    with x64(dtype == "float64"):
+        got = fanano.attention(*map(to_jax, problem(dtype)), **options)
+        for mine, numpys in zip(got, expected, strict=True):
+            assert type(mine) is type(jnp.zeros(1))
+            assert mine.dtype == numpys.dtype
+            assert mine.shape == numpys.shape
+            assert bits(mine) == bits(numpys)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_ladder(dtype):
+    x = numbers(3, 50, dtype=dtype)
+    lse = np.zeros(3, "float64" if dtype == "float64" else "float32")
+    with x64(dtype == "float64"):
+        x_, lse_ = to_jax(x), to_jax(lse)
+        assert bits(fanano.softmax(x_, axis=0)) == bits(fanano.softmax(x, axis=0))
+        assert fanano.SoftmaxState().absorb(x_[1]) == fanano.SoftmaxState().absorb(x[1])
+        merged = fanano.merge_states(x_, lse_, x_, lse_)
+        assert all(isinstance(m, jax.Array) for m in merged)
+        assert [bits(m) for m in merged] == [bits(m) for m in fanano.merge_states(x, lse, x, lse)]
+    query, key, value = problem(dtype)
+    plan = fanano.explain(*map(to_jax, (query, key, value)), is_causal=True)
+    assert str(plan) == str(fanano.explain(query, key, value, is_causal=True))
+
+
+def test_views_and_empty_arrays(arrays, plain):
+    rows_first = [x.swapaxes(1, 2) for x in arrays]
+    out = fanano.attention(*rows_first, layout="bshd")
+    assert bits(out.swapaxes(1, 2)) == plain
+    for shapes in (((0, 4), (3, 4), (3, 5)), ((2, 4), (0, 4), (0, 5)), ((2, 4), (3, 4), (3, 0))):
+        x = [np.ones(shape, np.float32) for shape in shapes]
+        assert bits(fanano.attention(*map(to_jax, x))) == bits(fanano.attention(*x))
+
+
+def test_a_layout_that_is_not_by_rows():
+    layout = pytest.importorskip("jax.experimental.layout")
+    if not hasattr(layout, "Format"):
+        pytest.skip("this JAX names its layouts otherwise")
+    x = numbers(3, 50)
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    x_ = jax.device_put(x, layout.Format(layout.Layout(major_to_minor=(1, 0)), sharding))
+    assert np.from_dlpack(x_).strides == (4, 12)
+    assert bits(fanano.softmax(x_)) == bits(fanano.softmax(x))
+
+
+def test_lengths_come_from_jax(arrays):
+    options = {"kv_lengths": [3, 40], "q_lengths": [33, 7], "q_offset": [0, 2]}
+    expected = bits(fanano.attention(*problem(), **options))
+    for dtype in (np.int32, np.int64):
+        given = {name: to_jax(np.array(n, dtype)) for name, n in options.items()}
+        assert bits(fanano.attention(*arrays, **given)) == expected
+        assert bits(fanano.attention(*problem(), **given)) == expected
+    assert bits(fanano.attention(*arrays, scale=jnp.float32(0.5))) == bits(
+        fanano.attention(*problem(), scale=0.5)
+    )
+
+
+def test_out_dtype():
+    narrow = [to_jax(x) for x in problem("bfloat16")]
+    out = fanano.attention(*narrow, out_dtype=jnp.float32)
+    assert out.dtype == jnp.float32
+    assert bits(out) == bits(fanano.attention(*problem("bfloat16"), out_dtype="float32"))
+
+
+def test_arrays_that_are_still_being_computed():
+    @jax.jit
+    def slow(x):
+        return jax.lax.fori_loop(0, 20, lambda _, x: jnp.tanh(x @ x), x)
+
+    x = to_jax(numbers(400, 400))
+    expected = bits(fanano.softmax(np.asarray(slow(x))))
+    assert bits(fanano.softmax(slow(x))) == expected
+
+
+@x86
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_denormals_in_a_callback(dtype):
+    """Compiled JAX flushes them in its threads, in which callbacks run."""
+    arrays = tiny_problem(dtype)
+    expected = fanano.attention(*arrays)
+    modes = []
+
+    def called(*x):
+        modes.append(Modes.now().mxcsr)
+        return fanano.attention(*x)
+
+    result = jax.ShapeDtypeStruct(expected.shape, expected.dtype)
+    compiled = jax.jit(lambda *x: jax.pure_callback(called, result, *x))
+    assert bits(compiled(*map(to_jax, arrays))) == bits(expected)
+    assert modes[0] & FLUSH_AND_DENORMALS_ARE_ZERO == FLUSH_AND_DENORMALS_ARE_ZERO
+
+
+def test_denormals_that_torch_flushes():
+    arrays = tiny_problem("float32")
+    expected, arrays = bits(fanano.attention(*arrays)), [to_jax(x) for x in arrays]
+    try:
+        assert torch.set_flush_denormal(True)
+        out = fanano.attention(*arrays)
+    finally:
+        torch.set_flush_denormal(False)
+    assert bits(out) == expected
+
+
+# ---- results are safe ----------------------------------------------------------------------------
+
+
+def test_results_are_nobody_elses(arrays, plain):
+    results = [fanano.attention(*arrays) for _ in range(20)]
+    assert len({x.unsafe_buffer_pointer() for x in results}) == 20
+    kept = results.pop()
+    del results
+    gc.collect()
+    for _ in range(20):
+        fanano.attention(*(-x for x in arrays))
+    assert bits(kept) == plain
+
+
+def test_results_are_handed_over_and_not_copied(monkeypatch):
+    made = []
+
+    def from_dlpack(buffer, **options):
+        made.append(np.from_dlpack(buffer).ctypes.data)
+        return original(buffer, **options)
+
+    original = jax.dlpack.from_dlpack
+    monkeypatch.setattr(jax.dlpack, "from_dlpack", from_dlpack)
+    out = fanano.softmax(to_jax(numbers(3, 50)))
+    assert [out.unsafe_buffer_pointer()] == made
+
+
+def test_results_can_be_donated(arrays, plain):
+    out = fanano.attention(*arrays)
+    twice = jax.jit(lambda x: x * 2, donate_argnums=0)(out)
+    assert bits(twice / 2) == plain
+    assert out.is_deleted()
+
+
+def test_inputs_are_kept_while_they_are_read_and_no_longer(arrays):
+    before = [sys.getrefcount(x) for x in arrays]
+    for _ in range(3):
+        out = fanano.attention(*arrays, return_lse=True, kv_lengths=to_jax(np.array([1, 2])))[0]
+        refused(ValueError, "layout", fanano.attention, *arrays, layout="?")
+    assert sys.getrefcount(out) == sys.getrefcount(to_jax(np.ones(2)))
+    del out
+    gc.collect()
+    assert [sys.getrefcount(x) for x in arrays] == before
+
+
+def test_memory_is_given_back():
+    program = """
+    import resource
+    import jax.numpy as jnp
+    import fanano
+
+    x = jnp.ones((256, 1024))  # 1 MiB
+    def peak():
+        for _ in range(100):
+            fanano.softmax(x)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak()
+    assert peak() - before < 50 * 1024
+    """
+    python(program)
+
+
+def test_a_result_in_use_while_python_ends():
+    """JAX gives memory back in threads of its own, which must not need Python for it."""
+    program = """
+    import jax, jax.numpy as jnp
+    import fanano
+
+    @jax.jit
+    def slow(x):
+        return jax.lax.fori_loop(0, 60, lambda _, x: jnp.tanh(x @ x), x)
+
+    slow(fanano.softmax(jnp.ones((800, 800))))
+    """
+    python(program)
+
+
+# ---- compiled use is refused ---------------------------------------------------------------------
+
+CALLS = {
+    "attention": lambda x: fanano.attention(x, x, x),
+    "only key": lambda x: fanano.attention(np.ones((4, 8), np.float32), x, x),
+    "softmax": fanano.softmax,
+    "merge": lambda x: fanano.merge_states(x, x[:, 0], x, x[:, 0])[0],
+    "explain": lambda x: fanano.explain(x, x, x),
+    "absorb": lambda x: fanano.SoftmaxState().absorb(x[0]),
+}
+ARGUMENT = {"only key": "key", "softmax": "x", "merge": "out_a", "absorb": "scores"}
+TRACES = {
+    "jit": lambda f, x: jax.jit(f)(x),
+    "vmap": lambda f, x: jax.vmap(f)(x[None]),
+    "grad": lambda f, x: jax.grad(lambda x: f(x).sum())(x),
+    "jvp": lambda f, x: jax.jvp(f, (x,), (x,)),
+    "linearize": lambda f, x: jax.linearize(f, x),
+    "eval_shape": lambda f, x: jax.eval_shape(f, x),
+    "scan": lambda f, x: jax.lax.scan(lambda carry, x: (carry, f(x)), 0, x[None]),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("trace", TRACES)
+def test_tracers(trace, call):
+    message = f"^{ARGUMENT.get(call, 'query')} is traced: .*jax.jit, grad, vmap.*call it outside"
+    x = jnp.ones((4, 8))
+    refused(NotImplementedError, message, TRACES[trace], CALLS[call], x)
+    if call != "only key":
+        CALLS[call](x)
+
+
+@pytest.mark.parametrize("option", ["q_offset", "q_lengths", "kv_lengths"])
+def test_traced_lengths(option, arrays):
+    call = jax.jit(lambda n: fanano.attention(*arrays, **{option: n}))
+    refused(NotImplementedError, f"^{option} is traced", call, jnp.array([3, 7]))
+
+
+def test_constants_of_a_compiled_function(arrays, plain):
+    zeros = jnp.zeros((2, 4, 33, 24))
+    assert bits(jax.jit(lambda x: x + fanano.attention(*arrays))(zeros)) == plain
+
+
+def test_without_compilation(arrays, plain):
+    with jax.disable_jit():
+        assert bits(jax.jit(fanano.attention)(*arrays)) == plain
+
+
+# ---- what cannot be read or written --------------------------------------------------------------
+
+
+def test_jax_arrays_are_never_written(arrays):
+    out = jnp.full((2, 4, 33, 24), 7.0)
+    message = "out must not be a JAX array, these never change; leave out away"
+    refused(TypeError, message, fanano.attention, *arrays, out=out)
+    of_another = "out must be of the same library as query, numpy; it is of jax"
+    refused(TypeError, of_another, fanano.attention, *problem(), out=out)
+    assert (out == 7).all()
+
+
+def test_other_libraries(arrays):
+    query, key, value = arrays
+    message = "key must be of the same library as query, jax; it is of numpy"
+    refused(TypeError, message, fanano.attention, query, np.asarray(key), value)
+
+
+def test_deleted_arrays(arrays):
+    query, key, value = arrays
+    jax.jit(lambda x: x * 2, donate_argnums=0)(key)
+    message = "key has been deleted: it was donated"
+    refused(ValueError, message, fanano.attention, query, key, value)
+    refused(ValueError, message.replace("key", "x"), fanano.softmax, key)
+    lengths = jnp.array([1, 2])
+    lengths.delete()
+    message = "kv_lengths has been deleted"
+    refused(ValueError, message, fanano.attention, query, query, query, kv_lengths=lengths)
+
+
+def test_float64_while_x64_is_off():
+    numpys = numbers(8, dtype="float64")
+    x = to_jax(numpys)
+    with x64(False):
+        assert x.dtype == "float64"
+        refused(ValueError, "makes no float64 arrays while x64 is off", fanano.softmax, x)
+        assert fanano.SoftmaxState().absorb(x) == fanano.SoftmaxState().absorb(numpys)
+
+
+NARROW = ["int4", "uint4", "int8", "int32", "complex64", "float8_e4m3fn", "float8_e5m2"]
+
+
+@pytest.mark.parametrize("dtype", [*NARROW, "float4_e2m1fn", "float8_e8m0fnu"])
+def test_dtypes(dtype, arrays):
+    if not hasattr(jnp, dtype):
+        pytest.skip(f"this JAX has no {dtype}")
+    x = jnp.zeros(2, dtype)
+    refused(TypeError, f"^x (must be .* it is|of dtype) {dtype}", fanano.softmax, x)
+    message = f"^kv_lengths (must be int32 or int64; it is|of dtype) {dtype}"
+    if dtype != "int32":
+        refused(TypeError, message, fanano.attention, *arrays, kv_lengths=x)
+
+
+def test_what_is_no_array_of_numbers(arrays):
+    query, key, _ = arrays
+    secret = jax.random.key(0)
+    refused(TypeError, "value must be an array of numbers, its dtype is key<", fanano.attention,
+            query, key, secret)  # fmt: skip
+    if hasattr(jax, "new_ref"):
+        refused(TypeError, "x must be an array .* got Ref", fanano.softmax, jax.new_ref(query))
+
+
+def test_several_devices():
+    program = """
+    import os
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+    import jax, jax.numpy as jnp, numpy as np
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+    import fanano
+
+    x = jnp.arange(32, dtype=jnp.float32).reshape(4, 8)
+    expected = np.asarray(fanano.attention(x, x, x))
+    for device in jax.devices():
+        y = jax.device_put(x, device)
+        out, lse = fanano.attention(y, x, x, return_lse=True)
+        assert out.devices() == lse.devices() == {device}
+        assert (np.asarray(out) == expected).all()
+    mesh = Mesh(np.array(jax.devices()), ("rows",))
+    for spec in (PartitionSpec("rows"), PartitionSpec()):
+        y = jax.device_put(x, NamedSharding(mesh, spec))
+        for argument, call in {
+            "key": lambda: fanano.attention(x, y, x),
+            "x": lambda: fanano.softmax(y),
+            "kv_lengths": lambda: fanano.attention(x, x, x, kv_lengths=y[:1, 0].astype(int)),
+        }.items():
+            try:
+                call()
+            except ValueError as error:
+                assert f"{argument} is spread over 2 devices" in str(error), error
+            else:
+                raise AssertionError(argument)
+    gathered = jax.device_put(y, jax.devices("cpu")[0])
+    assert (np.asarray(fanano.attention(gathered, x, x)) == expected).all()
+    """
+    python(program)
+
+
+def test_bfloat16_is_that_of_ml_dtypes():
+    out = fanano.softmax(jnp.zeros((2, 4), jnp.bfloat16))
+    assert np.asarray(out).dtype == ml_dtypes.bfloat16
