@@ -1,4 +1,4 @@
-"""What an installed wheel must do in an environment with numpy alone. Run by .ci/run."""
+"""What an installed wheel must do with numpy alone. Run by .ci/run and by cibuildwheel."""
 
 import subprocess
 import sys

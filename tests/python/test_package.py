@@ -92,6 +92,19 @@ def test_version_stands_in_one_place():
         assert f'"{version}"' not in file.read_text(), file
 
 
+def test_one_wheel_serves_every_python_that_is_admitted():
+    project = (ROOT / "pyproject.toml").read_text()
+    [oldest] = re.findall(r'^requires-python = ">=3\.(\d+)"$', project, re.MULTILINE)
+    for line in (
+        f'wheel.py-api = "cp3{oldest}"',  # the stable ABI that it is compiled for
+        f'build = "cp3{oldest}-*"',  # cibuildwheel: this one and no other
+        f'target-version = "py3{oldest}"',
+    ):
+        assert line in project.splitlines()
+    bindings = (ROOT / "cpp/bindings/CMakeLists.txt").read_text()
+    assert f"find_package(Python 3.{oldest} REQUIRED" in bindings
+
+
 def test_installed_version():
     try:
         installed = importlib.metadata.version("fanano")
