@@ -107,6 +107,11 @@ def new_buffer(shape: object, dtype: object | None) -> object:
 
 def version() -> str: ...
 
+def refusals() -> list[tuple[str, str, str]]:
+    """
+    Every error of the core: (id, name of the exception, words with blanks in braces).
+    """
+
 def measure_peak(seconds: float) -> float:
     """
     Floating-point operations a second of multiply-adds in registers, float32, all threads.
