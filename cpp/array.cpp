@@ -5,6 +5,8 @@
 #include <utility>
 #include <vector>
 
+#include "errors.hpp"
+
 namespace fanano {
 namespace {
 
@@ -33,10 +35,6 @@ Bytes run_of(const Array& a, uint64_t bound) {
   return {address + uintptr_t(below), address + uintptr_t(above)};
 }
 
-std::string quoted_shape(const Array& a, const char* argument) {
-  return std::string(argument) + " of shape " + shape_text(a);
-}
-
 }  // namespace
 
 std::string shape_text(const Array& a) { return tuple_text(a.ndim, a.shape); }
@@ -47,15 +45,13 @@ bool is_empty(const Array& a) {
 }
 
 void check_extents(const Array& a, const char* argument) {
-  if (a.ndim < 0 || a.ndim > max_ndim)
-    throw ValueError(std::string(argument) + " must have at most " + std::to_string(max_ndim) +
-                     " axes, its description says " + std::to_string(a.ndim));
+  if (a.ndim < 0 || a.ndim > max_ndim) refuse("axes", argument, max_ndim, a.ndim);
   int64_t size =
       size_of(a.dtype);  // bytes if every extent of 0 were 1: products of extents are safe
   for (int i = 0; i < a.ndim; ++i) {
-    if (a.shape[i] < 0) throw ValueError(quoted_shape(a, argument) + " has a negative extent");
+    if (a.shape[i] < 0) refuse("negative_extent", argument, shape_text(a));
     if (__builtin_mul_overflow(size, std::max<int64_t>(a.shape[i], 1), &size))
-      throw ValueError(quoted_shape(a, argument) + " has more elements than 64 bits can count");
+      refuse("elements", argument, shape_text(a));
   }
   if (is_empty(a)) return;
   int64_t below = 0, above = size_of(a.dtype);
@@ -64,22 +60,18 @@ void check_extents(const Array& a, const char* argument) {
     if (__builtin_mul_overflow(a.shape[i] - 1, a.strides[i], &step) ||
         __builtin_mul_overflow(step, size_of(a.dtype), &step) ||
         __builtin_add_overflow(step < 0 ? below : above, step, step < 0 ? &below : &above))
-      throw ValueError(quoted_shape(a, argument) + " and strides " + tuple_text(a.ndim, a.strides) +
-                       " reaches further than 64 bits can address");
+      refuse("far_strides", argument, shape_text(a), tuple_text(a.ndim, a.strides));
   }
 }
 
 void check_memory(const Array& a, const char* argument) {
   if (is_empty(a)) return;
-  if (a.data == nullptr)
-    throw ValueError(quoted_shape(a, argument) + " has no memory: its data pointer is null");
+  if (a.data == nullptr) refuse("null", argument, shape_text(a));
   auto address = reinterpret_cast<uintptr_t>(a.data);
-  if (address % size_of(a.dtype))
-    throw ValueError(std::string(argument) + " is not aligned to its elements of " +
-                     std::to_string(size_of(a.dtype)) + " bytes; pass a copy of it");
+  if (address % size_of(a.dtype)) refuse("alignment", argument, size_of(a.dtype));
   Bytes bytes = bytes_of(a);
   if (bytes.begin > address || bytes.end <= address)
-    throw ValueError(quoted_shape(a, argument) + " does not fit in the address space");
+    refuse("address_space", argument, shape_text(a));
 }
 
 Bytes bytes_of(const Array& a) { return run_of(a, ~uint64_t(0)); }
@@ -123,18 +115,13 @@ bool overlaps_itself(const Array& a) {
 
 void check_writable(const Array& a, const char* argument) {
   check_memory(a, argument);
-  if (!a.writable)
-    throw ValueError(std::string(argument) + " is read-only, so no result fits in it");
+  if (!a.writable) refuse("read_only", argument);
   if (overlaps_itself(a))
-    throw ValueError(quoted_shape(a, argument) + " has strides " + tuple_text(a.ndim, a.strides) +
-                     " by which elements may overlap: each result needs a place of its own");
+    refuse("overlaps_itself", argument, shape_text(a), tuple_text(a.ndim, a.strides));
 }
 
 void check_apart(const Array& written, const char* argument, const Array& other, const char* name) {
-  if (overlap(written, other))
-    throw ValueError(std::string(argument) + " shares its memory range with " + name +
-                     ", which is still to be read while results are written: pass a separate "
-                     "array");
+  if (overlap(written, other)) refuse("overlap", argument, name);
 }
 
 }  // namespace fanano

@@ -6,6 +6,7 @@
 #include "cpu/isa.hpp"
 #include "cpu/kernels.hpp"
 #include "cpu/parallel.hpp"
+#include "errors.hpp"
 #include "math/mask.hpp"
 
 namespace fanano {
@@ -53,10 +54,7 @@ Plan make_plan(const Problem& p, const Machine& machine) {
   if (!flash && heads && s.queries && s.keys) {
     int64_t bytes = size_of(accumulator(p.dtype));
     for (int64_t factor : {heads, s.queries, s.keys})
-      if (__builtin_mul_overflow(bytes, factor, &bytes))
-        throw ValueError("algorithm='" + std::string(name(p.algorithm)) +
-                         "' would materialise more scores than memory can be addressed; use "
-                         "algorithm='flash'");
+      if (__builtin_mul_overflow(bytes, factor, &bytes)) refuse("scores_memory", name(p.algorithm));
     plan.workspace = bytes;
   }
   return plan;

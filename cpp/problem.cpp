@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "array.hpp"
+#include "errors.hpp"
 #include "float_mode.hpp"
 
 namespace fanano {
@@ -19,9 +20,6 @@ constexpr const char* algorithms[] = {"naive", "safe", "online", "flash"};
 constexpr const char* layouts[] = {"bhsd", "bshd"};
 
 std::string quoted(const std::string& s) { return '"' + s + '"'; }
-std::string shaped(const char* argument, const Array& a) {
-  return std::string(argument) + " of shape " + shape_text(a);
-}
 
 // Which axis of an array is which; -1: it has none, and its extent is 1.
 struct Axes { int batch, head, row, column; };
@@ -51,28 +49,24 @@ void check_rank(const Array& a, const char* argument, int ndim, Layout layout) {
   check_extents(a, argument);
   if (a.ndim == ndim && ndim >= 2 && ndim <= 4) return;
   bool rows_first = layout == Layout::bshd;
-  if (a.ndim < 2 || a.ndim > 4)
-    throw ValueError(std::string(argument) + " must have 2, 3 or 4 axes: (S, D), " +
-                     (rows_first ? "(S, H, D) or (B, S, H, D)" : "(H, S, D) or (B, H, S, D)") +
-                     "; it has shape " + shape_text(a));
-  throw ValueError(std::string(argument) + " must have as many axes as query, " +
-                   std::to_string(ndim) + "; it has shape " + shape_text(a));
+  const char* axes = rows_first ? "(S, H, D) or (B, S, H, D)" : "(H, S, D) or (B, H, S, D)";
+  if (a.ndim < 2 || a.ndim > 4) refuse("rank", argument, axes, shape_text(a));
+  refuse("same_rank", argument, ndim, shape_text(a));
 }
 
 void check_dtype(const Array& a, const char* argument, Dtype dtype) {
-  if (a.dtype != dtype)
-    throw TypeError(std::string(argument) + " must have the dtype of query, " + name(dtype) +
-                    "; it is " + name(a.dtype));
+  if (a.dtype != dtype) refuse("same_dtype", argument, "query", name(dtype), name(a.dtype));
 }
 
-// A user whose axes are (B, S, H, D) meets the default layout first here.
-std::string swapped_hint(const Request& r) {
+[[noreturn]] void refuse_heads(const Request& r, int64_t heads, int64_t kv_heads) {
+  std::string query = shape_text(r.query), key = shape_text(r.key);
+  // A user whose axes are (B, S, H, D) meets the default layout first here.
   Layout other = r.layout == Layout::bhsd ? Layout::bshd : Layout::bhsd;
-  Axes axes = axes_of(r.query.ndim, other);
-  int64_t heads = extent(r.query, axes.head), kv_heads = extent(r.key, axes.head);
-  if (r.query.ndim == 2 || kv_heads == 0 || heads % kv_heads) return "";
-  return std::string("; if axis ") + std::to_string(axes.head) +
-         " holds the heads, pass layout=" + quoted(name(other));
+  int axis = axes_of(r.query.ndim, other).head;
+  int64_t swapped = extent(r.key, axis);
+  if (r.query.ndim == 2 || swapped == 0 || extent(r.query, axis) % swapped)
+    refuse("heads", query, heads, key, kv_heads);
+  refuse("swapped_heads", query, heads, key, kv_heads, axis, name(other));
 }
 
 Shape checked_shape(const Request& r) {
@@ -86,46 +80,40 @@ Shape checked_shape(const Request& r) {
   auto equal = [&](const Array& a, const char* argument, int axis, const char* what,
                    const Array& model, const char* model_name) {
     if (extent(a, axis) != extent(model, axis))
-      throw ValueError(shaped(argument, a) + " must have the same " + what + " as " +
-                       shaped(model_name, model) + " (axis " + std::to_string(axis) +
-                       " in layout " + quoted(name(r.layout)) + ")");
+      refuse("same_extent", argument, shape_text(a), what, model_name, shape_text(model), axis,
+             name(r.layout));
   };
   equal(r.key, "key", axes.batch, "batch size", r.query, "query");
   equal(r.value, "value", axes.batch, "batch size", r.query, "query");
   equal(r.key, "key", axes.column, "head dimension", r.query, "query");
   equal(r.value, "value", axes.head, "number of heads", r.key, "key");
   equal(r.value, "value", axes.row, "number of positions", r.key, "key");
-  if (s.dim < 1 || s.dim > max_dim)
-    throw ValueError("the head dimension, query's last axis, must be 1 to 576; query has shape " +
-                     shape_text(r.query));
-  if (s.value_dim > max_dim)
-    throw ValueError("value's last axis must be 0 to 576; it has shape " + shape_text(r.value));
-  if (s.kv_heads ? s.heads % s.kv_heads : s.heads)
-    throw ValueError("the number of query heads must be a multiple of the number of key heads: " +
-                     shaped("query", r.query) + " has " + std::to_string(s.heads) + ", " +
-                     shaped("key", r.key) + " has " + std::to_string(s.kv_heads) + swapped_hint(r));
+  if (s.dim < 1 || s.dim > max_dim) refuse("dim", max_dim, shape_text(r.query));
+  if (s.value_dim > max_dim) refuse("value_dim", max_dim, shape_text(r.value));
+  if (s.kv_heads ? s.heads % s.kv_heads : s.heads) refuse_heads(r, s.heads, s.kv_heads);
   return s;
 }
 
+// "float16 or float32": what results of these inputs may be.
+std::string dtype_or_partial(Dtype dtype) {
+  return std::string(name(dtype)) + (dtype == accumulator(dtype) ? "" : " or float32");
+}
+
 Dtype checked_out_dtype(const Request& r) {
-  if (!r.has_out_dtype) return r.query.dtype;
-  if (r.out_dtype != r.query.dtype && r.out_dtype != accumulator(r.query.dtype))
-    throw ValueError(std::string("out_dtype must be ") + name(r.query.dtype) +
-                     (r.query.dtype == accumulator(r.query.dtype) ? "" : " or float32") + " for " +
-                     name(r.query.dtype) + " inputs, got " + name(r.out_dtype));
+  Dtype dtype = r.query.dtype;
+  if (!r.has_out_dtype) return dtype;
+  if (r.out_dtype != dtype && r.out_dtype != accumulator(dtype))
+    refuse("out_dtype", dtype_or_partial(dtype), name(dtype), name(r.out_dtype));
   return r.out_dtype;
 }
 
 double checked_scale(const Request& r, int64_t dim) {
-  if (r.has_scale && !std::isfinite(r.scale))
-    throw ValueError("scale must be a finite number, got " + std::to_string(r.scale));
+  if (r.has_scale && !std::isfinite(r.scale)) refuse("scale", r.scale);
   return r.has_scale ? r.scale : in_float_mode(dim, [](double d) { return 1 / std::sqrt(d); });
 }
 
 double checked_softcap(double softcap) {
-  if (!(softcap >= 0) || std::isinf(softcap))
-    throw ValueError("softcap must be a positive finite number, or 0 or None for none, got " +
-                     std::to_string(softcap));
+  if (!(softcap >= 0) || std::isinf(softcap)) refuse("softcap", softcap);
   return softcap;
 }
 
@@ -141,9 +129,7 @@ Tensor checked_mask(const Array& mask, const Shape& s) {
     fits = mask.shape[i] == 1 || mask.shape[i] == full.size[axis];
     if (mask.shape[i] > 1) strides[axis] = mask.strides[i];
   }
-  if (!fits)
-    throw ValueError("attn_mask must broadcast against (B, Hq, Sq, Sk), " + shape_text(full) +
-                     "; it has shape " + shape_text(mask));
+  if (!fits) refuse("broadcast", shape_text(full), shape_text(mask));
   check_memory(mask, "attn_mask");
   if (is_empty(mask)) return {};
   return {mask.data, strides[0], strides[1], strides[2], strides[3]};
@@ -155,9 +141,8 @@ void check_reals(const Reals& x, const char* argument, const Shape& s, bool batc
                (batches && x.ndim == 2 && x.shape[0] == s.batch && x.shape[1] == s.heads);
   if (right) return;
   Extents e{x.ndim, {x.shape[0], x.shape[1]}}, heads{1, {s.heads}}, both{2, {s.batch, s.heads}};
-  throw ValueError(std::string(argument) + " must have shape (Hq,), " + shape_text(heads) +
-                   (batches ? ", or (B, Hq), " + shape_text(both) : "") + "; it has shape " +
-                   shape_text(e));
+  if (!batches) refuse("by_head", argument, shape_text(heads), shape_text(e));
+  refuse("by_head_and_batch", argument, shape_text(heads), shape_text(both), shape_text(e));
 }
 
 // As one number for each head, or for each head of each sequence.
@@ -169,12 +154,11 @@ std::vector<double> expanded(const Reals& x, int64_t heads) {
 void check_lengths(const Integers& x, const char* argument, int64_t batch, int64_t longest,
                    const char* owner) {
   check_count(x, argument, batch);
-  for (int64_t i = 0; i < x.count; ++i)
-    if (x.data[i] < 0 || x.data[i] > longest)
-      throw ValueError(std::string(argument) + " must be 0 to " + std::to_string(longest) +
-                       ", the positions that " + owner + " has; " +
-                       (x.scalar ? "it is " : "number " + std::to_string(i) + " is ") +
-                       std::to_string(x.data[i]));
+  for (int64_t i = 0; i < x.count; ++i) {
+    if (x.data[i] >= 0 && x.data[i] <= longest) continue;
+    if (x.scalar) refuse("length", argument, longest, owner, x.data[i]);
+    refuse("lengths", argument, longest, owner, i, x.data[i]);
+  }
 }
 
 template <class E, size_t N>
@@ -184,7 +168,7 @@ E named(const std::string& text, const char* argument, const char* const (&names
     if (text == names[i]) return E(i);
     list += (i == 0 ? "" : i + 1 < N ? ", " : " or ") + quoted(names[i]);
   }
-  throw ValueError(std::string(argument) + " must be " + list + ", got " + quoted(text));
+  refuse("name", argument, list, text);
 }
 
 }  // namespace
@@ -209,10 +193,7 @@ int64_t batch_of(const Array& query, Layout layout) {
 }
 
 void check_count(const Integers& x, const char* argument, int64_t batch) {
-  if (x.given() && !x.scalar && x.count != batch)
-    throw ValueError(std::string(argument) +
-                     " must have one number for each sequence of the batch, " +
-                     std::to_string(batch) + "; it has " + std::to_string(x.count));
+  if (x.given() && !x.scalar && x.count != batch) refuse("by_batch", argument, batch, x.count);
 }
 
 Algorithm softmax_algorithm_named(const std::string& text) {
@@ -221,16 +202,13 @@ Algorithm softmax_algorithm_named(const std::string& text) {
 }
 
 int softmax_axis(const Array& x, int64_t axis) {
-  if (x.ndim == 0) throw ValueError("x must have at least one axis; it is a single number");
-  if (axis < -x.ndim || axis >= x.ndim)
-    throw ValueError("axis must be " + std::to_string(-x.ndim) + " to " +
-                     std::to_string(x.ndim - 1) + " for x of shape " + shape_text(x) + ", got " +
-                     std::to_string(axis));
+  if (x.ndim == 0) refuse("no_axis", "x");
+  if (axis < -x.ndim || axis >= x.ndim) refuse("axis", -x.ndim, x.ndim - 1, shape_text(x), axis);
   return int(axis < 0 ? axis + x.ndim : axis);
 }
 
 void check_scores(const Array& x) {
-  if (x.ndim != 1) throw ValueError("scores must have one axis; they have shape " + shape_text(x));
+  if (x.ndim != 1) refuse("scores_axis", shape_text(x));
 }
 
 void check_merge(const Array& out_a, const Array& lse_a, const Array& out_b, const Array& lse_b) {
@@ -239,23 +217,17 @@ void check_merge(const Array& out_a, const Array& lse_a, const Array& out_b, con
     for (int i = 0; same && i < axes; ++i) same = a.shape[i] == b.shape[i];
     return same;
   };
-  if (out_a.ndim == 0) throw ValueError("out_a must have at least one axis; it is a single number");
+  if (out_a.ndim == 0) refuse("no_axis", "out_a");
   if (out_b.dtype != out_a.dtype)
-    throw TypeError(std::string("out_b must have the dtype of out_a, ") + name(out_a.dtype) +
-                    "; it is " + name(out_b.dtype));
+    refuse("same_dtype", "out_b", "out_a", name(out_a.dtype), name(out_b.dtype));
   if (out_b.ndim != out_a.ndim || !same_extents(out_a, out_b, out_a.ndim))
-    throw ValueError("out_b must have the shape of out_a, " + shape_text(out_a) +
-                     "; it has shape " + shape_text(out_b));
+    refuse("same_shape", "out_b", "out_a", shape_text(out_a), shape_text(out_b));
   for (auto [lse, argument] : {std::pair(&lse_a, "lse_a"), std::pair(&lse_b, "lse_b")}) {
-    if (lse->dtype != accumulator(out_a.dtype))
-      throw TypeError(std::string(argument) + " must be " + name(accumulator(out_a.dtype)) +
-                      " for " + name(out_a.dtype) + " results; it is " + name(lse->dtype));
-    if (lse->ndim != out_a.ndim - 1 || !same_extents(*lse, out_a, lse->ndim))
-      throw ValueError(std::string(argument) +
-                       " must have the shape of out_a without its last axis, " +
-                       shape_text({nullptr, {}, out_a.ndim - 1, out_a.shape, nullptr}) +
-                       "; it has shape " + shape_text(*lse) +
-                       ". Results of layout=\"bshd\" must have their heads moved before the rows");
+    Array rows = {nullptr, accumulator(out_a.dtype), out_a.ndim - 1, out_a.shape, nullptr};
+    if (lse->dtype != rows.dtype)
+      refuse("lse_dtype", argument, name(rows.dtype), name(out_a.dtype), name(lse->dtype));
+    if (lse->ndim != rows.ndim || !same_extents(*lse, rows, rows.ndim))
+      refuse("lse_shape", argument, shape_text(rows), shape_text(*lse));
   }
 }
 
@@ -309,17 +281,13 @@ void Description::copy_reals() {
   if (const Reals& slopes = request_.alibi_slopes; slopes.data) {
     slopes_ = expanded(slopes, s.heads);
     auto bad = first_bad(slopes_, [](double x) { return std::isfinite(x); });
-    if (bad < std::ssize(slopes_))
-      throw ValueError("alibi_slopes must be finite numbers; number " + std::to_string(bad) +
-                       " is " + std::to_string(slopes_[bad]));
+    if (bad < std::ssize(slopes_)) refuse("slope", bad, slopes_[bad]);
     score.slopes = slopes_.data(), score.slopes_batch = slopes.ndim == 2 ? s.heads : 0;
   }
   if (request_.sinks.data) {
     sinks_ = expanded(request_.sinks, s.heads);
     auto bad = first_bad(sinks_, [](double x) { return x < HUGE_VAL; });
-    if (bad < std::ssize(sinks_))
-      throw ValueError("sinks must be finite numbers, or -inf for none; number " +
-                       std::to_string(bad) + " is " + std::to_string(sinks_[bad]));
+    if (bad < std::ssize(sinks_)) refuse("sink", bad, sinks_[bad]);
     score.sinks = sinks_.data();
   }
 }
@@ -330,21 +298,16 @@ void Description::write_to(const Array& out, const Array* lse) {
     check_extents(a, argument);
     bool same = a.ndim == expected.ndim;
     for (int i = 0; same && i < a.ndim; ++i) same = a.shape[i] == expected.size[i];
-    if (!same)
-      throw ValueError(std::string(argument) + " must have shape " + shape_text(expected) +
-                       "; it has shape " + shape_text(a));
+    if (!same) refuse("result_shape", argument, shape_text(expected), shape_text(a));
     check_writable(a, argument);
   };
   Dtype partial = accumulator(problem_.dtype);
   bool allowed = r.has_out_dtype ? out.dtype == r.out_dtype
                                  : out.dtype == problem_.dtype || out.dtype == partial;
   if (!allowed)
-    throw TypeError(std::string("out must have dtype ") + name(problem_.out_dtype) +
-                    (r.has_out_dtype || partial == problem_.dtype ? "" : " or float32") +
-                    "; it is " + name(out.dtype));
-  if (lse && lse->dtype != partial)
-    throw TypeError(std::string("lse must have dtype ") + name(partial) + "; it is " +
-                    name(lse->dtype));
+    refuse("result_dtype", "out",
+           r.has_out_dtype ? name(r.out_dtype) : dtype_or_partial(problem_.dtype), name(out.dtype));
+  if (lse && lse->dtype != partial) refuse("result_dtype", "lse", name(partial), name(lse->dtype));
   const std::pair<const Array*, const char*> inputs[] = {
       {&r.query, "query"}, {&r.key, "key"}, {&r.value, "value"}};
   for (auto [input, argument] : inputs) check_memory(*input, argument);

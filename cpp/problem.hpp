@@ -1,13 +1,12 @@
 // What was asked: plain structs, grouped by concept. A group's default value means "off".
 //
 // Arrays is the caller's side (unchecked descriptors, any rank); Problem is the kernels' side
-// (checked, 4-D, strides in elements). describe() is the only way from one to the other, and every
-// check with its message lives there, once.
+// (checked, 4-D, strides in elements). A Description is the only way from one to the other, and
+// every check is made there, once, in the words of refusals.hpp.
 #pragma once
 
 #include <cstdint>
 #include <memory>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -32,10 +31,6 @@ Dtype accumulator(Dtype);  // float64 for float64, else float32
 Algorithm algorithm_named(const std::string&, const char* argument);  // throws ValueError
 Layout layout_named(const std::string&);
 Dtype dtype_named(const std::string&, const char* argument);
-
-// What the bindings turn into TypeError and ValueError.
-struct TypeError : std::runtime_error { using std::runtime_error::runtime_error; };
-struct ValueError : std::runtime_error { using std::runtime_error::runtime_error; };
 
 // ---- the kernels' side --------------------------------------------------------------------------
 

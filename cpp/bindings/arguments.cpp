@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "errors.hpp"
+
 namespace fanano {
 namespace {
 
@@ -25,16 +27,14 @@ bool failed_with(PyObject* kind) {
 }  // namespace
 
 std::string word(nb::handle h, const char* argument) {
-  if (!PyUnicode_Check(h.ptr()))
-    throw TypeError(std::string(argument) + " must be a string, got " + type_of(h));
+  if (!PyUnicode_Check(h.ptr())) refuse("string", argument, type_of(h));
   Py_ssize_t size = 0;
   const char* utf8 = PyUnicode_AsUTF8AndSize(h.ptr(), &size);
   if (utf8 && std::strlen(utf8) == size_t(size)) return utf8;
   PyErr_Clear();
   nb::object shown = nb::steal(PyObject_ASCII(h.ptr()));
   if (!shown.is_valid()) throw nb::python_error();
-  throw ValueError(std::string(argument) + " must be a name without NULs and surrogates, got " +
-                   text_of(shown));
+  refuse("printable", argument, text_of(shown));
 }
 
 bool flag(nb::handle h, const char* argument) {
@@ -44,15 +44,14 @@ bool flag(nb::handle h, const char* argument) {
     if (truth < 0) throw nb::python_error();
     return truth;
   }
-  throw TypeError(std::string(argument) + " must be True or False, got " + type_of(h));
+  refuse("flag", argument, type_of(h));
 }
 
 double number(nb::handle h, const char* argument) {
   double value = is_bool(h) ? -1 : PyFloat_AsDouble(h.ptr());
-  if (failed_with(PyExc_OverflowError))
-    throw ValueError(std::string(argument) + " is out of the range of float64");
+  if (failed_with(PyExc_OverflowError)) refuse("float64", argument);
   if (is_bool(h) || failed_with(PyExc_TypeError) || failed_with(PyExc_ValueError))
-    throw TypeError(std::string(argument) + " must be a number, got " + type_of(h));
+    refuse("number", argument, type_of(h));
   if (PyErr_Occurred()) throw nb::python_error();
   return value;
 }
@@ -60,18 +59,15 @@ double number(nb::handle h, const char* argument) {
 int64_t integer(nb::handle h, const char* argument) {
   nb::object index = nb::steal(is_bool(h) ? nullptr : PyNumber_Index(h.ptr()));
   if (is_bool(h) || failed_with(PyExc_TypeError) || failed_with(PyExc_ValueError))
-    throw TypeError(std::string(argument) + " must be an integer, got " + type_of(h));
+    refuse("integer", argument, type_of(h));
   if (!index.is_valid()) throw nb::python_error();
   int64_t value = PyLong_AsLongLong(index.ptr());
-  if (failed_with(PyExc_OverflowError))
-    throw ValueError(std::string(argument) + " is " + text_of(index) +
-                     ", which does not fit in 64 bits");
+  if (failed_with(PyExc_OverflowError)) refuse("int64", argument, text_of(index));
   return value;
 }
 
 std::vector<int64_t> extents(nb::handle h, const char* argument) {
-  if (!PyTuple_Check(h.ptr()) && !PyList_Check(h.ptr()))
-    throw TypeError(std::string(argument) + " must be a tuple of integers, got " + type_of(h));
+  if (!PyTuple_Check(h.ptr()) && !PyList_Check(h.ptr())) refuse("extents", argument, type_of(h));
   std::vector<int64_t> values;
   for (nb::handle item : nb::borrow<nb::sequence>(h)) values.push_back(integer(item, argument));
   return values;
@@ -117,16 +113,13 @@ RealNumbers::RealNumbers(nb::handle h, const char* argument) {
     for (nb::handle row : rows) {
       bool first = values_.empty();
       if (!is_list(row)) {
-        if (reals_.ndim != 1) throw ValueError(std::string(argument) + " has rows and numbers");
+        if (reals_.ndim != 1) refuse("mixed", argument);
         values_.push_back(number(row, argument));
         continue;
       }
-      if (!first && reals_.ndim != 2)
-        throw ValueError(std::string(argument) + " has rows and numbers");
+      if (!first && reals_.ndim != 2) refuse("mixed", argument);
       int64_t size = int64_t(nb::len(row));
-      if (!first && reals_.shape[1] != size)
-        throw ValueError(std::string(argument) + " has rows of " + std::to_string(reals_.shape[1]) +
-                         " and of " + std::to_string(size) + " numbers");
+      if (!first && reals_.shape[1] != size) refuse("ragged", argument, reals_.shape[1], size);
       reals_.ndim = 2, reals_.shape[1] = size;
       for (nb::handle item : nb::borrow<nb::sequence>(row))
         values_.push_back(number(item, argument));
@@ -147,8 +140,7 @@ Window window(nb::handle h) {
   const char* argument = "window_size";
   if (h.is_none()) return {};
   bool pair = (PyTuple_Check(h.ptr()) || PyList_Check(h.ptr())) && nb::len(h) == 2;
-  if (!pair)
-    throw TypeError(std::string(argument) + " must be a pair (left, right), got " + type_of(h));
+  if (!pair) refuse("pair", argument, type_of(h));
   auto side = [&](int i) {
     nb::object item = nb::borrow<nb::sequence>(h)[i];
     return item.is_none() ? int64_t(-1) : integer(item, argument);

@@ -4,6 +4,7 @@
 
 #include "arguments.hpp"
 #include "dlpack.hpp"
+#include "errors.hpp"
 
 namespace fanano {
 namespace {
@@ -31,8 +32,7 @@ Buffer::Buffer(std::vector<int64_t> shape, Dtype dtype)
   size_t bytes = size_of(dtype);
   for (int64_t extent : shape_)
     if (extent < 0 || __builtin_mul_overflow(bytes, size_t(extent), &bytes))
-      throw ValueError("there is no memory for an array of shape " +
-                       shape_text({nullptr, dtype, int(shape_.size()), shape_.data(), nullptr}));
+      refuse("no_memory", shape_text({nullptr, dtype, int(shape_.size()), shape_.data(), nullptr}));
   uint64_t contiguous = 1;  // wraps only where the array is empty
   for (size_t i = shape_.size(); i-- > 0; contiguous *= uint64_t(shape_[i]))
     strides_[i] = int64_t(contiguous);

@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "arguments.hpp"
+#include "errors.hpp"
 #include "gil.hpp"
 
 namespace fanano {
@@ -67,9 +68,8 @@ class Result {
     bool right = array.dtype == dtype && array.ndim == ndim;
     for (int i = 0; right && i < ndim; ++i) right = array.shape[i] == shape[i];
     if (!right)
-      throw TypeError(std::string(argument) + " was asked of its library with shape " +
-                      shape_text(wanted) + " and dtype " + name(dtype) + "; it came with shape " +
-                      shape_text(array) + " and dtype " + name(array.dtype));
+      refuse("made_otherwise", argument, shape_text(wanted), name(dtype), shape_text(array),
+             name(array.dtype));
     check_writable(array, argument);
   }
   Result(nb::handle empty, const Imported& like, const char* argument, const Extents& e, Dtype d)

@@ -1,6 +1,7 @@
 // What an imported array holds, by dtype.
 #include "arguments.hpp"
 #include "dlpack.hpp"
+#include "errors.hpp"
 #include "math/numbers.hpp"
 #include "tensors.hpp"
 
@@ -25,27 +26,19 @@ Array Imported::described(Dtype dtype) const {
 
 Array Imported::floats() const {
   std::optional<Dtype> found = dtype();
-  if (!found || *found == Dtype::boolean)
-    throw TypeError(std::string(argument_) +
-                    " must be float64, float32, bfloat16 or float16; it is " + dtype_text());
+  if (!found || *found == Dtype::boolean) refuse("floats", argument_, dtype_text());
   return described(*found);
 }
 
 Array Imported::mask() const {
   std::optional<Dtype> found = dtype();
-  if (!found)
-    throw TypeError(std::string(argument_) +
-                    " must be bool (True may attend), or float64, float32, bfloat16 or float16, "
-                    "which is added to the scores; it is " +
-                    dtype_text());
+  if (!found) refuse("mask", argument_, dtype_text());
   return described(*found);
 }
 
 std::vector<double> Imported::reals() const {
   Array a = floats();
-  if (ndim_ > 2)
-    throw ValueError(std::string(argument_) + " must have one or two axes; it has shape " +
-                     shape_text(a));
+  if (ndim_ > 2) refuse("one_or_two_axes", argument_, shape_text(a));
   int64_t rows = ndim_ == 2 ? shape_[0] : 1, columns = ndim_ ? shape_[ndim_ - 1] : 1;
   std::vector<double> numbers;
   for (int64_t i = 0; i < rows; ++i)
@@ -65,16 +58,13 @@ std::vector<double> Imported::reals() const {
 }
 
 int64_t Imported::count() const {
-  if (ndim_ > 1)
-    throw ValueError(std::string(argument_) + " must have one axis; it has shape " +
-                     shape_text({nullptr, {}, ndim_, shape_, nullptr}));
+  if (ndim_ > 1) refuse("one_axis", argument_, shape_text({nullptr, {}, ndim_, shape_, nullptr}));
   return ndim_ ? shape_[0] : 1;
 }
 
 std::vector<int64_t> Imported::integers() const {
   bool fits = lanes_ == 1 && code_ == dlpack::int_ && (bits_ == 32 || bits_ == 64);
-  if (!fits)
-    throw TypeError(std::string(argument_) + " must be int32 or int64; it is " + dtype_text());
+  if (!fits) refuse("integers", argument_, dtype_text());
   // For the checks alone a float of the same size stands for the integer.
   described(bits_ == 32 ? Dtype::float32 : Dtype::float64);
   int64_t n = count();

@@ -3,16 +3,19 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <climits>
+#include <tuple>
 #include <utility>
 
 #include "arguments.hpp"
 #include "buffer.hpp"
 #include "calls.hpp"
 #include "cpu/kernels.hpp"
+#include "errors.hpp"
 #include "float_mode.hpp"
 
 namespace {
@@ -29,6 +32,14 @@ void translate(const std::exception_ptr& error, void*) {
   } catch (const ValueError& e) {
     PyErr_SetString(PyExc_ValueError, e.what());
   }
+}
+
+// The table of refusals, for the tests: (id, name of the Python error, words).
+std::vector<std::tuple<std::string, std::string, std::string>> refusal_rows() {
+  std::vector<std::tuple<std::string, std::string, std::string>> rows;
+  for (const Refusal& row : refusals)
+    rows.emplace_back(row.id, row.error == Error::type ? "TypeError" : "ValueError", row.text);
+  return rows;
 }
 
 nb::typed<nb::dict, nb::str, nb::object> build_info() {
@@ -193,6 +204,8 @@ NB_MODULE(_core, m) {
         arg("lse_a"), arg("out_b"), arg("lse_b"), arg("empty").none(), arg("max_threads"));
 
   m.def("version", &version);
+  m.def("refusals", &refusal_rows,
+        "Every error of the core: (id, name of the exception, words with blanks in braces).");
   m.def(
       "measure_peak", [](double seconds) { return measure_peak(seconds); }, arg("seconds"),
       nb::call_guard<nb::gil_scoped_release>(),

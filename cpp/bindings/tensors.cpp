@@ -2,6 +2,7 @@
 
 #include "arguments.hpp"
 #include "dlpack.hpp"
+#include "errors.hpp"
 
 namespace fanano {
 namespace {
@@ -109,25 +110,23 @@ std::string of_dtype(nb::handle source) {
 std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
 
 // Turns the error of a library into ours, the library's as its cause. Interrupts pass unchanged.
-[[noreturn]] void refused(nb::python_error& e, const std::string& message) {
+[[noreturn]] void refuse_because(nb::python_error& e, const std::string& array, const char* call) {
   if (!e.matches(PyExc_Exception)) throw;
   std::string cause = first_line(text_of(e.value()));
-  nb::raise_from(e, PyExc_TypeError, "%s: %s", message.c_str(), cause.c_str());
+  std::string words = refusal("unreadable_because", array, call, cause);
+  nb::raise_from(e, PyExc_TypeError, "%s", words.c_str());
 }
 
 // Calls into the library of `source`, which may be null: an array that is not made yet.
 template <class Call>
-void ask(const char* argument, nb::handle source, const char* how, Call call) {
-  auto message = [&] {
-    return argument + of_dtype(source) + " cannot be read as an array: " + how + " failed";
-  };
+void ask(const char* argument, nb::handle source, const char* name, Call call) {
   try {
     if (call() == 0) return;
     if (PyErr_Occurred()) throw nb::python_error();
   } catch (nb::python_error& e) {
-    refused(e, message());
+    refuse_because(e, argument + of_dtype(source), name);
   }
-  throw TypeError(message());
+  refuse("unreadable", argument + of_dtype(source), name);
 }
 
 }  // namespace
@@ -153,9 +152,7 @@ Imported::Imported(nb::handle source, const char* argument, Access access)
       from_exchange(access);
       break;
     case Route::capsule: from_capsule(); break;
-    case Route::none:
-      throw TypeError(std::string(argument) + " must be an array (NumPy, torch or any other with " +
-                      "__dlpack__), got " + nb::type_name(source.type()).c_str());
+    case Route::none: refuse("array", argument, nb::type_name(source.type()).c_str());
   }
 }
 
@@ -169,17 +166,13 @@ void Imported::from_numpy() {
   set_rank(a->ndim);
   code_ = code_of(a->kind), bits_ = 8 * a->item_size;
   if (a->kind == 'V' && a->item_size == 2 && is_bfloat16(source_)) code_ = dlpack::bfloat;
-  if (!(a->flags & array_struct::native_bytes))
-    throw TypeError(std::string(argument_) +
-                    " must have the byte order of this machine, got dtype " + dtype_text() +
-                    "; x.astype(x.dtype.newbyteorder(\"=\")) makes it so");
+  if (!(a->flags & array_struct::native_bytes)) refuse("byte_order", argument_, dtype_text());
   data_ = a->data, writable_ = a->flags & array_struct::writable;
   for (int i = 0; i < ndim_; ++i) shape_[i] = a->shape[i];
   if (empty()) return;
   for (int i = 0; i < ndim_; ++i) {
     if (a->item_size == 0 || (shape_[i] > 1 && a->strides[i] % a->item_size))
-      throw ValueError(std::string(argument_) + " steps by parts of an element (a stride of " +
-                       std::to_string(a->strides[i]) + " bytes); pass a copy of it");
+      refuse("part_steps", argument_, a->strides[i]);
     strides_[i] = a->strides[i] / a->item_size;
   }
 }
@@ -200,7 +193,7 @@ void Imported::from_exchange(Access access) {
 
 Imported::Imported(const Imported& like, const char* argument, const Array& wanted)
     : argument_(argument), api_(like.api_) {
-  if (!api_) throw TypeError(std::string(like.argument_) + " is of a type without DLPack exchange");
+  if (!api_) refuse("no_exchange", like.argument_);
   DLTensor prototype{nullptr,
                      dlpack::cpu,
                      0,
@@ -215,8 +208,7 @@ Imported::Imported(const Imported& like, const char* argument, const Array& want
     *static_cast<std::string*>(context) = message;
   };
   if (api_->allocate(&prototype, &managed, &error, set_error) != 0 || !managed)
-    throw TypeError(std::string(argument) + " of shape " + shape_text(wanted) +
-                    " was refused by its library: " + first_line(error));
+    refuse("not_made", argument, shape_text(wanted), first_line(error));
   describe(&managed->tensor);
   void* made = nullptr;  // takes managed over, whether it succeeds or not
   ask(argument, {}, exchange, [&] { return api_->managed_to_object(managed, &made); });
@@ -233,9 +225,7 @@ void Imported::from_capsule() {
   PyObject* d = device.ptr();
   if (!PyTuple_Check(d) || PyTuple_Size(d) != 2 || !read_int32(PyTuple_GetItem(d, 0), &type) ||
       !read_int32(PyTuple_GetItem(d, 1), &id))
-    throw TypeError(std::string(argument_) + " cannot be read as an array: its " +
-                    "__dlpack_device__() must return a pair of integers, it returned " +
-                    text_of(device));
+    refuse("device_pair", argument_, text_of(device));
   check_device(type, id);
   ask(argument_, source_, "__dlpack__()", [&] {
     nb::object method = source_.attr("__dlpack__");
@@ -260,20 +250,16 @@ void Imported::from_capsule() {
     describe(&managed->tensor);
   } else if (PyCapsule_IsValid(c, "used_dltensor_versioned") ||
              PyCapsule_IsValid(c, "used_dltensor")) {
-    throw ValueError(std::string(argument_) + " lent a DLPack capsule that has been used before; " +
-                     "its __dlpack__() must make a new one at every call");
+    refuse("used_capsule", argument_);
   } else {
-    throw TypeError(std::string(argument_) + " lent no DLPack capsule: its __dlpack__() returned " +
-                    nb::type_name(capsule.type()).c_str());
+    refuse("no_capsule", argument_, nb::type_name(capsule.type()).c_str());
   }
 }
 
 void Imported::hold_versioned(void* pointer) {
   auto* managed = static_cast<ManagedTensorVersioned*>(pointer);
   loan_.hold(managed, true);
-  if (managed->version.major != 1)
-    throw TypeError(std::string(argument_) + " speaks DLPack " +
-                    std::to_string(managed->version.major) + ", this library speaks DLPack 1");
+  if (managed->version.major != 1) refuse("dlpack_version", argument_, managed->version.major);
   writable_ = !(managed->flags & dlpack::read_only);
   describe(&managed->tensor);
 }
@@ -284,7 +270,7 @@ void Imported::describe(const void* dltensor) {
   check_device(t.device_type, t.device_id);
   set_rank(t.ndim);
   code_ = t.dtype.code, bits_ = t.dtype.bits, lanes_ = t.dtype.lanes;
-  if (ndim_ && !t.shape) throw ValueError(std::string(argument_) + " has axes but no shape");
+  if (ndim_ && !t.shape) refuse("no_shape", argument_);
   for (int i = 0; i < ndim_; ++i) shape_[i] = t.shape[i];
   if (empty()) return;
   uint64_t contiguous = 1;  // wraps only for shapes that check_extents refuses
@@ -292,14 +278,12 @@ void Imported::describe(const void* dltensor) {
     strides_[i] = t.strides ? t.strides[i] : int64_t(contiguous);
   auto address = reinterpret_cast<uintptr_t>(t.data);
   if (address && __builtin_add_overflow(address, t.byte_offset, &address))
-    throw ValueError(std::string(argument_) + " begins outside of the address space");
+    refuse("offset", argument_);
   data_ = reinterpret_cast<void*>(address);
 }
 
 void Imported::set_rank(int64_t ndim) {
-  if (ndim < 0 || ndim > max_ndim)
-    throw ValueError(std::string(argument_) + " must have at most " + std::to_string(max_ndim) +
-                     " axes, its description says " + std::to_string(ndim));
+  if (ndim < 0 || ndim > max_ndim) refuse("axes", argument_, max_ndim, ndim);
   ndim_ = int(ndim);
 }
 
@@ -311,8 +295,7 @@ bool Imported::empty() const {
 
 void Imported::check_device(int32_t type, int32_t id) const {
   if (type != dlpack::cpu && type != dlpack::cuda_host && type != dlpack::rocm_host)
-    throw ValueError(std::string(argument_) + " must be in the CPU's memory; it is on device " +
-                     device_name(type) + ":" + std::to_string(id) + ". Copy it to the CPU first");
+    refuse("device", argument_, device_name(type), id);
 }
 
 bool is_array(nb::handle source) { return route_of(source).kind != Route::none; }

@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 
+#include "errors.hpp"
 #include "isa_table.hpp"
 
 #if defined(__x86_64__) || defined(_M_X64)
@@ -71,25 +72,22 @@ std::vector<const Kernels*> compiled_isas() { return {std::begin(isa_table), std
 
 bool runnable(const Kernels& k) { return (k.features & ~machine_features()) == 0; }
 
-static const Kernels& choose() {
-  const char* forced = std::getenv("FANANO_ISA");
+const Kernels& choose_isa(const char* forced, uint32_t features) {
   std::string names;
   for (const Kernels* k : isa_table) {
+    uint32_t missing = k->features & ~features;
     if (forced && *forced) {
       names += (names.empty() ? "" : ", ") + std::string(k->isa);
       if (std::string(forced) != k->isa) continue;
-      if (runnable(*k)) return *k;
-      throw ValueError("FANANO_ISA=" + std::string(forced) + ": this CPU lacks " +
-                       feature_names(k->features & ~machine_features()));
+      if (missing) refuse("isa_lacking", forced, feature_names(missing));
     }
-    if (runnable(*k)) return *k;
+    if (!missing) return *k;
   }
-  throw ValueError("FANANO_ISA=" + std::string(forced) + " is not compiled in; expected one of " +
-                   names);
+  refuse("isa_unknown", forced, names);
 }
 
 const Kernels& chosen_isa() {
-  static const Kernels& chosen = choose();
+  static const Kernels& chosen = choose_isa(std::getenv("FANANO_ISA"), machine_features());
   return chosen;
 }
 

@@ -17,8 +17,8 @@
 #include <string>
 #include <utility>
 
+#include "errors.hpp"
 #include "float_mode.hpp"
-#include "problem.hpp"
 
 namespace fanano {
 
@@ -53,14 +53,14 @@ int quota() {
   }
 }
 
+constexpr int most_threads = 4096;
+
 int default_threads() {
   if (const char* text = std::getenv("FANANO_NUM_THREADS")) {
     char* end;
     long n = std::strtol(text, &end, 10);
-    if (end != text && *end == 0 && n >= 1 && n <= 4096) return int(n);
-    if (*text)
-      throw ValueError("FANANO_NUM_THREADS=" + std::string(text) +
-                       ": expected a whole number from 1 to 4096");
+    if (end != text && *end == 0 && n >= 1 && n <= most_threads) return int(n);
+    if (*text) refuse("threads_variable", text, most_threads);
   }
   int limit = quota();
   return limit ? std::min(affinity(), limit) : affinity();
@@ -168,7 +168,7 @@ int get_num_threads() {
 }
 
 void set_num_threads(int n) {
-  if (n < 1) throw ValueError("num_threads: got " + std::to_string(n) + ", expected at least 1");
+  if (n < 1) refuse("threads", n);
   num_threads = n;
 }
 

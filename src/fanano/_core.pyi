@@ -116,6 +116,11 @@ def merge_states(out_a: object, lse_a: object, out_b: object, lse_b: object, emp
 
 def version() -> str: ...
 
+def refusals() -> list[tuple[str, str, str]]:
+    """
+    Every error of the core: (id, name of the exception, words with blanks in braces).
+    """
+
 def measure_peak(seconds: float) -> float:
     """
     Floating-point operations a second of multiply-adds in registers, float32, all threads.

@@ -78,6 +78,7 @@ def attention(
 
     Raises:
         TypeError, ValueError: an argument is wrong; the message names it. Nothing was written.
+            Lengths are checked number by number, at every call.
         NotImplementedError: an option is not there yet, or a torch tensor requires grad.
 
     Memory that another thread frees, resizes or writes during the call, and arrays that lie about

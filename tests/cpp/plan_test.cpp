@@ -2,6 +2,7 @@
 
 #include "check.hpp"
 #include "cpu/isa.hpp"
+#include "errors.hpp"
 
 using namespace fanano;
 

@@ -3,6 +3,7 @@
 #include "problem.hpp"
 
 #include "check.hpp"
+#include "errors.hpp"
 
 using namespace fanano;
 

@@ -1,7 +1,19 @@
 """An object that lends memory through DLPack with whatever descriptor a test wants it to show."""
 
 import ctypes
-from ctypes import c_int32, c_int64, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
+from ctypes import (
+    CFUNCTYPE,
+    POINTER,
+    c_char_p,
+    c_int,
+    c_int32,
+    c_int64,
+    c_uint8,
+    c_uint16,
+    c_uint32,
+    c_uint64,
+    c_void_p,
+)
 
 import numpy as np
 
@@ -110,3 +122,50 @@ class Shared(Lender):
 
     def __array_namespace__(self):
         return Namespace
+
+
+class ExchangeApi(ctypes.Structure):
+    """What the capsule of a type's `__dlpack_c_exchange_api__` points to."""
+
+    _fields_ = [
+        ("major", c_uint32),
+        ("minor", c_uint32),
+        ("older", c_void_p),
+        ("allocate", c_void_p),
+        ("managed_from_object", c_void_p),
+        ("managed_to_object", c_void_p),
+        ("tensor_from_object", c_void_p),
+        ("current_stream", c_void_p),
+    ]
+
+
+def exchange_type(array=None):
+    """A type whose objects lend `array` through DLPack's C functions; None: they lend nothing, and
+    do not say why. It makes no new arrays."""
+
+    @CFUNCTYPE(c_int, c_void_p, POINTER(Tensor))
+    def tensor_from_object(_, tensor):
+        if array is None:
+            return -1
+        shape, data = ctypes.cast(extents, c_void_p), array.ctypes.data
+        tensor[0] = Tensor(data=data, device_type=1, ndim=1, code=2, bits=32, lanes=1, shape=shape)
+        return 0
+
+    say = CFUNCTYPE(None, c_void_p, c_char_p, c_char_p)
+
+    @CFUNCTYPE(c_int, c_void_p, c_void_p, c_void_p, say)
+    def allocate(_prototype, _managed, context, set_error):
+        set_error(context, b"MemoryError", b"no room\nfollowed by a stack trace")
+        return -1
+
+    extents = (c_int64 * 1)(0 if array is None else len(array))
+    api = ExchangeApi(
+        major=1,
+        minor=3,
+        allocate=ctypes.cast(allocate, c_void_p),
+        tensor_from_object=ctypes.cast(tensor_from_object, c_void_p),
+    )
+    name = ctypes.create_string_buffer(b"dlpack_exchange_api")
+    capsule = new_capsule(ctypes.addressof(api), ctypes.addressof(name), None)
+    kept = (tensor_from_object, allocate, extents, api, name)  # as long as the type
+    return type("Exchange", (), {"__dlpack_c_exchange_api__": capsule, "kept": kept})

@@ -91,6 +91,18 @@ def test_only_the_bindings_know_python():
         assert not re.search(r"#include\s+<(nanobind|Python)", text), path
 
 
+def test_errors_come_from_their_table():
+    """TypeError and ValueError are made by refuse() alone, as the compiler sees to; Python's own
+    by the one function that translates them."""
+    other = re.compile(r"nb::\w+_error\(|PyErr_(SetString|Format|SetObject)")
+    for path in (ROOT / "cpp").rglob("*.[hc]pp"):
+        for n, line in enumerate(lines(path), 1):
+            if path.name == "module.cpp" and "e.what()" in line:
+                continue
+            found = [m[0] for m in other.finditer(line) if m[0] != "nb::python_error("]
+            assert not found, f"{path.name}:{n}: {line.strip()}"
+
+
 def test_devices_do_not_include_each_other():
     for path in (ROOT / "cpp" / "cpu").rglob("*.[hc]pp"):
         for other in includes(path):

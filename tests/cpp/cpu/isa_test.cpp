@@ -4,6 +4,7 @@
 
 #include "../check.hpp"
 #include "attention.hpp"
+#include "errors.hpp"
 
 using namespace fanano;
 
@@ -48,6 +49,22 @@ TEST(the_best_or_the_forced_one_is_chosen) {
       CHECK(k == &chosen);
       break;
     }
+}
+
+// Of every row, on a machine that has what the row needs and on one that has nothing.
+TEST(what_is_forced_runs_or_is_an_error) {
+  for (const Kernels* k : compiled_isas()) {
+    CHECK(&choose_isa(k->isa, k->features) == k);
+    CHECK(&choose_isa(nullptr, k->features) == k && &choose_isa("", k->features) == k);
+    if (k->features)
+      CHECK_THROWS(ValueError,
+                   std::string("FANANO_ISA=") + k->isa + ": this CPU lacks " +
+                       feature_names(k->features),
+                   choose_isa(k->isa, 0));
+    CHECK_THROWS(ValueError, k->isa, choose_isa("avx3", k->features));
+  }
+  CHECK_THROWS(ValueError, "FANANO_ISA=avx3 is not compiled in; expected one of ",
+               choose_isa("avx3", 0));
 }
 
 TEST(the_list_of_kernels_agrees) {

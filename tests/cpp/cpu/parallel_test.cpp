@@ -7,7 +7,7 @@
 #include <thread>
 
 #include "../check.hpp"
-#include "problem.hpp"
+#include "errors.hpp"
 
 using namespace fanano;
 

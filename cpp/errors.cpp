@@ -1,0 +1,22 @@
+#include "errors.hpp"
+
+namespace fanano {
+
+std::string filled(const Refusal& row, std::initializer_list<std::string> values) {
+  std::string words;
+  size_t next = 0;  // the first character not yet copied
+  for (const std::string& value : values) {
+    size_t blank = row.text.find('{', next);
+    words += row.text.substr(next, blank - next);
+    words += value;
+    next = row.text.find('}', blank) + 1;
+  }
+  return words += row.text.substr(next);
+}
+
+void throw_error(const Refusal& row, std::initializer_list<std::string> values) {
+  if (row.error == Error::type) throw TypeError(filled(row, values));
+  throw ValueError(filled(row, values));
+}
+
+}  // namespace fanano

@@ -1,0 +1,148 @@
+"""The core's table of refusals: a row is there because some check needs it, and a test provokes it.
+
+The other files of errors hold a table of cases each, which name the row that they provoke; here are
+the rows that these do not reach, and whether all are there.
+"""
+
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import test_dlpack
+import test_errors
+import test_ladder_errors
+import test_option_errors
+from lender import exchange_type
+from refusals import ROWS, ones, refuses, says
+
+import fanano
+from fanano import _core
+
+X = ones(3)
+
+
+def softmax(x, empty=None):
+    """As the facade calls it; without `empty`, results are made by the DLPack exchange of x."""
+    return _core.softmax(x, -1, "online", empty, 0)
+
+
+def explain_huge():
+    """Every element stands at one place, so that shapes may be as large as they like."""
+    x = np.lib.stride_tricks.as_strided(ones(8), (2**40, 8), (0, 4))
+    return fanano.explain(x, x, x, algorithm="safe")
+
+
+# By which row it is refused, words of the message, the call.
+REST = {
+    "no array": ("array", r"x must be an array .* got list$", lambda: softmax([1.0])),
+    "a library that fails": (
+        "unreadable_because",
+        r"scores cannot be read as an array: __dlpack__\(\) failed: .*not today",
+        lambda: fanano.SoftmaxState().absorb(test_dlpack.Fails(X)),
+    ),
+    "a library that fails and is silent": (
+        "unreadable",
+        "x cannot be read as an array: its library's DLPack exchange failed$",
+        lambda: softmax(exchange_type()()),
+    ),
+    "a library that makes nothing": (
+        "not_made",
+        r"out of shape \(3,\) was refused by its library: no room$",
+        lambda: softmax(exchange_type(X)()),
+    ),
+    "a library without exchange": (
+        "no_exchange",
+        "x is of a type without DLPack exchange",
+        lambda: softmax(X),
+    ),
+    "made with another shape": (
+        "made_otherwise",
+        r"out was asked of its library with shape \(3,\) and dtype float32; it came with shape "
+        r"\(4,\) and dtype float32",
+        lambda: softmax(X, lambda *_: ones(4)),
+    ),
+    "made with another dtype": (
+        "made_otherwise",
+        "it came with shape .* and dtype float64",
+        lambda: softmax(X, lambda *_: np.ones(3)),
+    ),
+    "no memory": (
+        "no_memory",
+        r"there is no memory for an array of shape \(4611686018427387904, 8\)",
+        lambda: _core.Buffer((2**62, 8), "float32"),
+    ),
+    "shape's type": (
+        "extents",
+        "shape must be a tuple of integers, got int",
+        lambda: _core.Buffer(3, "float32"),
+    ),
+    "scores beyond counting": (
+        "scores_memory",
+        "algorithm='safe' would materialise more scores .*; use algorithm='flash'",
+        explain_huge,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REST)
+def test_the_rest(name):
+    rule, message, call = REST[name]
+    refuses(call, rule, message)
+
+
+# The same, with the environment variable in the place of the call.
+ENVIRONMENT = {
+    "threads": (
+        "threads_variable",
+        "FANANO_NUM_THREADS=4097: expected a whole number from 1 to 4096",
+        {"FANANO_NUM_THREADS": "4097"},
+    ),
+    "unknown ISA": (
+        "isa_unknown",
+        "FANANO_ISA=avx3 is not compiled in; expected one of .*scalar",
+        {"FANANO_ISA": "avx3"},
+    ),
+    **{
+        f"{k.isa} here": ("isa_lacking", f"FANANO_ISA={k.isa}: {k.why_not}", {"FANANO_ISA": k.isa})
+        for k in fanano.kernels()
+        if not k.runnable
+    },
+}
+
+
+@pytest.mark.parametrize("name", ENVIRONMENT)
+def test_environment(name):
+    rule, message, variables = ENVIRONMENT[name]
+    code = "import fanano; fanano.kernels(); fanano.get_num_threads()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    exception, words = ROWS[rule]
+    kind, _, text = done.stderr.strip().splitlines()[-1].partition(": ")
+    assert kind == exception.__name__
+    assert says(words, text)
+    assert re.search(message, text)
+
+
+def test_every_row_is_provoked():
+    tables = (
+        test_errors.ARRAYS,
+        test_option_errors.OPTIONS,
+        test_ladder_errors.OTHERS,
+        test_ladder_errors.MERGE,
+        test_dlpack.HOSTILE,
+        test_dlpack.PROTOCOL,
+        REST,
+        ENVIRONMENT,
+    )
+    provoked = {rule for table in tables for rule, *_ in table.values() if isinstance(rule, str)}
+    if all(kernel.runnable for kernel in fanano.kernels()):
+        provoked.add("isa_lacking")  # tests/cpp/cpu/isa_test.cpp provokes it on every machine
+    assert provoked == set(ROWS)
