@@ -190,6 +190,8 @@ def test_subclasses_of_numpy_are_refused(said):
         (lambda: fanano.attention(x, x, x, out=special), "out"),
         (lambda: fanano.attention(x, x, x, kv_lengths=SUBCLASSES[said](np.ones(1, int))),
          "kv_lengths"),
+        (lambda: fanano.attention(x, x, x, attn_mask=special), "attn_mask"),
+        (lambda: fanano.attention(x, x, x, sinks=special), "sinks"),
         (lambda: fanano.explain(special, x, x), "query"),
         (lambda: fanano.softmax(special), "x"),
         (lambda: fanano.SoftmaxState().absorb(special), "scores"),

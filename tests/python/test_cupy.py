@@ -17,6 +17,7 @@ def refused(x, numpys):
         "query": lambda: fanano.attention(x, x, x),
         "out": lambda: fanano.attention(numpys, numpys, numpys, out=x),
         "kv_lengths": lambda: fanano.attention(numpys, numpys, numpys, kv_lengths=lengths),
+        "attn_mask": lambda: fanano.attention(numpys, numpys, numpys, attn_mask=x),
         "x": lambda: fanano.softmax(x),
         "scores": lambda: fanano.SoftmaxState().absorb(x),
         "out_a": lambda: fanano.merge_states(x, x, x, x),

@@ -122,6 +122,22 @@ def test_lengths_come_from_jax(arrays):
     )
 
 
+def test_masks_slopes_and_sinks_come_from_jax(arrays):
+    seen = numbers(33, 40) > -1
+    given = {
+        "attn_mask": [seen, numbers(2, 1, 33, 1), numbers(4, 1, 40, dtype="bfloat16")],
+        "alibi_slopes": [numbers(4), numbers(2, 4, dtype="float16")],
+        "sinks": [numbers(4)],
+    }
+    for option, values in given.items():
+        for value in values:
+            expected = bits(fanano.attention(*problem(), **{option: value}))
+            assert bits(fanano.attention(*arrays, **{option: to_jax(value)})) == expected
+            assert bits(fanano.attention(*problem(), **{option: to_jax(value)})) == expected
+    plan = fanano.explain(*arrays, attn_mask=to_jax(seen))
+    assert str(plan) == str(fanano.explain(*problem(), attn_mask=seen))
+
+
 def test_out_dtype():
     narrow = [to_jax(x) for x in problem("bfloat16")]
     out = fanano.attention(*narrow, out_dtype=jnp.float32)
@@ -277,8 +293,11 @@ def test_tracers(trace, call):
         CALLS[call](x)
 
 
-@pytest.mark.parametrize("option", ["q_offset", "q_lengths", "kv_lengths"])
-def test_traced_lengths(option, arrays):
+OPTIONS = ["attn_mask", "alibi_slopes", "sinks", "q_offset", "q_lengths", "kv_lengths"]
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_traced_options(option, arrays):
     call = jax.jit(lambda n: fanano.attention(*arrays, **{option: n}))
     refused(NotImplementedError, f"^{option} is traced", call, jnp.array([3, 7]))
 
@@ -319,8 +338,9 @@ def test_deleted_arrays(arrays):
     refused(ValueError, message.replace("key", "x"), fanano.softmax, key)
     lengths = jnp.array([1, 2])
     lengths.delete()
-    message = "kv_lengths has been deleted"
-    refused(ValueError, message, fanano.attention, query, query, query, kv_lengths=lengths)
+    for option in OPTIONS:
+        refused(ValueError, f"^{option} has been deleted", fanano.attention, query, query, query,
+                **{option: lengths})  # fmt: skip
 
 
 def test_float64_while_x64_is_off():
