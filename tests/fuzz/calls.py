@@ -111,10 +111,6 @@ def first(dtype, among=FLOATS):
     return (dtype, *(d for d in among if d != dtype))
 
 
-def only(dtype):
-    return (dtype,)
-
-
 def softmax(choices, call, library, huge):
     shape = [choices.often(n, 0, 1, 7, 65) for n in (3, 5, 17)]
     array(choices, call, "x", shape, first(choices.of(*FLOATS)), library, huge)
@@ -135,8 +131,7 @@ def merge(choices, call, library, huge):
     shape = [choices.often(n, 0, 1, 9) for n in (2, 3, 4)][choices.often(0, 1, 2) :]
     for name in ("out_a", "lse_a", "out_b", "lse_b"):
         inner = shape[:-1] if name.startswith("lse") else shape
-        dtypes = only(wide) if name.startswith("lse") else only(dtype)
-        # Which dtypes go together is not the descriptor's business.
+        dtypes = first(wide if name.startswith("lse") else dtype)
         array(choices, call, name, inner, dtypes, library, huge)
 
 
@@ -176,7 +171,7 @@ def attention(choices, call, library, huge):
     if call.kind == "explain":
         return
     call.arguments["return_lse"] = choices.often(False, True, True, None, 1, np.True_)
-    where = choices.of("none", "new", "query", "value")
+    where = choices.of("new", "none", "query", "value")
     if where != "none":
         shape = ranked(batch, heads, rows, value_dim)
         owner = call.drawn.get(where)
@@ -224,7 +219,9 @@ def options(choices, call, library, shape):
         elif how == "thing":
             call.thing(choices, name)
     for name in "alibi_slopes", "sinks":
-        how = choices.often("default", "one", "list", "lists", "array", "arrays", "changes", "thing")
+        how = choices.often(
+            "default", "one", "list", "lists", "array", "arrays", "changes", "thing"
+        )
         if how == "one":
             given[name] = choices.of(
                 0.5, 0, -1e4, 1e300, -1e300, 1.7e308, float("nan"), float("-inf"), 10**400
@@ -252,7 +249,9 @@ def options(choices, call, library, shape):
         axes = {"full": full, "row": [keys], "column": [rows, 1]}[how]
         kind = choices.of("normal", "hidden", "NaN", "nothing")
         types = (hostile.BOOL, *FLOATS)
-        array(choices, call, "attn_mask", axes, first(choices.of(*types), types), library, kind=kind)
+        array(
+            choices, call, "attn_mask", axes, first(choices.of(*types), types), library, kind=kind
+        )
 
 
 def draw_integers(choices, drawn, longest):
@@ -274,7 +273,7 @@ def shapes(choices, call, library, huge):
         "value": [batch, kv_heads, keys, value_dim],
     }
     for name, shape in sides.items():
-        changed = hostile.changed_shape(choices, shape, 2**40)
+        changed = hostile.changed_shape(choices, shape, huge)
         call.arguments[name] = choices.of(tuple, list)(changed)
         if choices.byte() >= 250:
             call.thing(choices, name)

@@ -1,5 +1,6 @@
-"""Bytes read as choices. A byte of 0, and every byte after the last, takes the first option, which is
-always the good one: a few bytes that are not 0 are a few mistakes in a call that is right otherwise.
+"""Bytes read as choices. A byte of 0, and every byte after the last, takes the first option, which
+is always the good one: a few bytes that are not 0 are a few mistakes in a call that is right
+otherwise.
 """
 
 import random
@@ -37,7 +38,6 @@ def random_inputs(seed):
     rng = random.Random(seed)
     while True:
         rate = rng.choice((0.01, 0.03, 0.1, 0.4, 1))
-        first = bytes([rng.randrange(6)])
-        yield first + bytes(
-            rng.randrange(256) if rng.random() < rate else 0 for _ in range(LONGEST - 1)
-        )
+        lowest = rng.choice((0, 192))  # from there on bytes are unusual in every place
+        rest = (rng.randrange(lowest, 256) if rng.random() < rate else 0 for _ in range(LONGEST))
+        yield bytes([rng.randrange(6), *rest])[:LONGEST]

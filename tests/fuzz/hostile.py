@@ -1,6 +1,6 @@
-"""Arrays for calls: some are honest, others say what cannot be. Each knows whether it must be refused,
-worked out here in Python's integers, which do not overflow. A descriptor that lies about where its
-memory is, and that nobody could see through, is not made: Undefendable.
+"""Arrays for calls: some are honest, others say what cannot be. Each knows whether it must be
+refused, worked out here in Python's integers, which do not overflow. A descriptor that lies about
+where its memory is, and that nobody could see through, is not made: Undefendable.
 """
 
 import ctypes
@@ -8,6 +8,7 @@ import math
 import mmap
 import types
 from dataclasses import dataclass
+from typing import ClassVar
 
 import ml_dtypes
 import numpy as np
@@ -47,8 +48,9 @@ def numbers(dtype, kind):
 class Arena:
     """Memory between pages that nobody may touch, and what it held before the call."""
 
-    pool, used = [], 0
-    contents = {}
+    pool: ClassVar = []
+    used = 0  # of the pool, by this call
+    contents: ClassVar = {}  # by dtype and kind
 
     def __init__(self):
         page = mmap.PAGESIZE
@@ -80,7 +82,7 @@ class Drawn:
     """An argument of a call, and what is known of it."""
 
     given: object
-    view: np.ndarray | None = None  # its elements, of an array that is what it says
+    view: np.ndarray | None = None  # its elements, of an array that is what it says and not huge
     arena: Arena | None = None
     refused: str = ""  # why it must be
     lender: object = None
@@ -253,8 +255,8 @@ def of_numpy(choices, shape, strides, start, dtype, dtypes, arena):
             refused = "misaligned"
         if any(n > 1 and s % dtype.itemsize for n, s in zip(shape, array.strides, strict=True)):
             refused = "steps by parts of an element"
-    endless = array.size > ARENA
-    return Drawn(array, None if refused or endless else array, arena, refused, endless=endless)
+    view = None if refused or max(shape, default=0) > ARENA else array
+    return Drawn(array, view, arena, refused, endless=array.size > ARENA)
 
 
 def of_lender(choices, shape, strides, start, dtype, dtypes, arena):
@@ -317,8 +319,7 @@ def of_lender(choices, shape, strides, start, dtype, dtypes, arena):
         lender.capsule = choices.of(42, new_capsule(1, ctypes.addressof(name), None))
         refused = "no capsule"
     view = None
-    endless = math.prod(shape) > ARENA
-    if not refused and not endless:
+    if not refused and max(shape, default=0) <= ARENA:
         if 0 in shape:
             view = np.zeros(shape, dtype)
         else:
@@ -327,7 +328,7 @@ def of_lender(choices, shape, strides, start, dtype, dtypes, arena):
             view = np.lib.stride_tricks.as_strided(first, shape, steps)
         if said.get("flags", 0) & 1 and lender.versioned:
             view.flags.writeable = False
-    return Drawn(lender, view, arena, refused, lender, endless)
+    return Drawn(lender, view, arena, refused, lender, math.prod(shape) > ARENA)
 
 
 def seen_as(said, dtypes):

@@ -1,5 +1,5 @@
-"""What a call that succeeds must have computed. Gross errors are what is looked for: every bound is a
-few times what rounding can do, and how much of that there may be is for compare.py in the tests.
+"""What a call that succeeds must have computed. Gross errors are what is looked for: every bound is
+a few times what rounding can do, and how much of that there may be is for compare.py in the tests.
 """
 
 import compare

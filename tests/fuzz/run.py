@@ -90,12 +90,12 @@ def by_atheris(options):
 
 
 def lead():
-    """Shows libFuzzer, which atheris has loaded, the counters of fanano's own code (coverage.cpp)."""
+    """Shows libFuzzer, a part of atheris, the counters of fanano's own code (coverage.cpp)."""
     module = ctypes.CDLL(target._core.__file__)
     if not hasattr(module, "fanano_coverage"):
         print("fanano was built without counters: the search is led by Python's lines alone")
         return
-    engine = ctypes.CDLL(sys.modules["atheris.core_with_libfuzzer"].__file__)
+    engine = ctypes.CDLL(importlib.import_module("atheris.core_with_libfuzzer").__file__)
     size = 1 << 14
     counters = ctypes.addressof((ctypes.c_uint8 * size).in_dll(module, "fanano_coverage"))
     # A place in the code for each counter, which must be there: its address stands for it.

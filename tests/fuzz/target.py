@@ -52,7 +52,7 @@ def one_input(data):
             examine(call, result, error)
         assert took < LONG, f"took {took:.1f} s"
     except AssertionError as finding:
-        raise Finding(f"{finding}\n{described(call)}") from error
+        raise Finding(f"{finding}\n{described(call)}") from (error or finding)
     came = "done" if error is None else type(error).__name__
     seen[f"{call.kind}: {came}"] += 1
 
@@ -63,9 +63,7 @@ def run(call):
         case "absorb":
             return fanano.SoftmaxState().absorb(**arguments)
         case "shapes":
-            sides = [arguments[name] for name in ("query", "key", "value", "dtype")]
-            rest = {n: x for n, x in arguments.items() if n not in ("query", "key", "value", "dtype")}
-            return _core.explain_shapes(*sides, **rest)
+            return _core.explain_shapes(**arguments)
         case name:
             return getattr(fanano, name)(**arguments)
 
@@ -87,7 +85,9 @@ def examine(call, result, error):
         lender = d.lender
         if lender is not None:
             due = lender.made if lender.deletes else 0
-            assert lender.returned == due, f"{name} was lent {due}, returned {lender.returned} times"
+            assert lender.returned == due, (
+                f"{name} was lent {due}, returned {lender.returned} times"
+            )
     out = drawn.get("out")
     for name, d in drawn.items():
         if d.arena is None:
