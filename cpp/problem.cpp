@@ -3,6 +3,7 @@
 #include "problem.hpp"
 
 #include <algorithm>
+#include <cfloat>
 #include <cmath>
 #include <utility>
 
@@ -135,16 +136,6 @@ Tensor checked_mask(const Array& mask, const Shape& s) {
   return {mask.data, strides[0], strides[1], strides[2], strides[3]};
 }
 
-// Numbers for each head, which may differ by sequence where `batches` says so.
-void check_reals(const Reals& x, const char* argument, const Shape& s, bool batches) {
-  bool right = x.ndim == 0 || (x.ndim == 1 && x.shape[0] == s.heads) ||
-               (batches && x.ndim == 2 && x.shape[0] == s.batch && x.shape[1] == s.heads);
-  if (right) return;
-  Extents e{x.ndim, {x.shape[0], x.shape[1]}}, heads{1, {s.heads}}, both{2, {s.batch, s.heads}};
-  if (!batches) refuse("by_head", argument, shape_text(heads), shape_text(e));
-  refuse("by_head_and_batch", argument, shape_text(heads), shape_text(both), shape_text(e));
-}
-
 // As one number for each head, or for each head of each sequence.
 std::vector<double> expanded(const Reals& x, int64_t heads) {
   if (x.ndim == 0) return std::vector<double>(size_t(heads), *x.data);
@@ -192,8 +183,23 @@ int64_t batch_of(const Array& query, Layout layout) {
   return extent(query, axes_of(query.ndim, layout).batch);
 }
 
+int64_t heads_of(const Array& query, Layout layout) {
+  check_rank(query, "query", query.ndim, layout);
+  return extent(query, axes_of(query.ndim, layout).head);
+}
+
 void check_count(const Integers& x, const char* argument, int64_t batch) {
   if (x.given() && !x.scalar && x.count != batch) refuse("by_batch", argument, batch, x.count);
+}
+
+// Numbers for each head, which may differ by sequence where `batches` says so.
+void check_reals(const Reals& x, const char* argument, int64_t batch, int64_t heads, bool batches) {
+  bool right = x.ndim == 0 || (x.ndim == 1 && x.shape[0] == heads) ||
+               (batches && x.ndim == 2 && x.shape[0] == batch && x.shape[1] == heads);
+  if (right) return;
+  Extents e{x.ndim, {x.shape[0], x.shape[1]}}, each{1, {heads}}, both{2, {batch, heads}};
+  if (!batches) refuse("by_head", argument, shape_text(each), shape_text(e));
+  refuse("by_head_and_batch", argument, shape_text(each), shape_text(both), shape_text(e));
 }
 
 Algorithm softmax_algorithm_named(const std::string& text) {
@@ -245,8 +251,8 @@ Description::Description(const Request& r) : request_(r) {
   p.window = r.window;
   if (r.is_causal) p.window.right = 0;  // what a window allows beyond it, causality does not
   if (r.attn_mask) p.mask = checked_mask(*r.attn_mask, s), p.mask_dtype = r.attn_mask->dtype;
-  if (r.alibi_slopes.data) check_reals(r.alibi_slopes, "alibi_slopes", s, true);
-  if (r.sinks.data) check_reals(r.sinks, "sinks", s, false);
+  if (r.alibi_slopes.data) check_reals(r.alibi_slopes, "alibi_slopes", s.batch, s.heads, true);
+  if (r.sinks.data) check_reals(r.sinks, "sinks", s.batch, s.heads, false);
   check_lengths(r.q_lengths, "q_lengths", s.batch, s.queries, "query");
   check_lengths(r.kv_lengths, "kv_lengths", s.batch, s.keys, "key");
   check_count(r.q_offset, "q_offset", s.batch);
@@ -272,22 +278,33 @@ Description::Description(const Request& r) : request_(r) {
 
 Description::~Description() = default;
 
+// Numbers that the accumulator, or what they are multiplied by, would make infinite stand for the
+// largest that it does not. No weight depends on it: exponents are 0 or minus infinity long before.
 void Description::copy_reals() {
   auto first_bad = [](const std::vector<double>& x, auto good) {
     return std::find_if_not(x.begin(), x.end(), good) - x.begin();
   };
   const Shape& s = problem_.shape;
   Score& score = problem_.score;
+  const double limit = (accumulator(problem_.dtype) == Dtype::float64 ? DBL_MAX : FLT_MAX) / 8;
   if (const Reals& slopes = request_.alibi_slopes; slopes.data) {
     slopes_ = expanded(slopes, s.heads);
     auto bad = first_bad(slopes_, [](double x) { return std::isfinite(x); });
     if (bad < std::ssize(slopes_)) refuse("slope", bad, slopes_[bad]);
+    double farthest = double(s.queries) + double(s.keys);
+    if (const int64_t* offset = problem_.lengths.q_offset)
+      for (int64_t i = 0; i < s.batch; ++i)
+        farthest = std::max(farthest, std::abs(double(offset[i])) + double(s.queries + s.keys));
+    const double steepest = limit / std::max(farthest, 1.0);
+    for (double& x : slopes_) x = std::clamp(x, -steepest, steepest);
     score.slopes = slopes_.data(), score.slopes_batch = slopes.ndim == 2 ? s.heads : 0;
   }
   if (request_.sinks.data) {
     sinks_ = expanded(request_.sinks, s.heads);
     auto bad = first_bad(sinks_, [](double x) { return x < HUGE_VAL; });
     if (bad < std::ssize(sinks_)) refuse("sink", bad, sinks_[bad]);
+    for (double& x : sinks_)
+      if (std::isfinite(x)) x = std::clamp(x, -limit, limit);
     score.sinks = sinks_.data();
   }
 }

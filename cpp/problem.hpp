@@ -127,10 +127,12 @@ struct Request {
   Algorithm algorithm = Algorithm::flash;
 };
 
-// The number of sequences, and whether as many integers were given; both are checked again with
-// the whole request. For those who must copy the integers first.
+// The numbers of sequences and of heads, and whether as many numbers were given; all are checked
+// again with the whole request. For those who must copy the numbers first.
 int64_t batch_of(const Array& query, Layout);
+int64_t heads_of(const Array& query, Layout);
 void check_count(const Integers&, const char* argument, int64_t batch);
+void check_reals(const Reals&, const char* argument, int64_t batch, int64_t heads, bool batches);
 
 // The checks of the ladder's other steps: softmax (its axis counted from the front, its algorithm
 // one of three), absorb, merge_states.

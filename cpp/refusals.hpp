@@ -49,6 +49,9 @@ inline constexpr Refusal refusals[] = {
     {"used_capsule", Error::value,
      "{argument} lent a DLPack capsule that has been used before; its __dlpack__() must make a "
      "new one at every call"},
+    {"unflagged", Error::type,
+     "{argument} is of type {type}, which lends memory without saying whether it may be written "
+     "(DLPack 0); leave {argument} away"},
     {"dlpack_version", Error::type,
      "{argument} speaks DLPack {version}, this library speaks DLPack 1"},
     {"no_shape", Error::value, "{argument} has axes but no shape"},
@@ -67,7 +70,7 @@ inline constexpr Refusal refusals[] = {
      "is added to the scores; it is {dtype}"},
     {"integers", Error::type, "{argument} must be int32 or int64; it is {dtype}"},
     {"one_axis", Error::value, "{argument} must have one axis; it has shape {shape}"},
-    {"one_or_two_axes", Error::value, "{argument} must have one or two axes; it has shape {shape}"},
+    {"one_or_two_axes", Error::value, "{argument} must have one or two axes, it has {number}"},
 
     // ---- new arrays (bindings/tensors.cpp, calls.cpp) ----
     {"no_exchange", Error::type, "{argument} is of a type without DLPack exchange"},

@@ -104,31 +104,36 @@ Numbers::Numbers(nb::handle h, const char* argument, int64_t batch) {
   }
 }
 
-RealNumbers::RealNumbers(nb::handle h, const char* argument) {
+RealNumbers::RealNumbers(nb::handle h, const char* argument, int64_t batch, int64_t heads,
+                         bool batches) {
   auto is_list = [](nb::handle x) { return PyTuple_Check(x.ptr()) || PyList_Check(x.ptr()); };
   if (h.is_none()) return;
   if (is_list(h)) {
-    nb::sequence rows = nb::borrow<nb::sequence>(h);
-    reals_.ndim = 1, reals_.shape[0] = int64_t(nb::len(rows));
-    for (nb::handle row : rows) {
-      bool first = values_.empty();
-      if (!is_list(row)) {
-        if (reals_.ndim != 1) refuse("mixed", argument);
+    // What is counted is what was read: a number's own code may change the list it is in.
+    int64_t& rows = reals_.shape[0];
+    reals_.ndim = 1;
+    for (nb::handle row : nb::borrow<nb::sequence>(h)) {
+      int ndim = is_list(row) ? 2 : 1;
+      if (rows++ && reals_.ndim != ndim) refuse("mixed", argument);
+      reals_.ndim = ndim;
+      if (ndim == 1) {
         values_.push_back(number(row, argument));
         continue;
       }
-      if (!first && reals_.ndim != 2) refuse("mixed", argument);
-      int64_t size = int64_t(nb::len(row));
-      if (!first && reals_.shape[1] != size) refuse("ragged", argument, reals_.shape[1], size);
-      reals_.ndim = 2, reals_.shape[1] = size;
+      int64_t before = std::ssize(values_);
       for (nb::handle item : nb::borrow<nb::sequence>(row))
         values_.push_back(number(item, argument));
+      int64_t size = std::ssize(values_) - before;
+      if (rows > 1 && reals_.shape[1] != size) refuse("ragged", argument, reals_.shape[1], size);
+      reals_.shape[1] = size;
     }
   } else if (!PyFloat_Check(h.ptr()) && is_array(h)) {
     Imported array(h, argument);
-    values_ = array.reals();
+    if (array.ndim() > 2) refuse("one_or_two_axes", argument, array.ndim());
     reals_.ndim = array.ndim();
     for (int i = 0; i < reals_.ndim; ++i) reals_.shape[i] = array.shape()[i];
+    check_reals(reals_, argument, batch, heads, batches);  // before they are copied
+    values_ = array.reals();
   } else {
     values_ = {number(h, argument)};
   }
@@ -141,11 +146,11 @@ Window window(nb::handle h) {
   if (h.is_none()) return {};
   bool pair = (PyTuple_Check(h.ptr()) || PyList_Check(h.ptr())) && nb::len(h) == 2;
   if (!pair) refuse("pair", argument, type_of(h));
-  auto side = [&](int i) {
-    nb::object item = nb::borrow<nb::sequence>(h)[i];
-    return item.is_none() ? int64_t(-1) : integer(item, argument);
-  };
-  return {side(0), side(1)};
+  // Both first: the code of one may change the list.
+  nb::sequence pair_of = nb::borrow<nb::sequence>(h);
+  nb::object left = pair_of[0], right = pair_of[1];
+  auto side = [&](nb::handle x) { return x.is_none() ? int64_t(-1) : integer(x, argument); };
+  return {side(left), side(right)};
 }
 
 }  // namespace fanano

@@ -38,7 +38,7 @@ class Numbers {
 // None, one number, or numbers for each head: a list, a list of lists or an array of any library.
 class RealNumbers {
  public:
-  RealNumbers(nb::handle, const char* argument);
+  RealNumbers(nb::handle, const char* argument, int64_t batch, int64_t heads, bool batches);
   Reals reals() const { return reals_; }
 
  private:

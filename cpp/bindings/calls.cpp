@@ -14,9 +14,11 @@ class Converted {
  public:
   Converted(const Options& o, Array query, Array key, Array value)
       : layout_(layout_named(word(o.layout, "layout"))), batch_(batch_of(query, layout_)),
-        q_offset_(o.q_offset, "q_offset", batch_), q_lengths_(o.q_lengths, "q_lengths", batch_),
+        heads_(heads_of(query, layout_)), q_offset_(o.q_offset, "q_offset", batch_),
+        q_lengths_(o.q_lengths, "q_lengths", batch_),
         kv_lengths_(o.kv_lengths, "kv_lengths", batch_),
-        alibi_slopes_(o.alibi_slopes, "alibi_slopes"), sinks_(o.sinks, "sinks") {
+        alibi_slopes_(o.alibi_slopes, "alibi_slopes", batch_, heads_, true),
+        sinks_(o.sinks, "sinks", batch_, heads_, false) {
     if (!o.attn_mask.is_none()) {
       mask_.emplace(o.attn_mask, "attn_mask");
       mask_array_ = mask_->mask();
@@ -46,7 +48,7 @@ class Converted {
 
  private:
   Layout layout_;
-  int64_t batch_;
+  int64_t batch_, heads_;
   Numbers q_offset_, q_lengths_, kv_lengths_;
   RealNumbers alibi_slopes_, sinks_;
   std::optional<Imported> mask_;

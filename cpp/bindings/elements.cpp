@@ -38,9 +38,9 @@ Array Imported::mask() const {
 
 std::vector<double> Imported::reals() const {
   Array a = floats();
-  if (ndim_ > 2) refuse("one_or_two_axes", argument_, shape_text(a));
   int64_t rows = ndim_ == 2 ? shape_[0] : 1, columns = ndim_ ? shape_[ndim_ - 1] : 1;
   std::vector<double> numbers;
+  numbers.reserve(size_t(rows * columns));
   for (int64_t i = 0; i < rows; ++i)
     for (int64_t j = 0; j < columns; ++j) {
       int64_t at = (ndim_ == 2 && rows > 1 ? i * strides_[0] : 0) +

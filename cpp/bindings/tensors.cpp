@@ -151,7 +151,7 @@ Imported::Imported(nb::handle source, const char* argument, Access access)
       api_ = route.api;
       from_exchange(access);
       break;
-    case Route::capsule: from_capsule(); break;
+    case Route::capsule: from_capsule(access); break;
     case Route::none: refuse("array", argument, nb::type_name(source.type()).c_str());
   }
 }
@@ -215,7 +215,7 @@ Imported::Imported(const Imported& like, const char* argument, const Array& want
   source_ = nb::steal(static_cast<PyObject*>(made));
 }
 
-void Imported::from_capsule() {
+void Imported::from_capsule(Access access) {
   nb::object device, capsule;
   ask(argument_, source_, "__dlpack_device__()", [&] {
     device = source_.attr("__dlpack_device__")();
@@ -247,6 +247,8 @@ void Imported::from_capsule() {
     auto* managed = static_cast<ManagedTensor*>(PyCapsule_GetPointer(c, "dltensor"));
     PyCapsule_SetName(c, "used_dltensor");
     loan_.hold(managed, false);
+    if (access == Access::write)
+      refuse("unflagged", argument_, nb::type_name(source_.type()).c_str(), argument_);
     describe(&managed->tensor);
   } else if (PyCapsule_IsValid(c, "used_dltensor_versioned") ||
              PyCapsule_IsValid(c, "used_dltensor")) {

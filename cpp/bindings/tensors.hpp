@@ -67,7 +67,7 @@ class Imported {
  private:
   void from_numpy();
   void from_exchange(Access);
-  void from_capsule();
+  void from_capsule(Access);
   void hold_versioned(void* managed);
   void describe(const void* dltensor);
   void set_rank(int64_t);

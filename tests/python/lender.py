@@ -68,6 +68,7 @@ class Lender:
         self.said = said
         self.returned = 0
         self._deleter = ctypes.CFUNCTYPE(None, c_void_p)(self._take_back)
+        self._lent = []  # descriptors live as long as their lender, who may lend more than once
 
     def _take_back(self, _):
         self.returned += 1
@@ -83,7 +84,6 @@ class Lender:
         strides = said.pop("strides", [s // a.itemsize for s in a.strides])
         flags = said.pop("flags", 0)
         major = said.pop("major", 1)
-        # Kept in self: descriptors live as long as their lender.
         self._shape = None if shape is None else (c_int64 * len(shape))(*shape)
         self._strides = None if strides is None else (c_int64 * len(strides))(*strides)
         fields = {
@@ -106,6 +106,7 @@ class Lender:
             self._managed = Managed(deleter=deleter, tensor=Tensor(**fields))
         name = b"dltensor_versioned" if self.versioned else b"dltensor"
         self._name = ctypes.create_string_buffer(name)  # a capsule borrows its name
+        self._lent.append((self._shape, self._strides, self._managed, self._name))
         return new_capsule(ctypes.addressof(self._managed), ctypes.addressof(self._name), None)
 
 

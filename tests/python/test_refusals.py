@@ -15,7 +15,7 @@ import test_dlpack
 import test_errors
 import test_ladder_errors
 import test_option_errors
-from lender import exchange_type
+from lender import Shared, exchange_type
 from refusals import ROWS, ones, refuses, says
 
 import fanano
@@ -68,6 +68,13 @@ REST = {
         "made_otherwise",
         "it came with shape .* and dtype float64",
         lambda: softmax(X, lambda *_: np.ones(3)),
+    ),
+    "out from before DLPack 1": (
+        "unflagged",
+        r"out is of type \S*Shared, .* \(DLPack 0\); leave out away",
+        lambda: fanano.attention(
+            *[Shared(ones(4, 8))] * 3, out=Shared(ones(4, 8), versioned=False)
+        ),
     ),
     "no memory": (
         "no_memory",

@@ -1,0 +1,94 @@
+"""A few seconds of the fuzz target, on the same inputs each time, and what it has found before;
+tests/fuzz/README.md has the rest."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_errors import good, refuses
+
+import fanano
+
+FUZZ = Path(__file__).parents[1] / "fuzz"
+KINDS = ("attention", "softmax", "absorb", "merge_states", "explain", "shapes")
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_fuzz_target_finds_nothing(seed, tmp_path):
+    """In a process of its own, which may crash."""
+    command = [sys.executable, FUZZ / "run.py", "--engine", "random", "--runs", "8000"]
+    command += ["--seed", str(seed), "--findings", tmp_path]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    for kind in KINDS:  # else it would look at nothing
+        assert f"{kind}: done" in ran.stdout
+        assert f"{kind}: ValueError" in ran.stdout
+
+
+class Fickle:
+    """A number that empties the list it stands in when it is read."""
+
+    def __init__(self, owner):
+        self.owner = owner
+
+    def __index__(self):
+        self.owner.clear()
+        return 1
+
+    def __float__(self):
+        return float(self.__index__())
+
+
+def fickle(size):
+    numbers = [1] * size
+    numbers[0] = Fickle(numbers)
+    return numbers
+
+
+def test_lists_that_change_while_they_are_read():
+    """What was there is what counts; once the old count was, and memory past the end was read."""
+    query = good()
+    assert fanano.attention(**query, window_size=fickle(2)) is query["out"]
+    for option in "alibi_slopes", "sinks":
+        given = {option: fickle(4)}
+        message = rf"{option} must have shape \(Hq,\).*; it has shape \(1,\)"
+        refuses(lambda given=given: fanano.attention(**good(), **given), ValueError, message)
+    given = [fickle(4), [1] * 4]
+    message = "alibi_slopes has rows of 1 and of 4 numbers"
+    refuses(lambda: fanano.attention(**good(), alibi_slopes=given), ValueError, message)
+
+
+@pytest.mark.parametrize("option", ["alibi_slopes", "sinks"])
+def test_endless_numbers_are_counted_before_they_are_copied(option):
+    endless = {option: np.broadcast_to(np.float32(1), (2**45,))}
+    message = rf"{option} must have shape .* it has shape \(35184372088832,\)"
+    refuses(lambda: fanano.attention(**good(), **endless), ValueError, message)
+
+
+@pytest.mark.parametrize("algorithm", ["flash", "safe", "online"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_numbers_beyond_the_accumulator(dtype, algorithm):
+    """They are finite, so nothing becomes NaN: a weight is 0 or 1 long before."""
+    query, key, value = (x.astype(dtype) for x in list(good().values())[:3])
+    value += np.arange(5, dtype=dtype)[:, None]
+    options = {"algorithm": algorithm, "return_lse": True}
+    out, lse = fanano.attention(query, key, value, sinks=1.7e308, **options)
+    assert (out == 0).all()
+    assert (lse > 1e30).all()
+    out, lse = fanano.attention(query, key, value, sinks=-1.7e308, **options)
+    assert (out == fanano.attention(query, key, value, algorithm=algorithm)).all()
+    for offset in 0, 2**60:
+        for slope in 1.7e308, -1.7e308:  # the nearest key has it all, or the farthest
+            options["q_offset"] = offset
+            out, lse = fanano.attention(query, key, value, alibi_slopes=slope, **options)
+            rows = np.arange(6)[:, None] + offset
+            distance = np.abs(rows - np.arange(5)) * (1 if slope > 0 else -1)
+            nearest = distance == distance.min(1, keepdims=True)
+            expected = nearest @ value[0, 0] / nearest.sum(1, keepdims=True)
+            assert np.isfinite(lse).all()
+            if offset == 0:
+                np.testing.assert_allclose(out[0, 0], expected, rtol=1e-6)
+            else:
+                assert np.isfinite(out).all()
