@@ -1,4 +1,4 @@
-// Every refusal of the core, once: a row is the error of one broken rule and its words. A check says
+// Every error of the core, once: a row is a rule's error and its words. A check says
 // refuse("id", ...) with the values of the row's blanks, from left to right (errors.hpp); the tests
 // read the rows through fanano._core.refusals() and provoke each. What an array library alone can
 // know is refused by its adapter (src/fanano/adapters/).

@@ -45,8 +45,8 @@ std::string feature_names(uint32_t bits);  // "avx512, avx512bf16"
 std::vector<const Kernels*> compiled_isas();  // best first
 bool runnable(const Kernels&);
 
-// The best row that a machine of these features can run, or the one that is forced by its name (null
-// and "": none); ValueError when that one is not compiled or cannot run there.
+// The best row that a machine of these features can run, or the one that is forced by its name
+// (null or "": none is); ValueError when that one is not compiled or cannot run there.
 const Kernels& choose_isa(const char* forced, uint32_t features);
 
 // That of this machine and of the environment variable FANANO_ISA, chosen at the first call.

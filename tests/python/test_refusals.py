@@ -138,6 +138,17 @@ def test_environment(name):
     assert re.search(message, text)
 
 
+def test_which_errors_are_of_types():
+    """All others are ValueErrors. Callers catch these by name, so they are written down twice."""
+    assert {id for id, (exception, _) in ROWS.items() if exception is TypeError} == {
+        *("string", "flag", "number", "integer", "extents", "pair"),
+        *("array", "unreadable", "unreadable_because", "device_pair", "no_capsule"),
+        *("dlpack_version", "byte_order", "no_exchange", "not_made", "made_otherwise"),
+        *("floats", "mask", "integers", "same_dtype", "result_dtype", "lse_dtype"),
+    }
+    assert {exception for exception, _ in ROWS.values()} == {TypeError, ValueError}
+
+
 def test_every_row_is_provoked():
     tables = (
         test_errors.ARRAYS,
