@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import os
 import re
 import statistics
 import time
@@ -116,7 +117,8 @@ def table() -> Iterator[str]:
         versions.append(f"{name.replace('_', '-')} {library.__version__}")
         times = measured(made(library))
         rows.append([name.replace("_", "-"), *(cell(times.get(column)) for column in COLUMNS)])
-    yield f"{datetime.date.today()}, {cpu_model()}; {', '.join(versions)}."
+    cpus = len(os.sched_getaffinity(0))
+    yield f"{datetime.date.today()}, {cpu_model()}, {cpus} CPUs; {', '.join(versions)}."
     yield "Microseconds, medians of 201 batches; query, key and value are (4, 8), float32."
     yield ""
     for cells in [["", *COLUMNS.values()], ["---"] * (len(COLUMNS) + 1), *rows]:

@@ -79,7 +79,8 @@ def attention(
     Raises:
         TypeError, ValueError: an argument is wrong; the message names it. Nothing was written.
             Lengths are checked number by number, at every call.
-        NotImplementedError: an option is not there yet, or a torch tensor requires grad.
+        NotImplementedError: an option is not there yet, a torch tensor requires grad, a JAX array
+            is traced, or an array is one of CuPy's.
 
     Memory that another thread frees, resizes or writes during the call, and arrays that lie about
     where their memory is, cannot be guarded against: they crash or give wrong numbers.

@@ -27,7 +27,8 @@ def softmax(x: Any, axis: int = -1, algorithm: str = "online") -> Any:
 
     Raises:
         TypeError, ValueError: an argument is wrong; the message names it.
-        NotImplementedError: a torch tensor requires grad.
+        NotImplementedError: a torch tensor requires grad, a JAX array is traced, or an array is one
+            of CuPy's.
 
     Source: Milakov and Gimelshein 2018, "Online normalizer calculation for softmax"
     (arXiv:1805.02867).
@@ -142,7 +143,8 @@ def merge_states(out_a: Any, lse_a: Any, out_b: Any, lse_b: Any) -> tuple[Any, A
 
     Raises:
         TypeError, ValueError: an argument is wrong; the message names it.
-        NotImplementedError: a torch tensor requires grad.
+        NotImplementedError: a torch tensor requires grad, a JAX array is traced, or an array is one
+            of CuPy's.
     """
     arrays: Any = {"out_a": out_a, "lse_a": lse_a, "out_b": out_b, "lse_b": lse_b}
     adapter = common_adapter(**arrays)
