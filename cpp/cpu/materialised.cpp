@@ -32,6 +32,13 @@ template <class A> struct Scratch {
   }
 };
 
+// Whether a row of logits has one that is not hidden.
+template <class A> bool sees_any(const A* row, int64_t keys) {
+  for (int64_t j = 0; j < keys; ++j)
+    if (row[j] != -infinity<A>) return true;
+  return false;
+}
+
 // One strip of rows r; scores points at the row r.begin of the (queries, keys) matrix.
 template <class T, class Out>
 void strip(const Problem& p, const Block& b, Range r, accumulator_t<T>* scores,
@@ -68,10 +75,10 @@ void strip(const Problem& p, const Block& b, Range r, accumulator_t<T>* scores,
   // absorb: P = softmax of the rows, in place
   for (int64_t i = 0; i < r.size(); ++i) {
     A* row = scores + i * keys;
-    bool empty = b.mask.columns(r.begin + i).size() == 0;
     RowSums<A> row_sums = with_sink(sums<A>(p.algorithm, row, 1, keys), p.algorithm, b.sink);
     // A row that sees nothing gives zeros: the naive formula's 0 / 0 is for softmax() to show.
-    normalise(row_sums, p.algorithm == Algorithm::naive && !empty, row, 1, row, 1, keys);
+    bool naive = p.algorithm == Algorithm::naive && sees_any(row, keys);
+    normalise(row_sums, naive, row, 1, row, 1, keys);
     if (p.lse.data) *at<A>(p.lse, b.batch, b.head, r.begin + i) = A(row_sums.state().lse());
   }
 

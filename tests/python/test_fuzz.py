@@ -67,6 +67,23 @@ def test_endless_numbers_are_counted_before_they_are_copied(option):
     refuses(lambda: fanano.attention(**good(), **endless), ValueError, message)
 
 
+@pytest.mark.parametrize("hidden", [np.False_, np.float32(-np.inf)], ids=["bool", "float"])
+@pytest.mark.parametrize("sinks", [None, -np.inf])
+def test_a_mask_that_shows_nothing_in_the_naive_algorithm(sinks, hidden):
+    """As in the others: 0 / 0 is for what is seen and vanishes."""
+    query, key, value = list(good().values())[:3]
+    options = {"algorithm": "naive", "return_lse": True, "sinks": sinks}
+    mask = np.full((6, 1), True if hidden.dtype == bool else 0, hidden.dtype)
+    mask[2] = hidden
+    out, lse = fanano.attention(query, key, value, attn_mask=mask, **options)
+    row = np.arange(6) == 2
+    assert (out == np.where(row, 0, 1)[:, None]).all()
+    assert ((lse == -np.inf) == row).all()
+    out, lse = fanano.attention(query, key, value, attn_mask=np.float32([-1e4]), **options)
+    assert np.isnan(out).all()
+    assert (lse == -np.inf).all()
+
+
 @pytest.mark.parametrize("algorithm", ["flash", "safe", "online"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_numbers_beyond_the_accumulator(dtype, algorithm):
