@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import ml_dtypes
 import numpy as np
 import oracle
-from compare import DTYPES
+from compare import DTYPES, accumulator
 
 # The sizes stand around the tiles of every instruction set: strips of 8 to 64 rows, 128 keys.
 FACTORS = {
@@ -164,6 +164,17 @@ class Case:
         q, k, v = (x.astype(DTYPES[self.dtype]) for x in (q, k, v))
         self._spoil(q, k, v)
         return tuple(self._placed(self._ranked(x)) for x in (q, k, v))
+
+    def upstream(self, draw=0):
+        """dout and dlse, as out and lse are given; NaN where they must not be looked at."""
+        batch, heads = self.heads[:2]
+        rng = np.random.default_rng([*self.rng(draw).integers(2**32, size=2), 1])
+        dout = rng.standard_normal((batch, heads, self.rows, self.dims[1]))
+        dlse = rng.standard_normal((batch, heads, self.rows))
+        if self.data in ("hidden", "partly hidden", "visible nan"):
+            dout[~self.visible((batch, heads, self.rows, self.keys)).any(-1)] = np.nan
+        dout, dlse = dout.astype(DTYPES[self.dtype]), dlse.astype(accumulator(self.dtype))
+        return self._placed(self._ranked(dout)), dlse.reshape(dlse.shape[4 - self.heads[3] :])
 
     @property
     def spread(self):

@@ -12,6 +12,22 @@ FLOAT64 = np.dtype(np.float64)
 
 
 @dataclass
+class Steps:
+    """What a problem goes through on the way; (batch, query heads, rows, keys) but for q, k, v."""
+
+    q: np.ndarray  # (B, H, S, D)
+    k: np.ndarray  # (B, H, Sk, D): each key head as often as it is used
+    v: np.ndarray  # (B, H, Sk, Dv)
+    scale: np.floating
+    may: np.ndarray  # which keys a row may attend to
+    raw: np.ndarray  # scale * q.k
+    s: np.ndarray  # logits; -inf where a row may not look
+    p: np.ndarray  # probabilities, before dropout
+    sink_p: np.ndarray  # (B, H, S, 1): what the sink takes of each row
+    lse: np.ndarray  # (B, H, S)
+
+
+@dataclass
 class Result:
     """Attention of one problem; every array is (batch, heads, rows, ...)."""
 
@@ -103,35 +119,37 @@ def product(a, b):
     return sums
 
 
-def logits(q, k, *, scale=None, softcap=None, alibi_slopes=None, attn_mask=None, position=None):
-    """scale * q.k -> softcap -> - slope |p - j| -> + additive mask, in the type of q."""
-    kind = q.dtype.type
-    scale = 1 / np.sqrt(kind(q.shape[-1])) if scale is None else kind(scale)
-    s = product(q, k.swapaxes(-1, -2)) * scale
+def logits(raw, *, softcap=None, alibi_slopes=None, attn_mask=None, position=None, limit=None):
+    """scale * q.k -> softcap -> - slope |p - j| -> + additive mask, in the type of raw.
+
+    The finite numbers of a mask are clamped to +-limit, a quarter of the accumulator's range: they
+    stay finite when they are added, and a row of the lowest number is uniform.
+    """
+    kind, s = raw.dtype.type, raw
     if softcap:
         s = kind(softcap) * np.tanh(s / kind(softcap))
     if alibi_slopes is not None:
         slopes = np.asarray(alibi_slopes).astype(kind)
-        slopes = slopes.reshape((-1, slopes.shape[-1], 1, 1))
-        s = s - slopes * np.abs(position - np.arange(k.shape[-2])).astype(kind)
+        slopes = slopes.reshape((-1, slopes.shape[-1], 1, 1)) if slopes.ndim else slopes
+        s = s - slopes * np.abs(position - np.arange(raw.shape[-1])).astype(kind)
     if attn_mask is not None and np.asarray(attn_mask).dtype != bool:
-        limit = np.finfo(kind).max / 4  # finite values stay finite: a row of the lowest is uniform
         mask = np.asarray(attn_mask).astype(kind)
         s = s + np.where(np.isinf(mask), mask, np.clip(mask, -limit, limit))
     return s
 
 
 def softmax_parts(s, sinks=None):
-    """Weights e^(s - m), their sum and the logarithm of the true sum, over the last axis."""
+    """Weights e^(s - m), the sink's weight, their sum and the logarithm of the true sum, over the
+    last axis."""
     m = s.max(-1, keepdims=True, initial=-np.inf)
     if sinks is not None:
         m = np.maximum(m, sinks)
     pivot = np.where(m == -np.inf, 0, m)  # nothing to see: -inf - -inf is not a number
-    weights = np.exp(s - pivot)
-    total = weights.sum(-1, keepdims=True)
+    weights, sink = np.exp(s - pivot), np.zeros_like(m)
     if sinks is not None:
-        total = total + np.exp(sinks - pivot)
-    return weights, total, (pivot + np.log(total))[..., 0]
+        sink = np.exp(sinks - pivot)
+    total = weights.sum(-1, keepdims=True) + sink
+    return weights, sink, total, (pivot + np.log(total))[..., 0]
 
 
 def combine(p, v, may):
@@ -145,7 +163,7 @@ def combine(p, v, may):
     return out
 
 
-def attention(
+def steps(
     query,
     key,
     value,
@@ -164,10 +182,7 @@ def attention(
     compute=None,
     rounded=lambda x, what: x,
 ):
-    """Attention as the contract defines it, in the type `compute`.
-
-    rounded(x, what) is applied to the scores, the probabilities and the output.
-    """
+    """All that comes before the values, as the contract defines it, in the type `compute`."""
     compute = compute or wide(query.dtype)
     q, k, v = (four_dims(x, layout).astype(compute) for x in (query, key, value))
     group = q.shape[1] // k.shape[1] if k.shape[1] else 1
@@ -182,39 +197,61 @@ def attention(
         q_lengths=q_lengths,
         kv_lengths=kv_lengths,
     )
+    scale = 1 / np.sqrt(compute(q.shape[-1])) if scale is None else compute(scale)
     if sinks is not None:
         sinks = np.asarray(sinks).astype(compute).reshape(1, -1, 1, 1)
     with np.errstate(all="ignore"):
-        position = positions(shape[0], *shape[2:], q_offset, q_lengths, kv_lengths)
-        raw = logits(
-            q,
-            k,
-            scale=scale,
+        raw = product(q, k.swapaxes(-1, -2)) * scale
+        s = logits(
+            raw,
             softcap=softcap,
             alibi_slopes=alibi_slopes,
             attn_mask=attn_mask,
-            position=position,
+            position=positions(shape[0], *shape[2:], q_offset, q_lengths, kv_lengths),
+            limit=np.finfo(np.float64 if query.dtype == FLOAT64 else np.float32).max / 4,
         )
-        s = np.where(may, rounded(raw, "scores"), -np.inf)
-        weights, total, lse = softmax_parts(s, sinks)
-        p = np.where(may, rounded(weights / np.where(total == 0, 1, total), "probabilities"), 0)
-        if q_lengths is not None:  # padding has no sink either
-            i = np.arange(shape[2]).reshape(1, 1, -1)
-            lse = np.where(i < per_batch(q_lengths, shape[0])[..., 0], lse, -np.inf)
-        out = rounded(combine(p, v, may), "output")
-        size = np.where(np.isfinite(v), np.abs(v), 0).max(-1, initial=0)[:, :, None]
-        terms = np.abs(logits(np.abs(q), np.abs(k), scale=scale))
+        s = np.where(may, rounded(s, "scores"), -np.inf)
+        weights, sink, total, lse = softmax_parts(s, sinks)
+        total = np.where(total == 0, 1, total)
+        p = np.where(may, rounded(weights / total, "probabilities"), 0)
+        sink_p = rounded(sink / total, "probabilities")
+    if sinks is not None:  # -inf is none, beside a NaN too
+        sink_p = np.where(sinks == -np.inf, 0, sink_p)
+    if q_lengths is not None:  # padding has no sink either
+        used = np.arange(shape[2]) < per_batch(q_lengths, shape[0])[..., 0]
+        lse, sink_p = np.where(used, lse, -np.inf), np.where(used[..., None], sink_p, 0)
+    return Steps(q, k, v, scale, may, raw, s, p, sink_p, lse)
+
+
+def dropped(x, dropout_p, keep):
+    """x of what is kept times 1 / (1 - p), 0 of what is not; keep broadcasts against x."""
+    if keep is None or dropout_p == 0:
+        return x
+    return np.where(keep, x / (1 - x.dtype.type(dropout_p)), 0) if dropout_p < 1 else 0 * x
+
+
+def attention(query, key, value, *, dropout_p=0.0, keep=None, rounded=lambda x, what: x, **options):
+    """Attention as the contract defines it, in the type `compute`; options are those of steps().
+
+    rounded(x, what) is applied to the scores, the probabilities and the output. keep, (B, H, Sq,
+    Sk) of bool, says which probabilities dropout spares.
+    """
+    on = steps(query, key, value, rounded=rounded, **options)
+    with np.errstate(all="ignore"):
+        out = rounded(combine(dropped(on.p, dropout_p, keep), on.v, on.may), "output")
+        size = np.where(np.isfinite(on.v), np.abs(on.v), 0).max(-1, initial=0)[:, :, None]
+        terms = np.abs(on.scale) * product(np.abs(on.q), np.abs(on.k).swapaxes(-1, -2))
 
     def largest(x):
-        return np.where(may & np.isfinite(x), np.abs(x), 0).max(-1, initial=0)
+        return np.where(on.may & np.isfinite(x), np.abs(x), 0).max(-1, initial=0)
 
-    return Result(out, lse, largest(size), largest(s), largest(terms), empty=~may.any(-1))
+    return Result(out, on.lse, largest(size), largest(on.s), largest(terms), empty=~on.may.any(-1))
 
 
 def softmax(x, axis=-1):
     """softmax of x along axis, in the type that judges x; a row of -inf alone is zeros."""
     with np.errstate(all="ignore"):
-        weights, total, _ = softmax_parts(
+        weights, _, total, _ = softmax_parts(
             np.moveaxis(np.asarray(x).astype(wide(x.dtype)), axis, -1)
         )
         return np.moveaxis(weights / np.where(total == 0, 1, total), -1, axis)
@@ -223,4 +260,4 @@ def softmax(x, axis=-1):
 def lse(x, axis=-1):
     """log of the sum of e^x along axis; -inf for an empty or masked row."""
     with np.errstate(all="ignore"):
-        return softmax_parts(np.moveaxis(np.asarray(x).astype(wide(x.dtype)), axis, -1))[2]
+        return softmax_parts(np.moveaxis(np.asarray(x).astype(wide(x.dtype)), axis, -1))[3]
