@@ -1,6 +1,6 @@
 // Counts which parts of fanano run, for the fuzz target: what is compiled with
-// -fsanitize-coverage=trace-pc calls this at every branch. Two branches may share a counter, and two
-// threads lose a count; nothing depends on them but how fast a search goes.
+// -fsanitize-coverage=trace-pc calls this at every branch. Two branches may share a counter, and
+// two threads lose a count; nothing depends on them but how fast a search goes.
 #include <cstdint>
 
 constexpr int bits = 14;

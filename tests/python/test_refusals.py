@@ -143,7 +143,7 @@ def test_which_errors_are_of_types():
     assert {id for id, (exception, _) in ROWS.items() if exception is TypeError} == {
         *("string", "flag", "number", "integer", "extents", "pair"),
         *("array", "unreadable", "unreadable_because", "device_pair", "no_capsule"),
-        *("dlpack_version", "byte_order", "no_exchange", "not_made", "made_otherwise"),
+        *("unflagged", "dlpack_version", "byte_order", "no_exchange", "not_made", "made_otherwise"),
         *("floats", "mask", "integers", "same_dtype", "result_dtype", "lse_dtype"),
     }
     assert {exception for exception, _ in ROWS.values()} == {TypeError, ValueError}
