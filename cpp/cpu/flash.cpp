@@ -13,14 +13,15 @@ namespace {
 
 // Weights reach 2^8 and o sums them unnormalised, so values near the end of the range of A may
 // overflow although the result would not. Rows where that happened are computed again, this much
-// further down. Not at first: there, tiny values would be lost.
+// further down, and what was not finite is replaced. Not at first: there, tiny values would be
+// lost.
 constexpr int overflow_headroom = 40;
 
-// Weights below 2^-100 add nothing to a sum that 2^40 keys could see, but their products with
-// values are subnormal numbers, which take a processor a hundred times as long. They are 0, except
-// in the second pass: zero times an infinity would not be what a small weight makes of it.
+// Floats below 2^-100 add nothing to a sum that 2^40 keys could see, but their products with values
+// are subnormal numbers, which take a processor a hundred times as long. They are 0, except in the
+// second pass, which goes to the end of the range: 0 times an infinity would be NaN.
 template <class A> FANANO_FN A lowest_weight(A headroom) {
-  return headroom == 0 ? A(-100) : A(1 - bias<A>);
+  return headroom == 0 && sizeof(A) == sizeof(float) ? A(-100) : A(1 - bias<A>);
 }
 
 template <class A> struct Scratch {

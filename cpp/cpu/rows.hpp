@@ -101,9 +101,9 @@ template <class A> RowSums<A> with_sink(RowSums<A> row, Algorithm algorithm, dou
   if (algorithm == Algorithm::naive) {
     row.l += double(exp(Vec<A>::all(A(sink))).v[0]);
   } else {
-    A m = A(sink) > row.m ? A(sink) : row.m;
+    A s = A(sink), m = s > row.m ? s : row.m;  // as m is rounded, or the difference may be huge
     row.l *= exp_nonpositive(double(row.m) - double(m));
-    row.l += exp_nonpositive(sink - double(m));
+    row.l += exp_nonpositive(double(s) - double(m));
     row.m = m;
   }
   return row;

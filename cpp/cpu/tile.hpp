@@ -231,8 +231,16 @@ void accumulate(const A* p, Operand<A> v, int64_t n, int64_t dim, const Strip<A>
 
 // ---- finish -------------------------------------------------------------------------------------
 
+// A row's elements that are not finite; the others stay.
+template <class A, class T> void replace_broken(const A* x, T* out, int64_t column, int64_t dim) {
+  for (int64_t d = 0; d < dim; ++d) {
+    auto before = number(out[d * column]);
+    if (before - before != 0) assign(out[d * column], x[d]);
+  }
+}
+
 // n rows of o times their factor to row-major memory: pack's way back, with the same sizes. With
-// `only`, just the rows where that is not 0.
+// `only`, just what is not finite in the rows where that is not 0.
 template <class A, class T>
 void unpack(const A* strip, const Strip<A>& factor, int64_t n, int64_t dim, T* out, int64_t row,
             int64_t column, A* rows, const A* only = nullptr) {
@@ -249,8 +257,10 @@ void unpack(const A* strip, const Strip<A>& factor, int64_t n, int64_t dim, T* o
       for (int i = 0; i < w; ++i) square[i].store(rows + i * padded + d);
     }
     for (int i = 0; i < w && m * w + i < n; ++i)
-      if (!only || only[m * w + i] != 0)
+      if (!only)
         narrow(rows + i * padded, out + (m * w + i) * row, column, dim);
+      else if (only[m * w + i] != 0)
+        replace_broken(rows + i * padded, out + (m * w + i) * row, column, dim);
   }
 }
 

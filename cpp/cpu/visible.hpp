@@ -30,7 +30,7 @@ template <class A> struct Visible {
   static_assert(strip_rows<A> <= 64);
   bool whole = true;         // every row sees every key: `rows` is not filled in
   bool none = false;         // no row sees any
-  uint64_t rows[tile_keys];  // bits beyond the strip's last row are set
+  uint64_t rows[tile_keys];  // bits beyond the strip's last row may be anything
 };
 
 FANANO_FN uint64_t first_bits(int64_t n) { return n >= 64 ? ~uint64_t(0) : (uint64_t(1) << n) - 1; }

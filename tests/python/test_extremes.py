@@ -118,3 +118,38 @@ def test_a_row_of_huge_logits_leaves_its_neighbours_alone(dtype):
     after, others = fanano.attention(q, k, v), np.arange(200) != 50
     assert before[others].tobytes() == after[others].tobytes()
     compare.judge_attention(after, None, q, k, v)
+
+
+@DTYPE
+def test_an_infinity_leaves_the_other_columns_alone(dtype):
+    """A row with one is computed again, in smaller numbers; a tiny value would not survive that."""
+    t = compare.DTYPES[dtype]
+    q, k = np.random.default_rng(3).standard_normal((2, 40, 8)).astype(t)
+    v = np.full((40, 3), 1e-6 if dtype == "float16" else 1e-36).astype(t)
+    before = fanano.attention(q, k, v)
+    v[7, 1] = np.inf
+    after = fanano.attention(q, k, v)
+    assert (after[:, 1] == np.inf).all()
+    assert before[:, ::2].tobytes() == after[:, ::2].tobytes()
+
+
+@pytest.mark.parametrize("algorithm", ["flash", "safe", "online"])
+def test_small_weights_of_large_float64_values(algorithm):
+    q, k = np.ones((1, 1)), np.array([[0.0], [-76.0]])
+    v = np.array([[0.0], [1e300]])
+    out = fanano.attention(q, k, v, scale=1, algorithm=algorithm)
+    np.testing.assert_allclose(out, 1e300 * np.exp(-76.0), rtol=1e-12)
+
+
+@DTYPE
+@ALGORITHMS
+@pytest.mark.parametrize("sink", [1e12 + 1, 1e30, -1e30])
+def test_sinks_beyond_all_logits(sink, algorithm, dtype):
+    q, k, v = np.random.default_rng(3).standard_normal((3, 1, 40, 8)).astype(compare.DTYPES[dtype])
+    out, lse = fanano.attention(q, k, v, sinks=sink, return_lse=True, algorithm=algorithm)
+    if sink > 0:
+        assert (out == 0).all()
+        np.testing.assert_allclose(lse, sink, rtol=1e-7)
+    else:
+        expected = fanano.attention(q, k, v, algorithm=algorithm).astype(float)
+        np.testing.assert_allclose(out.astype(float), expected, atol=1e-6)
