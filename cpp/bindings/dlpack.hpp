@@ -1,6 +1,6 @@
 // The memory layouts by which libraries hand arrays to each other, declared by us so that no header
 // of theirs is needed: DLPack 1.3 (dmlc.github.io/dlpack) and NumPy's __array_struct__
-// (numpy.org/doc/stable/reference/arrays.interface.html). For tensors.cpp and
+// (numpy.org/doc/stable/reference/arrays.interface.html). For tensors.cpp, elements.cpp and
 // buffer.cpp alone.
 #pragma once
 

@@ -1,5 +1,5 @@
-// Python arrays as the core sees them. The only file, with tensors.cpp, that reads DLPack; what
-// lends memory through it is buffer.hpp.
+// Python arrays as the core sees them. With its sources and elements.cpp the only one that reads
+// DLPack; what lends memory through it is buffer.hpp.
 #pragma once
 
 #include <nanobind/nanobind.h>
