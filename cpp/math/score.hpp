@@ -25,8 +25,8 @@ template <class T> FANANO_FN Scale<T> split_scale(double scale, double unit = 1)
   return {T(scale < 0 ? -1 : 1), T(power), T(size)};
 }
 
-// A softcap beyond 2^100 changes no logit below 2^88 by more than a rounding, and is taken for none;
-// one below 2^-100 leaves no logit to speak of.
+// A softcap beyond 2^100 changes no logit below 2^88 by more than a rounding, and is taken for
+// none; one below 2^-100 leaves no logit to speak of.
 FANANO_FN double softcap_in_range(double softcap) {
   return softcap > 0x1p100 ? 0 : softcap > 0 && softcap < 0x1p-100 ? 0x1p-100 : softcap;
 }
