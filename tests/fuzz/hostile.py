@@ -276,7 +276,7 @@ def of_lender(choices, shape, strides, start, dtype, dtypes, arena):
         good = said.get(name, 1)
         said[name] = choices.of(99, 0, 2, 4, 5, 6, 8, 10, 17, 32, 64, 255)
         if said[name] != good:
-            refused = refused or seen_as(said, dtypes)
+            refused = seen_as(said, dtypes)
             itemsize = max(said["bits"] // 8, 1)
     elif lie == "device":
         said |= {"device_type": choices.of(2, 0, -5, 3, 11, 13, 2**31 - 1), "device_id": 1}
