@@ -1,6 +1,14 @@
 #include "errors.hpp"
 
+#include <cstdio>
+
 namespace fanano {
+
+std::string text_of_number(double x) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%g", x);
+  return text;
+}
 
 std::string filled(const Refusal& row, std::initializer_list<std::string> values) {
   std::string words;

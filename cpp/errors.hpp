@@ -42,8 +42,12 @@ template <size_t values> struct Rule {
   const Refusal& row;
 };
 
+std::string text_of_number(double);  // as short as six digits allow: "1e-30", "0.5", "nan"
+
 template <class T> std::string text_of_value(const T& x) {
-  if constexpr (std::is_arithmetic_v<T>)
+  if constexpr (std::is_floating_point_v<T>)
+    return text_of_number(x);
+  else if constexpr (std::is_arithmetic_v<T>)
     return std::to_string(x);
   else
     return x;

@@ -278,7 +278,7 @@ Description::Description(const Request& r) : request_(r) {
 
 Description::~Description() = default;
 
-// Numbers that the accumulator, or what they are multiplied by, would make infinite stand for the
+// Sinks that the accumulator, or what they are multiplied by, would make infinite stand for the
 // largest that it does not. No weight depends on it: exponents are 0 or minus infinity long before.
 void Description::copy_reals() {
   auto first_bad = [](const std::vector<double>& x, auto good) {
@@ -286,23 +286,17 @@ void Description::copy_reals() {
   };
   const Shape& s = problem_.shape;
   Score& score = problem_.score;
-  const double limit = (accumulator(problem_.dtype) == Dtype::float64 ? DBL_MAX : FLT_MAX) / 8;
   if (const Reals& slopes = request_.alibi_slopes; slopes.data) {
     slopes_ = expanded(slopes, s.heads);
     auto bad = first_bad(slopes_, [](double x) { return std::isfinite(x); });
     if (bad < std::ssize(slopes_)) refuse("slope", bad, slopes_[bad]);
-    double farthest = double(s.queries) + double(s.keys);
-    if (const int64_t* offset = problem_.lengths.q_offset)
-      for (int64_t i = 0; i < s.batch; ++i)
-        farthest = std::max(farthest, std::abs(double(offset[i])) + double(s.queries + s.keys));
-    const double steepest = limit / std::max(farthest, 1.0);
-    for (double& x : slopes_) x = std::clamp(x, -steepest, steepest);
     score.slopes = slopes_.data(), score.slopes_batch = slopes.ndim == 2 ? s.heads : 0;
   }
   if (request_.sinks.data) {
     sinks_ = expanded(request_.sinks, s.heads);
     auto bad = first_bad(sinks_, [](double x) { return x < HUGE_VAL; });
     if (bad < std::ssize(sinks_)) refuse("sink", bad, sinks_[bad]);
+    const double limit = (accumulator(problem_.dtype) == Dtype::float64 ? DBL_MAX : FLT_MAX) / 8;
     for (double& x : sinks_)
       if (std::isfinite(x)) x = std::clamp(x, -limit, limit);
     score.sinks = sinks_.data();

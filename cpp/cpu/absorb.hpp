@@ -64,11 +64,14 @@ template <class A, class F> FANANO_FN Strip<A> weigh(int64_t n, A lowest, A* s, 
   return sum;
 }
 
+// Exponents of weights: below `lowest` the weight is 0, but no logit above -inf gets less than
+// `least`.
+template <class A> struct Weights { A lowest, least = -infinity<A>; };
+
 // s becomes p = 2^(unit s - m), and l grows by the tile's sum. The exponent is rounded once. Where
 // m is so large that its own rounding shows, the product is rounded as the maximum's was, so that
-// the largest weight is 1 again; row by row, for neighbours must not matter. Weights below
-// 2^lowest are 0.
-template <class A> void weigh(State<A>& state, int64_t n, A unit, A lowest, A* s) {
+// the largest weight is 1 again; row by row, for neighbours must not matter.
+template <class A> void weigh(State<A>& state, int64_t n, A unit, Weights<A> weights, A* s) {
   const Vec<A> c = Vec<A>::all(unit), limit = Vec<A>::all(8 * magic<A>);
   Strip<A> minus;
   Vec<A> largest = Vec<A>::all(0);
@@ -81,11 +84,14 @@ template <class A> void weigh(State<A>& state, int64_t n, A unit, A lowest, A* s
   for (int lane = 0; lane < Vec<A>::width; ++lane) huge |= largest.v[lane] > limit.v[lane];
 
   auto once = [&](Vec<A> x, int i) { return fma_once(x, c, minus.v[i]); };
-  auto twice = [&](Vec<A> x, int i) {
+  auto carefully = [&](Vec<A> x, int i) {
     Vec<A> size = max(minus.v[i], Vec<A>::all(0) - minus.v[i]);
-    return select_less(limit, size, x * c + minus.v[i], once(x, i));
+    Vec<A> y = select_less(limit, size, x * c + minus.v[i], once(x, i));
+    return select_equal(x, Vec<A>::all(-infinity<A>), x, max(Vec<A>::all(weights.least), y));
   };
-  Strip<A> sum = huge ? weigh(n, lowest, s, twice) : weigh(n, lowest, s, once);
+  bool careful = huge || weights.least > -infinity<A>;
+  Strip<A> sum =
+      careful ? weigh(n, weights.lowest, s, carefully) : weigh(n, weights.lowest, s, once);
   for (int i = 0; i < M; ++i) state.l.v[i] = state.l.v[i] + sum.v[i];
 }
 

@@ -19,9 +19,11 @@ constexpr int overflow_headroom = 40;
 
 // Floats below 2^-100 add nothing to a sum that 2^40 keys could see, but their products with values
 // are subnormal numbers, which take a processor a hundred times as long. They are 0, except in the
-// second pass, which goes to the end of the range: 0 times an infinity would be NaN.
-template <class A> FANANO_FN A lowest_weight(A headroom) {
-  return headroom == 0 && sizeof(A) == sizeof(float) ? A(-100) : A(1 - bias<A>);
+// second pass: 0 times an infinity would be NaN, so there no logit weighs less than the smallest
+// normal number. What that adds to a column that overflowed is far below its rounding.
+template <class A> FANANO_FN Weights<A> weights(A headroom) {
+  if (headroom != 0) return {A(1 - bias<A>), A(1 - bias<A>)};
+  return {sizeof(A) == sizeof(float) ? A(-100) : A(1 - bias<A>)};
 }
 
 template <class A> struct Scratch {
@@ -87,19 +89,19 @@ template <class T, class Out> class RowBlock {
     Visible<A>& see = *scratch_.see;
     look(b_.mask, b_.elements, b_.elements.boolean(), r, j0, seen, see);
     if (see.none) return;
-    A* bias = load_bias(b_.elements, r, j0, seen, scratch_.bias, scratch_.rows);
-    if (bias && hides_all(bias, seen)) return;
+    if (b_.elements.additive() && hides_all(b_.elements, r, j0, seen)) return;
+    const A* bias = load_bias(b_.elements, r, j0, seen, scratch_.bias, scratch_.rows);
 
     // score
     Strip<A> largest = score(q(i), tile.k, seen, dim_, scratch_.s);
     // mask
     if (!score_.plain)
-      largest = logits(score_, r.begin + b_.mask.offset - j0, bias, see, seen, scratch_.s);
+      largest = logits(score_, b_.mask, r, j0, bias, see, seen, scratch_.s);
     else if (!see.whole || score_.scale.power != 1)
       largest = hide(see, seen, score_.scale.power, scratch_.s);
     // absorb: m, l; s becomes p
     Strip<A> alpha = absorb(scratch_.states[i], largest, score_.factor, headroom);
-    weigh(scratch_.states[i], seen, score_.factor, lowest_weight(headroom), scratch_.s);
+    weigh(scratch_.states[i], seen, score_.factor, weights(headroom), scratch_.s);
     // accumulate
     if ((see.whole && !bias) || finite_values(tile))
       return accumulate(scratch_.s, tile.v, seen, value_dim_, alpha, o(i));

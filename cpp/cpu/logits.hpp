@@ -15,70 +15,68 @@ namespace fanano::FANANO_ISA {
 // what they should be only after a product with `factor`; else they are, but for their unit.
 template <class A> struct ScoreConstants {
   bool plain;
-  Scale<A> scale;  // to the argument of tanh where there is a softcap
-  A softcap = 0;   // 0: none
-  A slope = 0;     // of ALiBi
-  A factor;        // scale.size, or the unit alone
+  Scale<A> scale;    // to the argument of tanh where there is a softcap
+  A softcap = 0;     // 0: none
+  double slope = 0;  // of ALiBi
+  A factor;          // scale.size, or the unit alone
 
   // unit: log2 e for logits that will be exponents of 2.
   ScoreConstants(const Problem& p, int64_t batch, int64_t head, double unit) {
     const Score& s = p.score;
     bool additive = p.mask.data && p.mask_dtype != Dtype::boolean;
-    double cap = softcap_in_range(s.softcap);
+    double cap = softcap_in_range<A>(s.softcap);
     plain = cap == 0 && !s.slopes && !additive;
     scale = split_scale<A>(s.scale, plain ? unit : cap == 0 ? 1 : 1 / cap);
     softcap = A(cap);
-    if (s.slopes) slope = A(s.slopes[batch * s.slopes_batch + head]);
+    if (s.slopes) slope = s.slopes[batch * s.slopes_batch + head];
     factor = plain ? scale.size : A(unit);
   }
 };
 
-// n numbers of an additive mask. The finite ones stay finite when they are added to a score and
-// multiplied by log2 e, so that a row of the lowest number is uniform.
-template <class A, class T>
-FANANO_FN void load_addends(const T* x, int64_t stride, int64_t n, A* to) {
-  constexpr A limit = (sizeof(A) == 4 ? A(__FLT_MAX__) : A(__DBL_MAX__)) / 4;
-  if constexpr (sizeof(T) > sizeof(A))  // a double's finite numbers may be infinite as floats
-    for (int64_t j = 0; j < n; ++j) {
-      T y = x[j * stride];
-      y = y < -T(limit) && y > -infinity<T> ? -T(limit) : y;
-      to[j] = A(y > T(limit) && y < infinity<T> ? T(limit) : y);
-    }
-  else
-    widen(x, stride, to, n);
+// Finite numbers of an additive mask stay finite when they are added to a score and multiplied by
+// log2 e, so that a row of the lowest number is uniform.
+template <class A>
+inline constexpr A most_added = (sizeof(A) == 4 ? A(__FLT_MAX__) : A(__DBL_MAX__)) / 4;
+
+template <class A> FANANO_FN Vec<A> clamp_finite(Vec<A> x) {
+  Vec<A> most = Vec<A>::all(most_added<A>), least = Vec<A>::all(-most_added<A>);
+  Vec<A> infinite = Vec<A>::all(infinity<A>), size = max(x, Vec<A>::all(0) - x);
+  return select_equal(size, infinite, x, max(least, min(most, x)));
+}
+
+// A double's finite numbers may be infinite as floats.
+template <class A> FANANO_FN void load_addends(const double* x, int64_t stride, A* to, int64_t n) {
+  constexpr double limit = most_added<A>;
   for (int64_t j = 0; j < n; ++j) {
-    A y = to[j];
-    y = y < -limit && y > -infinity<A> ? -limit : y;
-    to[j] = y > limit && y < infinity<A> ? limit : y;
+    double y = x[j * stride];
+    y = y < -limit && y > -infinity<double> ? -limit : y;
+    to[j] = A(y > limit && y < infinity<double> ? limit : y);
   }
+}
+template <class A, class T>
+FANANO_FN void load_addends(const T* x, int64_t stride, A* to, int64_t n) {
+  widen(x, stride, to, n);
 }
 
 // The additive mask of the rows r and the keys [j0, j0 + n) as [key][row], into bias; returns null
 // if there is none. rows is as in pack().
 template <class A>
-A* load_bias(const Elements& x, Range r, int64_t j0, int64_t n, A* bias, A* rows) {
+const A* load_bias(const Elements& x, Range r, int64_t j0, int64_t n, A* bias, A* rows) {
   if (!x.additive()) return nullptr;
   with_type(x.dtype, [&]<class T>() {
     const T* first = x.at<T>(r.begin, j0);
     auto fill = [&](int64_t i, A* to) {
-      if (x.column == 1) prefetch_next(first + i * x.row, n);
-      load_addends(first + i * x.row, x.column, n, to);
+      if (x.column == 1) prefetch(first + (i + strip_rows<A>)*x.row, n);
+      load_addends(first + i * x.row, x.column, to, n);
     };
-    if (x.row != 0) return pack(r.size(), n, fill, A(1), bias, rows);
+    auto clamped = [](Vec<A> y, int) { return clamp_finite(y); };
+    if (x.row != 0) return pack(r.size(), n, fill, clamped, bias, rows);
     fill(0, rows);
-    for (int64_t j = 0; j < n; ++j) Strip<A>::all(rows[j]).store(bias + j * strip_rows<A>);
+    for (int64_t j = 0; j < n; ++j)
+      for (int m = 0; m < M; ++m)
+        clamp_finite(Vec<A>::all(rows[j])).store(bias + j * strip_rows<A> + m * Vec<A>::width);
   });
   return bias;
-}
-
-// Whether it is -inf everywhere.
-template <class A> bool hides_all(const A* bias, int64_t n) {
-  Vec<A> hidden = Vec<A>::all(-infinity<A>), seen = Vec<A>::all(0);
-  for (int64_t i = 0; i < n * strip_rows<A>; i += Vec<A>::width)
-    seen = select_equal(Vec<A>::load(bias + i), hidden, seen, Vec<A>::all(1));
-  bool all = true;
-  for (int i = 0; i < Vec<A>::width; ++i) all &= seen.v[i] == 0;
-  return all;
 }
 
 // What a row does not see scores -inf, by selection: nothing that stands there can pass. The others
@@ -98,37 +96,53 @@ template <class A> Strip<A> hide(const Visible<A>& see, int64_t n, A factor, A* 
   return largest;
 }
 
-// Everything that a score goes through. position: of the strip's first row, relative to the tile's
-// first key; bias: what load_bias() returned.
-template <class A>
-Strip<A> logits(const ScoreConstants<A>& c, int64_t position, const A* bias, const Visible<A>& see,
-                int64_t n, A* s) {
-  // Positions of the rows in two parts, so that a distance is rounded once.
-  A high[strip_rows<A>], low[strip_rows<A>];
-  for (int i = 0; i < strip_rows<A>; ++i) {
-    high[i] = A(position + i);
-    low[i] = A(position + i - int64_t(high[i]));
+// What ALiBi needs of the rows of a strip. A slope that would make the bias of a row's farthest key
+// infinite is the steepest that does not: every weight is 0 or 1 long before. Each row by itself,
+// for its bits must not depend on what others see.
+template <class A> struct Slopes {
+  A high[strip_rows<A>], low[strip_rows<A>];  // position - j0, in two parts that are exact
+  A minus[strip_rows<A>];
+
+  Slopes(double slope, const Mask& mask, Range rows, int64_t j0) {
+    constexpr double limit = (sizeof(A) == 4 ? double(__FLT_MAX__) : __DBL_MAX__) / 8;
+    for (int i = 0; i < strip_rows<A>; ++i) {
+      int64_t p = rows.begin + i + mask.offset;
+      high[i] = A(p - j0);
+      low[i] = A(p - j0 - int64_t(high[i]));
+      Range seen = mask.columns(rows.begin + i);
+      double before = double(p - seen.begin), after = double(seen.end - 1 - p);
+      double farthest = before > after ? before : after, steepest = limit;
+      if (farthest > 1) steepest /= farthest;
+      minus[i] = A(slope > steepest ? -steepest : slope < -steepest ? steepest : -slope);
+    }
   }
+};
+
+// Everything that a score goes through, for these rows and the keys [j0, j0 + n); bias: what
+// load_bias() returned.
+template <class A>
+Strip<A> logits(const ScoreConstants<A>& c, const Mask& mask, Range rows, int64_t j0, const A* bias,
+                const Visible<A>& see, int64_t n, A* s) {
+  const Slopes<A> slopes(c.slope, mask, rows, j0);
   const Vec<A> power = Vec<A>::all(c.scale.power), size = Vec<A>::all(c.scale.size);
-  const Vec<A> minus_slope = Vec<A>::all(-c.slope), hidden = Vec<A>::all(-infinity<A>);
+  const Vec<A> hidden = Vec<A>::all(-infinity<A>);
   Strip<A> largest = Strip<A>::all(-infinity<A>);
   for (int64_t j = 0; j < n; ++j) {
     Strip<A> x = Strip<A>::load(s + j * strip_rows<A>);
-    uint64_t seen = see.whole ? ~uint64_t(0) : see.rows[j];
     for (int m = 0; m < M; ++m) {
       int64_t lane = m * Vec<A>::width;
       Vec<A> y = x.v[m] * power * size;
       if (c.softcap != 0) y = tanh(y) * Vec<A>::all(c.softcap);
       if (c.slope != 0) {
-        Vec<A> distance =
-            Vec<A>::load(high + lane) + (Vec<A>::load(low + lane) - Vec<A>::all(A(j)));
-        y = fma(max(distance, Vec<A>::all(0) - distance), minus_slope, y);
+        Vec<A> distance = Vec<A>::load(slopes.high + lane) +
+                          (Vec<A>::load(slopes.low + lane) - Vec<A>::all(A(j)));
+        y = fma(max(distance, Vec<A>::all(0) - distance), Vec<A>::load(slopes.minus + lane), y);
       }
       if (bias) {
         Vec<A> more = Vec<A>::load(bias + j * strip_rows<A> + lane);
         y = select_equal(more, hidden, hidden, y + more);
       }
-      y = select_bits(seen >> lane, y, hidden);
+      if (!see.whole) y = select_bits(see.rows[j] >> lane, y, hidden);
       largest.v[m] = max(largest.v[m], y);
       x.v[m] = y;
     }

@@ -62,7 +62,7 @@ void strip(const Problem& p, const Block& b, Range r, accumulator_t<T>* scores,
       if (constants.plain)
         hide(see, seen, constants.scale.power, scratch.s);
       else
-        logits(constants, r.begin + b.mask.offset - j0,
+        logits(constants, b.mask, r, j0,
                load_bias(b.elements, r, j0, seen, scratch.bias, scratch.rows), see, seen,
                scratch.s);
       unpack(scratch.s, Strip<A>::all(constants.factor), r.size(), seen, scores + j0, keys, 1,

@@ -98,12 +98,14 @@ template <class A> FANANO_FN void transpose(Vec<A> (&x)[Vec<A>::width]) {
   }
 }
 
-// n rows (at most a strip) to [column][row] times factor; missing rows become zeros. fill(i, to)
-// writes the dim numbers of row i. rows holds width x dim numbers, both that and strip with dim
-// rounded up to the width.
-template <class A, class F> void pack(int64_t n, int64_t dim, F fill, A factor, A* strip, A* rows) {
+// n rows (at most a strip) to [column][row]; missing rows become zeros. fill(i, to) writes the dim
+// numbers of row i, map(x, m) changes them on their way into vector m. rows holds width x dim
+// numbers, both that and strip with dim rounded up to the width.
+template <class A, class F, class G>
+FANANO_FN void pack(int64_t n, int64_t dim, F fill, G map, A* strip, A* rows) {
   constexpr int w = Vec<A>::width;
   int64_t padded = round_up(dim, w);
+#pragma GCC unroll 4
   for (int m = 0; m < M; ++m) {
     for (int i = 0; i < w; ++i) {
       bool there = m * w + i < n;
@@ -116,8 +118,7 @@ template <class A, class F> void pack(int64_t n, int64_t dim, F fill, A factor, 
       for (int i = 0; i < w; ++i) square[i] = Vec<A>::load(rows + i * padded + d);
       transpose(square);
 #pragma GCC unroll 16
-      for (int i = 0; i < w; ++i)
-        (square[i] * Vec<A>::all(factor)).store(strip + (d + i) * strip_rows<A> + m * w);
+      for (int i = 0; i < w; ++i) map(square[i], m).store(strip + (d + i) * strip_rows<A> + m * w);
     }
   }
 }
@@ -125,7 +126,8 @@ template <class A, class F> void pack(int64_t n, int64_t dim, F fill, A factor, 
 template <class A, class T>
 void pack(const T* x, int64_t row, int64_t column, int64_t n, int64_t dim, A factor, A* strip,
           A* rows) {
-  pack(n, dim, [&](int64_t i, A* to) { widen(x + i * row, column, to, dim); }, factor, strip, rows);
+  auto fill = [&](int64_t i, A* to) { widen(x + i * row, column, to, dim); };
+  pack(n, dim, fill, [&](Vec<A> v, int) { return v * Vec<A>::all(factor); }, strip, rows);
 }
 
 // ---- the micro-kernel ---------------------------------------------------------------------------
@@ -240,7 +242,8 @@ template <class A, class T> void replace_broken(const A* x, T* out, int64_t colu
 }
 
 // n rows of o times their factor to row-major memory: pack's way back, with the same sizes. With
-// `only`, just what is not finite in the rows where that is not 0.
+// `only`, just what is not finite in the rows where that is not 0. Zeros are positive: whether a sum
+// that vanished is -0 would tell which empty tiles its neighbours had visited.
 template <class A, class T>
 void unpack(const A* strip, const Strip<A>& factor, int64_t n, int64_t dim, T* out, int64_t row,
             int64_t column, A* rows, const A* only = nullptr) {
@@ -251,7 +254,8 @@ void unpack(const A* strip, const Strip<A>& factor, int64_t n, int64_t dim, T* o
       Vec<A> square[w];
 #pragma GCC unroll 16
       for (int i = 0; i < w; ++i)
-        square[i] = Vec<A>::load(strip + (d + i) * strip_rows<A> + m * w) * factor.v[m];
+        square[i] =
+            fma(Vec<A>::load(strip + (d + i) * strip_rows<A> + m * w), factor.v[m], Vec<A>::all(0));
       transpose(square);
 #pragma GCC unroll 16
       for (int i = 0; i < w; ++i) square[i].store(rows + i * padded + d);

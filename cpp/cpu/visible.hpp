@@ -53,8 +53,8 @@ FANANO_FN bool shows(float x) { return x != -infinity<float>; }
 FANANO_FN bool shows(double x) { return x != -infinity<double>; }
 
 // A mask's rows are too short, in one tile, for the processor to foresee the next.
-template <class T> FANANO_FN void prefetch_next(const T* x, int64_t n) {
-  for (int64_t j = 0; j < n; j += 64 / int64_t(sizeof(T))) __builtin_prefetch(x + n + j, 0, 2);
+template <class T> FANANO_FN void prefetch(const T* x, int64_t n) {
+  for (int64_t j = 0; j < n; j += 64 / int64_t(sizeof(T))) __builtin_prefetch(x + j, 0, 2);
 }
 
 // By the caller's mask: x is its element of the first row and key.
@@ -72,7 +72,7 @@ void see_elements(const T* x, int64_t row, int64_t column, int64_t count, int64_
     for (int64_t i = (count < first + 8 ? count : first + 8) - 1; i >= first; --i) {
       const T* from = x + i * row;
       if (column == 1) {
-        prefetch_next(from, n);
+        prefetch(from + n, n);
         for (int64_t j = 0; j < n; ++j) bits[j] = uint8_t(bits[j] + bits[j] + shows(from[j]));
       } else {
         for (int64_t j = 0; j < n; ++j)
@@ -82,6 +82,20 @@ void see_elements(const T* x, int64_t row, int64_t column, int64_t count, int64_
     for (int64_t j = 0; j < n; ++j) seen[j] |= uint64_t(bits[j]) << first;
   }
   for (int64_t j = 0; j < n; ++j) rows[j] &= seen[j];
+}
+
+// Whether an additive mask leaves the rows r none of the keys [j0, j0 + n). Seldom so, and then seen
+// at the first elements.
+FANANO_FN bool hides_all(const Elements& x, Range r, int64_t j0, int64_t n) {
+  bool any = false;
+  with_type(x.dtype, [&]<class T>() {
+    for (int64_t i = r.begin; i < r.end && !any; ++i) {
+      const T* row = x.at<T>(i, j0);
+      for (int64_t first = 0; first < n && !any; first += 16)
+        for (int64_t j = first; j < first + 16 && j < n; ++j) any |= shows(row[j * x.column]);
+    }
+  });
+  return !any;
 }
 
 // The rows r of one head, the keys [j0, j0 + n): by position, and by the caller's mask if there is

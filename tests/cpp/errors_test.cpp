@@ -14,6 +14,9 @@ TEST(blanks_are_filled_from_left_to_right) {
 TEST(a_row_says_which_error_and_in_which_words) {
   CHECK_THROWS(TypeError, "q must be an integer, got str", refuse("integer", "q", "str"));
   CHECK_THROWS(ValueError, "scale must be a finite number, got inf", refuse("scale", HUGE_VAL));
+  CHECK_THROWS(ValueError,
+               "softcap must be a positive finite number, or 0 or None for none, got -1e-30",
+               refuse("softcap", -1e-30));
   CHECK(refusal("threads", -1) == "num_threads: got -1, expected at least 1");
 }
 

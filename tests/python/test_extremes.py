@@ -153,3 +153,71 @@ def test_sinks_beyond_all_logits(sink, algorithm, dtype):
     else:
         expected = fanano.attention(q, k, v, algorithm=algorithm).astype(float)
         np.testing.assert_allclose(out.astype(float), expected, atol=1e-6)
+
+
+@ALGORITHMS
+@pytest.mark.parametrize("weight", [2.0**-80, 2.0**-100, 2.0**-120])
+def test_an_infinity_shows_however_little_it_weighs(algorithm, weight):
+    """As in plain attention, where the weight is a number: rows that do not see it stay."""
+    q, k, v = np.ones((3, 1), np.float32), np.zeros((200, 1), np.float32), np.ones((200, 2))
+    v = v.astype(np.float32)
+    k[150] = np.log(weight)
+    options = {"scale": 1, "is_causal": True, "q_offset": 149, "algorithm": algorithm}
+    before = fanano.attention(q, k, v, **options)
+    v[150, 0] = np.inf
+    out = fanano.attention(q, k, v, **options)
+    assert out[0].tobytes() == before[0].tobytes()
+    assert (out[1:, 0] == np.inf).all()
+    assert out[1:, 1].tobytes() == before[1:, 1].tobytes()
+
+
+def test_an_infinity_shows_where_only_a_wide_number_holds_its_weight():
+    """Beyond what the ladder's float32 probabilities hold: exact attention is infinite there."""
+    q, k, v = np.ones((1, 1), np.float32), np.zeros((200, 1), np.float32), np.ones((200, 1))
+    k[150], v[150] = -1e4, -np.inf
+    assert fanano.attention(q, k, v.astype(np.float32), scale=1) == -np.inf
+    k[150] = -np.inf  # a logit of -inf weighs nothing: 0 times infinity, as in plain attention
+    assert np.isnan(fanano.attention(q, k, v.astype(np.float32), scale=1))
+
+
+def test_zeros_do_not_tell_what_the_neighbours_see():
+    """A sum that a rescaling has made -0 would be 0 after one more tile, of which it sees none."""
+    q, k, v = np.ones((40, 1), np.float32), np.zeros((300, 1), np.float32), np.zeros((300, 1))
+    v[0], k[200] = -1e-45, 40  # the smallest number, and a maximum that makes it vanish
+    v = v.astype(np.float32)
+    among_others = fanano.attention(q, k, v, scale=1, is_causal=True, q_offset=240)
+    alone = fanano.attention(q[:20], k, v, scale=1, is_causal=True, q_offset=230)
+    assert (among_others == 0).all()
+    assert among_others[:10].tobytes() == alone[10:].tobytes()
+
+
+@ALGORITHMS
+@pytest.mark.parametrize("slope", [1e30, 1e38, -1e37, 1e300])
+def test_slopes_to_the_end_of_the_range(algorithm, slope):
+    """The nearest key takes all, the farthest where the slope is negative; and the bits of a row
+    do not depend on how far off the rows of other sequences stand."""
+    q, k = np.random.default_rng(1).standard_normal((2, 2, 1, 20, 8), dtype=np.float32)
+    v = np.arange(2 * 20 * 3, dtype=np.float32).reshape(2, 1, 20, 3)
+    options = {"alibi_slopes": [slope], "is_causal": True, "algorithm": algorithm}
+    alone = fanano.attention(q[:1], k[:1], v[:1], q_offset=0, **options)
+    far = fanano.attention(q, k, v, q_offset=[0, 10**15], **options)
+    expected = v[0, 0] if slope > 0 else np.broadcast_to(v[0, 0, :1], (20, 3))
+    np.testing.assert_allclose(alone[0, 0], expected, rtol=2**-22)
+    assert far[:1].tobytes() == alone.tobytes()
+
+
+@ALGORITHMS
+@pytest.mark.parametrize("softcap", [1e-30, 1e20, 2e30, 1e38])
+@pytest.mark.parametrize("size", [1.0, 1e20, 1e30])
+def test_softcaps_to_the_end_of_the_range(algorithm, softcap, size):
+    q = np.array([[1, -1], [2, 1]], np.float32)
+    k = np.array([[size, 0], [0, size], [size, size]], np.float32)
+    v = np.eye(3, dtype=np.float32)
+    options = {"scale": 1, "softcap": softcap}
+    out, lse = fanano.attention(q, k, v, algorithm=algorithm, return_lse=True, **options)
+    compare.judge_attention(out, lse, q, k, v, **options)
+
+
+def test_a_softcap_beyond_all_numbers_is_none():
+    q, k, v = np.random.default_rng(3).standard_normal((3, 20, 8), dtype=np.float32)
+    assert fanano.attention(q, k, v, softcap=1e300).tobytes() == fanano.attention(q, k, v).tobytes()

@@ -149,7 +149,7 @@ OPTIONS = {
     "window's size": ("int64", "window_size is .*does not fit", {"window_size": (0, 2**63)}),
     "softcap < 0": (
         "softcap",
-        r"softcap must be a positive finite number, or 0 or None for none, got -2\.0",
+        r"softcap must be a positive finite number, or 0 or None for none, got -2$",
         {"softcap": -2},
     ),
     "softcap inf": ("softcap", "softcap must be .* got inf", {"softcap": np.inf}),
