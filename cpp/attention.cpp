@@ -68,16 +68,17 @@ void forward(const Problem& p, int max_threads) {
   if (plan.tasks == 0) return;
   int64_t stride = (plan.scratch + 63) / 64 * 64;
   ScratchMemory scratch(stride * plan.threads);
-  if (plan.algorithm == Algorithm::flash) {
-    parallel_for(plan.tasks, plan.threads, [&](int64_t task, int worker) {
-      plan.kernels->flash(p, plan, task, scratch.get() + worker * stride);
+  Memory workspace = plan.workspace ? allocate(plan.workspace) : nullptr;
+  const Kernels& k = *plan.kernels;
+  auto run = [&](int64_t tasks, auto kernel, auto... more) {
+    parallel_for(tasks, plan.threads, [&](int64_t task, int worker) {
+      kernel(p, plan, task, scratch.get() + worker * stride, more...);
     });
-  } else {
-    Memory scores = allocate(plan.workspace);
-    parallel_for(plan.tasks, plan.threads, [&](int64_t task, int worker) {
-      plan.kernels->materialised(p, plan, task, scratch.get() + worker * stride, scores.get());
-    });
-  }
+  };
+  if (plan.algorithm != Algorithm::flash) return run(plan.tasks, k.materialised, workspace.get());
+  if (!plan.decode) return run(plan.tasks, k.flash);
+  if (plan.splits > 1) run(plan.tasks * plan.splits, k.decode_split, workspace.get());
+  run(plan.tasks, k.decode, workspace.get());
 }
 
 namespace {

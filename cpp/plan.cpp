@@ -18,6 +18,9 @@ namespace {
 constexpr int64_t most_rows = 512;
 constexpr int64_t tasks_per_thread = 16;
 
+// With fewer teams, their keys are split: a thread that has none left must find something to do.
+constexpr int64_t teams_per_thread = 4;
+
 // Below this a second thread takes longer to wake than it saves (about 60 us against 100).
 constexpr double parallel_work = 2e6;  // multiply-adds
 
@@ -30,6 +33,21 @@ Machine this_machine(int max_threads) {
   return {&chosen_isa(), max_threads > 0 ? std::min(threads, max_threads) : threads};
 }
 
+static Plan plan_decode(const Problem& p, const Machine& machine, Plan plan) {
+  const Shape& s = p.shape;
+  const Kernels& k = *machine.kernels;
+  plan.decode = true;
+  plan.rows = team_of(p, 0, 0).most_rows;
+  plan.keys = k.decode_keys;
+  plan.tasks = s.batch * teams_of(s);
+  plan.scratch = k.decode_scratch(p);
+  if (plan.threads > 1 && plan.tasks < teams_per_thread * plan.threads)
+    plan.splits = std::max<int64_t>(1, ceil_div(s.keys, decode_chunk));
+  if (plan.splits > 1) plan.workspace = plan.tasks * plan.splits * k.decode_state(p);
+  plan.threads = int(std::min<int64_t>(plan.threads, plan.tasks * plan.splits));
+  return plan;
+}
+
 Plan make_plan(const Problem& p, const Machine& machine) {
   const Shape& s = p.shape;
   const Kernels& k = *machine.kernels;
@@ -38,20 +56,25 @@ Plan make_plan(const Problem& p, const Machine& machine) {
   plan.algorithm = p.algorithm;
   plan.keys = k.tile_keys;
 
+  double work = double(s.batch) * double(s.heads) * double(s.queries) * double(s.keys) *
+                double(s.dim + s.value_dim);
+  plan.threads = work < parallel_work ? 1 : machine.threads;
+  if (s.batch == 0 || s.heads == 0 || s.queries == 0) return plan;
+  bool flash = p.algorithm == Algorithm::flash;
+  if (flash && s.queries <= decode_queries) return plan_decode(p, machine, plan);
+
   int64_t strip = p.dtype == Dtype::float64 ? k.strip64 : k.strip32;
   int64_t heads = s.batch * s.heads;
-  int64_t wanted = ceil_div(tasks_per_thread * machine.threads, std::max<int64_t>(heads, 1));
+  int64_t wanted = ceil_div(tasks_per_thread * machine.threads, heads);
   int64_t rows = ceil_div(ceil_div(s.queries, wanted), strip) * strip;
   plan.rows = std::clamp(rows, strip, std::max(strip, most_rows / strip * strip));
   plan.tasks = heads * ceil_div(s.queries, plan.rows);
 
-  double work = double(heads) * double(s.queries) * double(s.keys) * double(s.dim + s.value_dim);
-  int64_t threads = work < parallel_work ? 1 : std::min<int64_t>(machine.threads, plan.tasks);
-  plan.threads = int(std::max<int64_t>(threads, 1));
+  plan.threads = int(std::min<int64_t>(plan.threads, plan.tasks));
 
-  bool flash = p.algorithm == Algorithm::flash;
   plan.scratch = (flash ? k.flash_scratch : k.materialised_scratch)(p, plan.rows);
-  if (!flash && heads && s.queries && s.keys) {
+  if (flash && p.lengths.queries) plan.scratch = std::max(plan.scratch, k.decode_scratch(p));
+  if (!flash && s.keys) {
     int64_t bytes = size_of(accumulator(p.dtype));
     for (int64_t factor : {heads, s.queries, s.keys})
       if (__builtin_mul_overflow(bytes, factor, &bytes)) refuse("scores_memory", name(p.algorithm));
@@ -91,12 +114,16 @@ std::string to_string(const Plan& plan, const Problem& p) {
   option(p.score.sinks, "sinks");
   if (!options.empty()) text += "\n  options    " + options;
   text += "\n  algorithm  " + std::string(name(plan.algorithm)) +
-          (flash ? ": tiles stream through, linear memory" : " softmax over materialised scores");
+          (!flash        ? " softmax over materialised scores"
+           : plan.decode ? ": all rows of a key head pass its keys together (decode)"
+                         : ": tiles stream through, linear memory");
   text += "\n  kernels    " + std::string(plan.kernels->isa);
   text += "\n  tiles      " + number(plan.rows) + " query rows x " + number(plan.keys) + " keys";
   text += "\n  threads    " + number(plan.threads) + ", " + number(plan.tasks) + " tasks";
+  if (plan.splits > 1) text += " x " + number(plan.splits) + " splits of the keys";
   text += "\n  memory     " + in_words(plan.scratch) + " of scratch for each thread";
-  text += flash ? ", no scores" : ", " + in_words(plan.workspace) + " for all scores";
+  if (plan.workspace) text += ", " + in_words(plan.workspace) + " for all ";
+  text += flash ? plan.workspace ? "states, no scores" : ", no scores" : "scores";
   return text;
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "math/sequences.hpp"
 #include "problem.hpp"
 
 namespace fanano {
@@ -15,15 +16,57 @@ struct Machine {
   int threads = 1;
 };
 
+// ---- decode: the kernel class of sequences with few queries -------------------------------------
+
+inline constexpr int64_t decode_queries = 16;  // at most
+inline constexpr int64_t decode_rows = 64;     // that pass the keys together
+inline constexpr int64_t decode_chunk = 512;   // keys, at multiples of it: part of the bits
+
+// Query heads that share a key head and pass it together.
+struct Team {
+  int64_t batch = 0, head = 0, heads = 0;  // heads [head, head + heads)
+  int64_t kv_head = 0, queries = 0;        // of the sequence, used
+  int64_t dim = 0, value_dim = 0;
+  int64_t most_rows = 0;  // of any team
+};
+
+FANANO_FN int64_t heads_together(const Shape& s) {
+  int64_t queries = clamp(s.queries, 1, decode_queries);
+  return clamp(decode_rows / queries, 1, s.heads / s.kv_heads);
+}
+
+// How many teams a sequence has.
+FANANO_FN int64_t teams_of(const Shape& s) {
+  int64_t together = heads_together(s);
+  return s.kv_heads * ((s.heads / s.kv_heads + together - 1) / together);
+}
+
+FANANO_FN Team team_of(const Problem& p, int64_t batch, int64_t team) {
+  const Shape& s = p.shape;
+  int64_t group = s.heads / s.kv_heads, together = heads_together(s);
+  int64_t teams = (group + together - 1) / together, first = team % teams * together;
+  Team t;
+  t.batch = batch, t.kv_head = team / teams;
+  t.head = t.kv_head * group + first, t.heads = clamp(group - first, 0, together);
+  t.queries = p.lengths.queries ? clamp(p.lengths.queries[batch], 0, s.queries) : s.queries;
+  t.dim = s.dim, t.value_dim = s.value_dim;
+  t.most_rows = together * clamp(s.queries, 1, decode_queries);
+  return t;
+}
+
+// ---- the plan -----------------------------------------------------------------------------------
+
 struct Plan {
   const Kernels* kernels = nullptr;
   Algorithm algorithm = Algorithm::flash;
+  bool decode = false;    // tasks are teams, not blocks of rows
   int64_t rows = 0;       // query rows of one task
   int64_t keys = 0;       // keys of one tile
-  int64_t tasks = 0;      // independent row blocks
+  int64_t tasks = 0;      // independent row blocks, or teams
+  int64_t splits = 1;     // of the keys, for the threads
   int threads = 0;        // that will take part
   int64_t scratch = 0;    // bytes for each thread
-  int64_t workspace = 0;  // bytes shared by all threads: the materialised scores, else 0
+  int64_t workspace = 0;  // bytes shared by all threads: scores, or the states of the splits
 };
 
 Machine this_machine(int max_threads = 0);  // 0: as many as get_num_threads()

@@ -23,22 +23,63 @@ template <class A> FANANO_FN OnlineSoftmax<A> sink_state(double sink, A headroom
   return {m, A(exp2_nonpositive(exponent))};
 }
 
+// 2^(m - onto), for whole numbers of which neither is above `onto`; 0 for an m of -inf.
+template <class A> FANANO_FN Vec<A> rescaling(Vec<A> m, Vec<A> onto) {
+  Vec<A> change = max(Vec<A>::all(-bias<A>), m - pivot(onto));
+  return power_of_two(change + Vec<A>::all(magic<A> + bias<A>));
+}
+
 // Takes in a tile's maxima, in log2 units once multiplied by `unit`; returns the factor for o (l is
 // rescaled here). m stands `headroom` above the maximum, a whole number: that makes every weight, l
 // and o smaller by 2^headroom.
 template <class A>
+FANANO_FN Vec<A> absorb(Vec<A>& m, Vec<A>& l, Vec<A> tile_max, A unit, A headroom) {
+  Vec<A> x = tile_max * Vec<A>::all(unit), raised = ceil(x) + Vec<A>::all(headroom);
+  raised = select_less(m + Vec<A>::all(8 - headroom), x, raised, m);
+  Vec<A> alpha = rescaling(m, raised);
+  l = l * alpha, m = raised;
+  return alpha;
+}
+template <class A>
 FANANO_FN Strip<A> absorb(State<A>& state, const Strip<A>& tile_max, A unit, A headroom) {
   Strip<A> alpha;
-  for (int i = 0; i < M; ++i) {
-    Vec<A> m = state.m.v[i], x = tile_max.v[i] * Vec<A>::all(unit);
-    Vec<A> raised = ceil(x) + Vec<A>::all(headroom);
-    raised = select_less(m + Vec<A>::all(8 - headroom), x, raised, m);
-    Vec<A> change = max(Vec<A>::all(-bias<A>), m - pivot(raised));
-    alpha.v[i] = power_of_two(change + Vec<A>::all(magic<A> + bias<A>));
-    state.l.v[i] = state.l.v[i] * alpha.v[i];
-    state.m.v[i] = raised;
-  }
+  for (int i = 0; i < M; ++i)
+    alpha.v[i] = absorb(state.m.v[i], state.l.v[i], tile_max.v[i], unit, headroom);
   return alpha;
+}
+
+// The exponent of a weight, unit s - m, rounded once. Where m is so large that its own rounding
+// shows, the product is rounded as the maximum's was, so that the largest weight is 1 again.
+template <class A> FANANO_FN Vec<A> exponent(Vec<A> s, Vec<A> unit, Vec<A> minus_m) {
+  return fma_once(s, unit, minus_m);
+}
+template <class A> inline constexpr A huge_exponent = 8 * magic<A>;
+
+// Exponents of weights: below `lowest` the weight is 0, but no logit above -inf gets less than
+// `least`.
+template <class A> struct Weights { A lowest, least = -infinity<A>; };
+
+// Weights reach 2^8 and o sums them unnormalised, so values near the end of the range of A may
+// overflow although the result would not. Rows where that happened are computed again, this much
+// further down, and what was not finite is replaced. Not at first: there, tiny values would be
+// lost.
+constexpr int overflow_headroom = 40;
+
+// Floats below 2^-100 add nothing to a sum that 2^40 keys could see, but their products with values
+// are subnormal numbers, which take a processor a hundred times as long. They are 0, except in the
+// second pass: 0 times an infinity would be NaN, so there no logit weighs less than the smallest
+// normal number. What that adds to a column that overflowed is far below its rounding.
+template <class A> FANANO_FN Weights<A> weights(A headroom) {
+  if (headroom != 0) return {A(1 - bias<A>), A(1 - bias<A>)};
+  return {sizeof(A) == sizeof(float) ? A(-100) : A(1 - bias<A>)};
+}
+
+// The same for any m, row by row, for neighbours must not matter.
+template <class A>
+FANANO_FN Vec<A> careful_exponent(Vec<A> s, Vec<A> unit, Vec<A> minus_m, A least) {
+  Vec<A> size = max(minus_m, Vec<A>::all(0) - minus_m), limit = Vec<A>::all(huge_exponent<A>);
+  Vec<A> y = select_less(limit, size, s * unit + minus_m, exponent(s, unit, minus_m));
+  return select_equal(s, Vec<A>::all(-infinity<A>), s, max(Vec<A>::all(least), y));
 }
 
 // Weights of a row are summed in groups, then the groups: a sum of n numbers one by one is wrong by
@@ -64,15 +105,9 @@ template <class A, class F> FANANO_FN Strip<A> weigh(int64_t n, A lowest, A* s, 
   return sum;
 }
 
-// Exponents of weights: below `lowest` the weight is 0, but no logit above -inf gets less than
-// `least`.
-template <class A> struct Weights { A lowest, least = -infinity<A>; };
-
-// s becomes p = 2^(unit s - m), and l grows by the tile's sum. The exponent is rounded once. Where
-// m is so large that its own rounding shows, the product is rounded as the maximum's was, so that
-// the largest weight is 1 again; row by row, for neighbours must not matter.
+// s becomes p = 2^(unit s - m), and l grows by the tile's sum.
 template <class A> void weigh(State<A>& state, int64_t n, A unit, Weights<A> weights, A* s) {
-  const Vec<A> c = Vec<A>::all(unit), limit = Vec<A>::all(8 * magic<A>);
+  const Vec<A> c = Vec<A>::all(unit);
   Strip<A> minus;
   Vec<A> largest = Vec<A>::all(0);
   for (int i = 0; i < M; ++i) {
@@ -80,28 +115,25 @@ template <class A> void weigh(State<A>& state, int64_t n, A unit, Weights<A> wei
     minus.v[i] = Vec<A>::all(0) - m;
     largest = max(largest, max(m, minus.v[i]));
   }
-  bool huge = false;
-  for (int lane = 0; lane < Vec<A>::width; ++lane) huge |= largest.v[lane] > limit.v[lane];
+  bool careful = weights.least > -infinity<A>;
+  for (int lane = 0; lane < Vec<A>::width; ++lane) careful |= largest.v[lane] > huge_exponent<A>;
 
-  auto once = [&](Vec<A> x, int i) { return fma_once(x, c, minus.v[i]); };
+  auto once = [&](Vec<A> x, int i) { return exponent(x, c, minus.v[i]); };
   auto carefully = [&](Vec<A> x, int i) {
-    Vec<A> size = max(minus.v[i], Vec<A>::all(0) - minus.v[i]);
-    Vec<A> y = select_less(limit, size, x * c + minus.v[i], once(x, i));
-    return select_equal(x, Vec<A>::all(-infinity<A>), x, max(Vec<A>::all(weights.least), y));
+    return careful_exponent(x, c, minus.v[i], weights.least);
   };
-  bool careful = huge || weights.least > -infinity<A>;
   Strip<A> sum =
       careful ? weigh(n, weights.lowest, s, carefully) : weigh(n, weights.lowest, s, once);
   for (int i = 0; i < M; ++i) state.l.v[i] = state.l.v[i] + sum.v[i];
 }
 
 // 1 / l, and 0 for a row that saw nothing.
+template <class A> FANANO_FN Vec<A> inverse(Vec<A> l) {
+  return select_equal(l, Vec<A>::all(0), l, Vec<A>{Vec<A>::all(1).v / l.v});
+}
 template <class A> FANANO_FN Strip<A> inverse(const State<A>& state) {
   Strip<A> factor;
-  for (int i = 0; i < M; ++i) {
-    Vec<A> l = state.l.v[i];
-    factor.v[i] = select_equal(l, Vec<A>::all(0), l, Vec<A>{Vec<A>::all(1).v / l.v});
-  }
+  for (int i = 0; i < M; ++i) factor.v[i] = inverse(state.l.v[i]);
   return factor;
 }
 

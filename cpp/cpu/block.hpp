@@ -16,6 +16,25 @@ struct Block {
   double sink;  // -inf: none
 };
 
+// Rows of one head.
+FANANO_FN Block head_block(const Problem& p, int64_t batch, int64_t head, Range rows) {
+  const Shape& shape = p.shape;
+  Block b;
+  b.batch = batch, b.head = head;
+  b.kv_head = head / (shape.heads / shape.kv_heads);
+  Sequence s = sequence(batch, shape.queries, shape.keys, p.lengths.queries, p.lengths.keys,
+                        p.lengths.q_offset);
+  b.rows = rows;
+  b.used = clamp(s.queries, rows.begin, rows.end);
+  b.mask = make_mask(s, p.window.left, p.window.right);
+  if (p.mask.data)
+    b.elements = {static_cast<char*>(p.mask.data) +
+                      (batch * p.mask.batch + head * p.mask.head) * size_of(p.mask_dtype),
+                  p.mask_dtype, p.mask.row, p.mask.column};
+  b.sink = p.score.sinks ? p.score.sinks[head] : -infinity<double>;
+  return b;
+}
+
 // Task numbers run through the row blocks of a head before they go on to the next, so that a head's
 // keys stay in the cache; the last rows first where those see the most keys.
 FANANO_FN Block block_of(const Problem& p, const Plan& plan, int64_t task) {
@@ -24,22 +43,9 @@ FANANO_FN Block block_of(const Problem& p, const Plan& plan, int64_t task) {
   int64_t index = task % blocks, head = task / blocks % shape.heads;
   if (p.window.right >= 0) index = blocks - 1 - index;
 
-  Block b;
-  b.batch = task / blocks / shape.heads;
-  b.head = head;
-  b.kv_head = head / (shape.heads / shape.kv_heads);
-  Sequence s = sequence(b.batch, shape.queries, shape.keys, p.lengths.queries, p.lengths.keys,
-                        p.lengths.q_offset);
-  b.rows = {index * plan.rows, (index + 1) * plan.rows};
-  if (b.rows.end > shape.queries) b.rows.end = shape.queries;
-  b.used = clamp(s.queries, b.rows.begin, b.rows.end);
-  b.mask = make_mask(s, p.window.left, p.window.right);
-  if (p.mask.data)
-    b.elements = {static_cast<char*>(p.mask.data) +
-                      (b.batch * p.mask.batch + head * p.mask.head) * size_of(p.mask_dtype),
-                  p.mask_dtype, p.mask.row, p.mask.column};
-  b.sink = p.score.sinks ? p.score.sinks[head] : -infinity<double>;
-  return b;
+  Range rows = {index * plan.rows, (index + 1) * plan.rows};
+  if (rows.end > shape.queries) rows.end = shape.queries;
+  return head_block(p, task / blocks / shape.heads, head, rows);
 }
 
 template <class T> FANANO_FN T* at(const Tensor& t, int64_t batch, int64_t head, int64_t row) {

@@ -14,6 +14,11 @@ FANANO_FN void assign(float& to, float x) { to = x; }
 FANANO_FN void assign(bfloat16& to, float x) { to = to_bfloat16(x); }
 FANANO_FN void assign(float16& to, float x) { to = to_float16(x); }
 
+// A vector of the accumulator's type from contiguous elements.
+template <class A> FANANO_FN Vec<A> load_wide(const A* p) { return Vec<A>::load(p); }
+FANANO_FN Vec<float> load_wide(const bfloat16* p) { return load_brain(p); }
+FANANO_FN Vec<float> load_wide(const float16* p) { return load_half(p); }
+
 // n elements, `stride` apart, into a contiguous row.
 template <class T, class A> void widen(const T* x, int64_t stride, A* out, int64_t n) {
   if (stride == 1)

@@ -12,6 +12,11 @@ void flash(const Problem&, const Plan&, int64_t task, void* scratch);
 int64_t materialised_scratch(const Problem&, int64_t rows);
 void materialised(const Problem&, const Plan&, int64_t task, void* scratch, void* scores);
 
+int64_t decode_scratch(const Problem&);
+int64_t decode_state(const Problem&);
+void decode_split(const Problem&, const Plan&, int64_t task, void* scratch, void* workspace);
+void decode(const Problem&, const Plan&, int64_t task, void* scratch, void* workspace);
+
 void softmax(const SoftmaxRow&, const void* x, void* out);
 OnlineSoftmax<double> absorb(OnlineSoftmax<double>, Dtype, const void* x, int64_t n,
                              int64_t stride);

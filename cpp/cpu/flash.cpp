@@ -11,21 +11,6 @@ namespace fanano::FANANO_ISA {
 
 namespace {
 
-// Weights reach 2^8 and o sums them unnormalised, so values near the end of the range of A may
-// overflow although the result would not. Rows where that happened are computed again, this much
-// further down, and what was not finite is replaced. Not at first: there, tiny values would be
-// lost.
-constexpr int overflow_headroom = 40;
-
-// Floats below 2^-100 add nothing to a sum that 2^40 keys could see, but their products with values
-// are subnormal numbers, which take a processor a hundred times as long. They are 0, except in the
-// second pass: 0 times an infinity would be NaN, so there no logit weighs less than the smallest
-// normal number. What that adds to a column that overflowed is far below its rounding.
-template <class A> FANANO_FN Weights<A> weights(A headroom) {
-  if (headroom != 0) return {A(1 - bias<A>), A(1 - bias<A>)};
-  return {sizeof(A) == sizeof(float) ? A(-100) : A(1 - bias<A>)};
-}
-
 template <class A> struct Scratch {
   A *q, *s, *o, *k, *v, *rows, *block, *bias;
   State<A>* states;
@@ -213,7 +198,22 @@ int64_t flash_scratch(const Problem& p, int64_t rows) {
   return bytes;
 }
 
+// A sequence of few queries in a batch that has longer ones: its rows are those of decode, and the
+// first task of each team computes them all.
+static bool left_to_decode(const Problem& p, const Plan& plan, int64_t task, void* memory) {
+  Block b = block_of(p, plan, task);
+  if (!p.lengths.queries || p.lengths.queries[b.batch] > decode_queries) return false;
+  int64_t group = p.shape.heads / p.shape.kv_heads, together = heads_together(p.shape);
+  if (b.rows.begin == 0 && b.head % group % together == 0) {
+    int64_t teams = teams_of(p.shape);
+    int64_t team = b.kv_head * (teams / p.shape.kv_heads) + b.head % group / together;
+    decode(p, plan, b.batch * teams + team, memory, nullptr);
+  }
+  return true;
+}
+
 void flash(const Problem& p, const Plan& plan, int64_t task, void* memory) {
+  if (left_to_decode(p, plan, task, memory)) return;
   with_types(p.dtype, p.out_dtype, [&]<class T, class Out>() {
     int64_t bytes;
     Scratch<accumulator_t<T>> scratch(memory, p, plan.rows, bytes);

@@ -26,15 +26,24 @@ struct Kernels {
   uint32_t features;     // what the compiler was allowed to use: cpu/isa.hpp
   int strip32, strip64;  // query rows of a strip in float32, in float64: the unit of a row block
   int tile_keys;         // keys of a tile
+  int decode_keys;       // of one of decode
 
   // Bytes of scratch that one thread needs for blocks of so many rows.
   int64_t (*flash_scratch)(const Problem&, int64_t rows);
   int64_t (*materialised_scratch)(const Problem&, int64_t rows);
+  int64_t (*decode_scratch)(const Problem&);
+
+  // Bytes of the state that one team leaves for one split of its keys.
+  int64_t (*decode_state)(const Problem&);
 
   // One task of a plan. scratch is the thread's own; scores is shared, (batch, heads, queries,
   // keys).
   void (*flash)(const Problem&, const Plan&, int64_t task, void* scratch);
   void (*materialised)(const Problem&, const Plan&, int64_t task, void* scratch, void* scores);
+
+  // One split of a team; then a team: by itself, or (workspace not null) of what its splits left.
+  void (*decode_split)(const Problem&, const Plan&, int64_t task, void* scratch, void* workspace);
+  void (*decode)(const Problem&, const Plan&, int64_t task, void* scratch, void* workspace);
 
   // One row each.
   void (*softmax)(const SoftmaxRow&, const void* x, void* out);

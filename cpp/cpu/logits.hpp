@@ -96,52 +96,65 @@ template <class A> Strip<A> hide(const Visible<A>& see, int64_t n, A factor, A* 
   return largest;
 }
 
-// What ALiBi needs of the rows of a strip. A slope that would make the bias of a row's farthest key
-// infinite is the steepest that does not: every weight is 0 or 1 long before. Each row by itself,
-// for its bits must not depend on what others see.
-template <class A> struct Slopes {
-  A high[strip_rows<A>], low[strip_rows<A>];  // position - j0, in two parts that are exact
-  A minus[strip_rows<A>];
+// What ALiBi needs of a row. A slope that would make the bias of the row's farthest key infinite is
+// the steepest that does not: every weight is 0 or 1 long before. Each row by itself, for its bits
+// must not depend on what others see.
+template <class A> struct Slope {
+  A high, low;  // position - j0, in two parts that are exact
+  A minus;
 
-  Slopes(double slope, const Mask& mask, Range rows, int64_t j0) {
+  Slope(double slope, const Mask& mask, int64_t row, int64_t j0) {
     constexpr double limit = (sizeof(A) == 4 ? double(__FLT_MAX__) : __DBL_MAX__) / 8;
-    for (int i = 0; i < strip_rows<A>; ++i) {
-      int64_t p = rows.begin + i + mask.offset;
-      high[i] = A(p - j0);
-      low[i] = A(p - j0 - int64_t(high[i]));
-      Range seen = mask.columns(rows.begin + i);
-      double before = double(p - seen.begin), after = double(seen.end - 1 - p);
-      double farthest = before > after ? before : after, steepest = limit;
-      if (farthest > 1) steepest /= farthest;
-      minus[i] = A(slope > steepest ? -steepest : slope < -steepest ? steepest : -slope);
-    }
+    int64_t p = row + mask.offset;
+    high = A(p - j0);
+    low = A(p - j0 - int64_t(high));
+    Range seen = mask.columns(row);
+    double before = double(p - seen.begin), after = double(seen.end - 1 - p);
+    double farthest = before > after ? before : after, steepest = limit;
+    if (farthest > 1) steepest /= farthest;
+    minus = A(slope > steepest ? -steepest : slope < -steepest ? steepest : -slope);
   }
 };
+
+// A raw score times the scale, and capped.
+template <class A> FANANO_FN Vec<A> capped(const ScoreConstants<A>& c, Vec<A> x) {
+  Vec<A> y = x * Vec<A>::all(c.scale.power) * Vec<A>::all(c.scale.size);
+  return c.softcap != 0 ? tanh(y) * Vec<A>::all(c.softcap) : y;
+}
+
+// y - slope |p - j|; j is relative to j0, as the row's position is.
+template <class A>
+FANANO_FN Vec<A> sloped(Vec<A> high, Vec<A> low, Vec<A> minus, Vec<A> j, Vec<A> y) {
+  Vec<A> distance = high + (low - j);
+  return fma(max(distance, Vec<A>::all(0) - distance), minus, y);
+}
+
+// y + an element of an additive mask.
+template <class A> FANANO_FN Vec<A> biased(Vec<A> y, Vec<A> more) {
+  Vec<A> hidden = Vec<A>::all(-infinity<A>);
+  return select_equal(more, hidden, hidden, y + more);
+}
 
 // Everything that a score goes through, for these rows and the keys [j0, j0 + n); bias: what
 // load_bias() returned.
 template <class A>
 Strip<A> logits(const ScoreConstants<A>& c, const Mask& mask, Range rows, int64_t j0, const A* bias,
                 const Visible<A>& see, int64_t n, A* s) {
-  const Slopes<A> slopes(c.slope, mask, rows, j0);
-  const Vec<A> power = Vec<A>::all(c.scale.power), size = Vec<A>::all(c.scale.size);
+  A high[strip_rows<A>], low[strip_rows<A>], minus[strip_rows<A>];
+  for (int i = 0; c.slope != 0 && i < strip_rows<A>; ++i) {
+    Slope<A> slope(c.slope, mask, rows.begin + i, j0);
+    high[i] = slope.high, low[i] = slope.low, minus[i] = slope.minus;
+  }
+  auto of = [](const A* rows, int m) { return Vec<A>::load(rows + m * Vec<A>::width); };
   const Vec<A> hidden = Vec<A>::all(-infinity<A>);
   Strip<A> largest = Strip<A>::all(-infinity<A>);
   for (int64_t j = 0; j < n; ++j) {
     Strip<A> x = Strip<A>::load(s + j * strip_rows<A>);
     for (int m = 0; m < M; ++m) {
       int64_t lane = m * Vec<A>::width;
-      Vec<A> y = x.v[m] * power * size;
-      if (c.softcap != 0) y = tanh(y) * Vec<A>::all(c.softcap);
-      if (c.slope != 0) {
-        Vec<A> distance = Vec<A>::load(slopes.high + lane) +
-                          (Vec<A>::load(slopes.low + lane) - Vec<A>::all(A(j)));
-        y = fma(max(distance, Vec<A>::all(0) - distance), Vec<A>::load(slopes.minus + lane), y);
-      }
-      if (bias) {
-        Vec<A> more = Vec<A>::load(bias + j * strip_rows<A> + lane);
-        y = select_equal(more, hidden, hidden, y + more);
-      }
+      Vec<A> y = capped(c, x.v[m]);
+      if (c.slope != 0) y = sloped(of(high, m), of(low, m), of(minus, m), Vec<A>::all(A(j)), y);
+      if (bias) y = biased(y, of(bias + j * strip_rows<A>, m));
       if (!see.whole) y = select_bits(see.rows[j] >> lane, y, hidden);
       largest.v[m] = max(largest.v[m], y);
       x.v[m] = y;

@@ -62,15 +62,16 @@ Operand<A> load(const T* x, int64_t row, int64_t column, int64_t n, int64_t dim,
 }
 
 // Whether every number of a tile is finite.
-template <class A> bool finite(Operand<A> x, int64_t n, int64_t dim) {
+template <class T> bool finite(Operand<T> x, int64_t n, int64_t dim) {
+  using A = accumulator_t<T>;
   constexpr int w = Vec<A>::width;
   Vec<A> sum = Vec<A>::all(0);  // inf - inf and NaN - NaN are NaN, all else is 0
   bool tail = true;
   for (int64_t j = 0; j < n; ++j) {
-    const A* row = x.data + j * x.row;
+    const T* row = x.data + j * x.row;
     int64_t d = 0;
-    for (; d + w <= dim; d += w) sum = sum + (Vec<A>::load(row + d) - Vec<A>::load(row + d));
-    for (; d < dim; ++d) tail &= row[d] - row[d] == 0;
+    for (; d + w <= dim; d += w) sum = sum + (load_wide(row + d) - load_wide(row + d));
+    for (; d < dim; ++d) tail &= number(row[d]) - number(row[d]) == 0;
   }
   for (int i = 0; i < w; ++i) tail &= sum.v[i] == 0;
   return tail;

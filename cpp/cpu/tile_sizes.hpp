@@ -23,6 +23,13 @@ inline constexpr int tile_keys = 128;
 // Columns of q and k whose products are summed in one chain. Common head sizes take one.
 inline constexpr int score_columns = 32;
 
+// Keys of a tile of decode: K and V of 64 keys, 16-bit or not, stay in the second-level cache while
+// what comes next is asked for. Part of the bits.
+inline constexpr int decode_keys = 64;
+
+// Accumulators of decode's products with v, for rows x vectors of columns.
+inline constexpr int decode_columns = vector_bytes == 64 ? 16 : 8;
+
 template <class A> inline constexpr int strip_rows = tile_sizes.vectors * Vec<A>::width;
 
 FANANO_FN int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }

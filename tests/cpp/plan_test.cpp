@@ -31,7 +31,7 @@ const Shape usual = {2, 8, 2, 300, 500, 64, 64};
 TEST(tasks_cover_all_rows) {
   for (const Kernels* k : runnable_isas())
     for (Dtype dtype : {Dtype::float64, Dtype::float32, Dtype::bfloat16})
-      for (int64_t queries : {1, 15, 64, 300, 5000})
+      for (int64_t queries : {17, 64, 300, 5000})
         for (int threads : {1, 2, 64}) {
           Shape shape = usual;
           shape.queries = queries;
@@ -42,6 +42,52 @@ TEST(tasks_cover_all_rows) {
           CHECK(plan.threads >= 1 && plan.threads <= threads && plan.threads <= plan.tasks);
           CHECK(plan.keys == k->tile_keys);
         }
+}
+
+TEST(teams_cover_all_heads_once) {
+  for (int64_t queries : {1, 3, 16})
+    for (int64_t heads : {1, 2, 12, 30, 200})
+      for (int64_t kv_heads : {1, 2, 5}) {
+        if (heads % kv_heads) continue;
+        Problem p = problem({3, heads, kv_heads, queries, 700, 64, 64});
+        int64_t next = 0;
+        for (int64_t i = 0; i < teams_of(p.shape); ++i) {
+          Team t = team_of(p, 2, i);
+          CHECK(t.batch == 2 && t.head == next && t.heads >= 1 && t.queries == queries);
+          for (int64_t h = t.head; h < t.head + t.heads; ++h)
+            CHECK(h / (heads / kv_heads) == t.kv_head);
+          CHECK(t.heads * queries <= t.most_rows && t.most_rows <= decode_rows);
+          next += t.heads;
+        }
+        CHECK(next == heads);
+      }
+}
+
+TEST(few_queries_are_decoded) {
+  for (const Kernels* k : runnable_isas()) {
+    Shape shape = usual;
+    for (int64_t queries : {1, 16, 17}) {
+      shape.queries = queries;
+      Plan plan = make_plan(problem(shape), {k, 1});
+      CHECK(plan.decode == (queries <= 16) && plan.splits == 1 && plan.workspace == 0);
+      if (plan.decode) CHECK(plan.tasks == 2 * teams_of(shape) && plan.keys == k->decode_keys);
+      CHECK(!make_plan(problem(shape, Dtype::float32, Algorithm::safe), {k, 1}).decode);
+    }
+  }
+}
+
+TEST(keys_are_split_where_there_are_fewer_teams_than_threads_want) {
+  const Kernels* k = &chosen_isa();
+  Shape shape = {1, 8, 1, 1, 100000, 64, 64};
+  Plan alone = make_plan(problem(shape), {k, 1}), split = make_plan(problem(shape), {k, 4});
+  CHECK(alone.splits == 1 && alone.tasks == 1 && alone.threads == 1);
+  CHECK(split.splits == (100000 + 511) / 512 && split.tasks == 1 && split.threads == 4);
+  // A state is some numbers for each row, however many keys: here 1/512 of what they are.
+  CHECK(split.workspace > 0 && split.workspace < 100000 * 64 * 4 / 20);
+  shape.batch = 64;
+  CHECK(make_plan(problem(shape), {k, 4}).splits == 1);
+  shape.batch = 1, shape.keys = 20;
+  CHECK(make_plan(problem(shape), {k, 4}).threads == 1);
 }
 
 TEST(nothing_to_do_is_no_tasks) {

@@ -21,6 +21,10 @@ FANANO_FN f64 max(f64 a, f64 b) { return {_mm256_max_pd(a.v, b.v)}; }
 FANANO_FN f32 min(f32 a, f32 b) { return {_mm256_min_ps(a.v, b.v)}; }
 FANANO_FN f64 min(f64 a, f64 b) { return {_mm256_min_pd(a.v, b.v)}; }
 
+FANANO_FN f32 load_brain(const bfloat16* p) {
+  __m256i low = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(low, 16))};
+}
 FANANO_FN f32 load_half(const float16* p) {
   return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
 }

@@ -28,6 +28,10 @@ FANANO_FN f64 select_bits(uint64_t bits, f64 t, f64 f) {
   return {_mm512_mask_blend_pd(__mmask8(bits), f.v, t.v)};
 }
 
+FANANO_FN f32 load_brain(const bfloat16* p) {
+  __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(low, 16))};
+}
 FANANO_FN f32 load_half(const float16* p) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
 }

@@ -9,6 +9,11 @@ inline constexpr int vector_bytes = 16, vector_registers = 16;
 
 namespace fanano::FANANO_ISA {
 
+FANANO_FN Vec<float> load_brain(const bfloat16* p) {
+  Vec<float> a;
+  for (int i = 0; i < Vec<float>::width; ++i) a.v[i] = to_float(p[i]);
+  return a;
+}
 FANANO_FN Vec<float> load_half(const float16* p) {
   Vec<float> a;
   for (int i = 0; i < Vec<float>::width; ++i) a.v[i] = to_float(p[i]);
