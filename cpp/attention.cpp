@@ -1,11 +1,14 @@
 #include "attention.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <ctime>
 #include <memory>
 #include <new>
 #include <numeric>
+
+#include "array.hpp"
 
 #include "cpu/isa.hpp"
 #include "cpu/kernels.hpp"
@@ -176,6 +179,20 @@ double measure_peak(double seconds, int max_threads) {
     rates[size_t(task)] = work / spent;
   });
   return std::accumulate(rates.begin(), rates.end(), 0.0);
+}
+
+uint64_t read(const Array& x, int max_threads) {
+  const Kernels& kernels = chosen_isa();
+  constexpr int64_t piece = 1 << 20;
+  Bytes bytes = bytes_of(x);
+  int64_t size = int64_t(bytes.end - bytes.begin), tasks = (size + piece - 1) / piece;
+  std::atomic<uint64_t> parity{0};
+  parallel_for(tasks, this_machine(max_threads).threads, [&](int64_t task, int) {
+    int64_t begin = task * piece;
+    auto from = reinterpret_cast<const char*>(bytes.begin) + begin;
+    parity ^= kernels.read(from, std::min(piece, size - begin));
+  });
+  return parity;
 }
 
 const char* version() { return FANANO_VERSION; }

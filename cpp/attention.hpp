@@ -37,6 +37,10 @@ std::vector<KernelInfo> kernels();
 // together, measured over their CPU time for about so long.
 double measure_peak(double seconds, int max_threads = 0);
 
+// Loads the bytes between an array's first and last element once, all threads together; returns
+// their parity, word by word. Timed, it is the bandwidth that memory can be read with.
+uint64_t read(const Array& x, int max_threads = 0);
+
 int get_num_threads();
 void set_num_threads(int);  // throws ValueError for less than 1
 

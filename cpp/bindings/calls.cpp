@@ -160,6 +160,15 @@ nb::object softmax(nb::handle x, nb::handle axis, nb::handle algorithm, nb::hand
   return out.object();
 }
 
+uint64_t read(nb::handle x) {
+  Imported imported(x, "x");
+  Array array = imported.floats();
+  check_memory(array, "x");
+  uint64_t parity = 0;
+  without_gil([&] { parity = read(array); });
+  return parity;
+}
+
 OnlineSoftmax<double> absorb(OnlineSoftmax<double> state, nb::handle scores) {
   Imported imported(scores, "scores");
   Array x = imported.floats();

@@ -36,6 +36,7 @@ ExplainedPlan explain_shapes(nb::handle query, nb::handle key, nb::handle value,
 
 nb::object softmax(nb::handle x, nb::handle axis, nb::handle algorithm, nb::handle empty,
                    int max_threads);
+uint64_t read(nb::handle x);
 OnlineSoftmax<double> absorb(OnlineSoftmax<double>, nb::handle scores);
 Pair merge_states(nb::handle out_a, nb::handle lse_a, nb::handle out_b, nb::handle lse_b,
                   nb::handle empty, int max_threads);

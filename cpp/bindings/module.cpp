@@ -210,6 +210,10 @@ NB_MODULE(_core, m) {
       "measure_peak", [](double seconds) { return measure_peak(seconds); }, arg("seconds"),
       nb::call_guard<nb::gil_scoped_release>(),
       "Floating-point operations a second of multiply-adds in registers, float32, all threads.");
+  m.def("read", nb::overload_cast<handle>(&read), arg("x"),
+        "Loads the bytes of an array once, all threads together, and returns their parity: timed, "
+        "it\n"
+        "is the bandwidth that memory can be read with.");
   m.def(
       "kernels", &kernels,
       "Every kernel of this build, best first, and whether this machine can run it.\n\n"

@@ -30,6 +30,7 @@ const Kernels kernels = {
     absorb,
     merge,
     peak,
+    read,
 };
 
 }  // namespace fanano::FANANO_ISA

@@ -54,6 +54,9 @@ struct Kernels {
 
   // Multiply-adds in registers; returns the floating-point operations done.
   double (*peak)(int64_t rounds);
+
+  // Loads all of these bytes; returns a number that depends on each of them.
+  uint64_t (*read)(const void* data, int64_t bytes);
 };
 
 }  // namespace fanano

@@ -126,6 +126,12 @@ def measure_peak(seconds: float) -> float:
     Floating-point operations a second of multiply-adds in registers, float32, all threads.
     """
 
+def read(x: object) -> int:
+    """
+    Loads the bytes of an array once, all threads together, and returns their parity: timed, it
+    is the bandwidth that memory can be read with.
+    """
+
 def kernels() -> list[Kernel]:
     """
     Every kernel of this build, best first, and whether this machine can run it.
