@@ -315,17 +315,19 @@ def drawn(random, rows=(1, 70), data=None, positions=True, empty=False):
         return random.randint(-20, 320)
 
     def offset():
-        return one_of((near(), near(), -(2**59), -(2**31), 2**24 + 1, 2**53, 2**59))
+        far = one_of((-(2**59), -(2**31), 2**24 + 1, 2**53, 2**59))
+        return one_of((near(), near(), near(), far))
 
     def reach():
-        return one_of((None, near(), near(), near(), -(2**63), 2**31, 2**62, 2**63 - 1))
+        far = one_of((None, -(2**63), 2**31, 2**62, 2**63 - 1))
+        return one_of((far, near(), near() // 8, near() // 8))
 
     def dim(least):
         return one_of((random.randint(least, 40), random.randint(least, 40), 64, 80, 131))
 
-    rank = one_of((4, 4, 3, 2))
+    rank = one_of((4, 4, 4, 3, 2))
     sizes = {
-        "batch": random.randint(1, 2) if rank == 4 else 1,
+        "batch": one_of((1, 2, 2)) if rank == 4 else 1,
         "key heads": random.randint(1, 2) if rank > 2 else 1,
         "rows": random.randint(*rows),
         "keys": random.randint(1, 300),
