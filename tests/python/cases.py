@@ -355,17 +355,21 @@ def drawn(random, rows=(1, 70), data=None, positions=True, empty=False):
         options["lengths"] = "queries"
     if algorithm == "naive":  # no exponential may overflow, nor all of a row's vanish
         options["slopes"] = "none"
-    # Of logits of 1e4 one row in thousands tells anything where keys are few, and in float32 plain
-    # is no better than ours: large() has enough of them.
-    logits = ("logits 1e7", "logits 1e30", "logits 1e4")[: 3 - (dtype == "float32")]
-    logits = () if algorithm == "naive" else logits
+    if not data:
+        logits = ("logits 1e4", "logits 1e7", "logits 1e30") if algorithm != "naive" else ()
+        data = (*FACTORS["data"], *logits)
+    data = one_of(data)
+    # Where keys are few, or a softcap leaves hardly a logit between its ends, one row of logits of
+    # 1e4 in thousands tells anything: too few where plain is no better than ours. large() has more.
+    if dtype == "float32" and data.startswith("logits"):
+        data, options["softcap"] = data.replace("1e4", "1e7"), None
     return Case(
         dtype,
         rows,
         keys,
         (batch, heads, kv_heads, rank),
         (dim(1), dim(0)),
-        data=one_of(data or (*FACTORS["data"], *logits)),
+        data=data,
         layout=one_of(FACTORS["layout"]),
         strides=one_of(FACTORS["strides"]),
         algorithm=algorithm,
