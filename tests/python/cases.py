@@ -1,5 +1,6 @@
 """The problems attention is tested on: features combined pairwise, so that each pair of choices
-occurs in some problem, and a list of its own for what needs to be large enough to be judged."""
+occurs in some problem, a list of its own for what needs to be large enough to be judged, and any
+problem at all, for the laws of test_laws.py."""
 
 import itertools
 import random

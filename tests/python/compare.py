@@ -237,12 +237,12 @@ class GradientJudgement:
         for name, x in got.items():
             what, right, parts = f"{self.what}: {name}", getattr(exact, name), exact.parts[name]
             assert right is not None, f"{what} of a problem that has none"
-            nothing = (right == 0) & (parts == 0)
-            assert (x[nothing] == 0).all(), f"{what} is not zero where there are no terms"
             # The result is rounded, and before that what cancels within its terms.
             size = np.fmax(exact.term[name], np.abs(right))
             floor = ulp(size, x.dtype) + tight * np.asarray(parts, np.float64)
             self.errors[name].add(x, right, getattr(by_hand, name), floor)
+            nothing = (right == 0) & (parts == 0)
+            assert (x[nothing] == 0).all(), f"{what} is not zero where there are no terms"
 
     def verdict(self):
         """Raises AssertionError, or returns the Ratio to plain of each gradient that was added."""
