@@ -1,5 +1,6 @@
 """The problems attention is tested on: features combined pairwise, so that each pair of choices
-occurs in some problem, and a list of its own for what needs to be large enough to be judged."""
+occurs in some problem, a list of its own for what needs to be large enough to be judged, and any
+problem at all, for the laws of test_laws.py."""
 
 import itertools
 import random
@@ -37,7 +38,7 @@ FACTORS = {
     "scale": (None, 0.0, -0.8, 1e-40, 2.0),  # in units of the default, 1 / sqrt(D)
     "data": ("normal", "growing", "hidden", "partly hidden", "visible nan", "large values"),
     "layout": ("bhsd", "bshd"),
-    "strides": ("contiguous", "odd rows", "negative", "columns", "broadcast"),
+    "strides": ("contiguous", "odd rows", "negative", "columns", "turned", "broadcast"),
     "algorithm": ("flash", "flash", "safe", "online", "naive"),
     "out_dtype": (None, "float32"),
 }
@@ -45,12 +46,16 @@ FACTORS = {
 
 @dataclass(frozen=True)
 class Case:
+    """One problem. Beside the choices above a window may be any two integers, and a mask of any
+    type and shape: its axes are named B, H, Sq, Sk or 1."""
+
     dtype: str
     rows: int = 64
     keys: int = 64
     heads: tuple = (1, 2, 2, 4)
     dims: tuple = (64, 64)
     where: str = "full"
+    offset: int | tuple | None = None  # of all sequences, or of each; None: as `where` says
     lengths: str = "none"
     window: tuple | None = None
     mask: str = "none"
@@ -72,9 +77,9 @@ class Case:
         batch, heads, kv_heads, rank = self.heads
         words = [
             self.dtype, f"{batch}x{heads}/{kv_heads}", f"{rank}-D", f"{self.rows}x{self.keys}",
-            f"D={self.dims[0]},{self.dims[1]}", self.where, f"lengths={self.lengths}",
-            f"window={self.window}", f"mask={self.mask}", f"softcap={self.softcap}",
-            f"slopes={self.slopes}", f"sinks={self.sinks}",
+            f"D={self.dims[0]},{self.dims[1]}", self.where, f"offset={self.offset}",
+            f"lengths={self.lengths}", f"window={self.window}", f"mask={self.mask}",
+            f"softcap={self.softcap}", f"slopes={self.slopes}", f"sinks={self.sinks}",
             f"scale={self.scale}", self.data, self.layout, self.strides, self.algorithm,
             f"out={self.out_dtype}",
         ]  # fmt: skip
@@ -116,6 +121,8 @@ class Case:
             options["q_offset"] = offsets[self.where]
         if self.where == "per batch":
             options["q_offset"] = rng.integers(-5, self.keys + 5, batch)
+        if self.offset is not None:
+            options["q_offset"] = np.array(self.offset, np.int64)
         if self.window:
             options["window_size"] = self.window
         if self.mask != "none":
@@ -124,9 +131,10 @@ class Case:
             options["softcap"] = self.softcap
         heads = self.heads[1]
         if self.slopes != "none":
-            options["alibi_slopes"] = rng.random(
-                (batch, heads) if self.slopes == "batch" else heads
-            )
+            slopes = rng.random((batch, heads) if self.slopes == "batch" else heads)
+            # So small, far from all keys, that a logit still tells one distance from the next.
+            far = np.abs(options.get("q_offset", 0)).max(initial=1024)
+            options["alibi_slopes"] = slopes * (1024 / far)
         if self.sinks:  # beside the logits, far below, far above, none at all
             kinds = np.array([0.5, -30.0, 9.0, -np.inf])
             options["sinks"] = kinds[rng.integers(0, 4, heads)]
@@ -137,7 +145,7 @@ class Case:
         kind, axes = self.mask.split(" ", 1)
         extents = {"B": self.heads[0], "H": self.heads[1], "Sq": self.rows, "Sk": self.keys, "1": 1}
         shape = tuple(extents[a] for a in axes.strip("(,)").replace(",", "").split())
-        seen = rng.random(shape) < 0.6
+        seen = np.asarray(rng.random(shape) < 0.6)
         for corner in itertools.product(*(range(0, n, 64) for n in shape)):
             block = tuple(slice(at, at + 64) for at in corner)
             seen[block] |= rng.random() < 0.3
@@ -219,12 +227,16 @@ class Case:
 
     def _placed(self, x):
         """The same numbers at other addresses."""
+        if not x.ndim:
+            return x
         if self.strides == "odd rows":
             room = np.zeros((*x.shape[:-1], x.shape[-1] + 3), x.dtype)[..., 1 : 1 + x.shape[-1]]
         elif self.strides == "negative":
-            room = np.zeros_like(x)[(slice(None, None, -1),) * min(2, x.ndim)]
+            room = np.zeros_like(x)[(slice(None, None, -1),) * max(1, x.ndim - 1)]
         elif self.strides == "columns":
-            room = np.zeros((*x.shape[:-1], 2 * x.shape[-1]), x.dtype)[..., ::2]
+            room = np.zeros((*x.shape[:-1], 2 * x.shape[-1]), x.dtype)[..., ::-2]
+        elif self.strides == "turned":
+            room = np.zeros(x.shape[::-1], x.dtype).T
         elif self.strides == "broadcast" and self.data in ("normal", "growing") and x.ndim > 1:
             first = np.s_[:1] if x.shape[0] > 1 else np.s_[:, :1]
             return np.broadcast_to(x[first], x.shape)
@@ -292,3 +304,75 @@ def large(dtype):
                 data=f"logits {size}",
                 algorithm=algorithm,
             )
+
+
+def drawn(random, rows=(1, 70), data=None, positions=True, empty=False):
+    """Any problem of so many rows and this data, chosen by a random.Random. Each option is off in
+    every second problem: where all are on, hardly a row sees anything. Without positions, the order
+    of the keys is nobody's business; empty: now and then there is nothing along one axis."""
+    one_of = random.choice
+
+    def near():
+        return random.randint(-20, 320)
+
+    def offset():
+        far = one_of((-(2**59), -(2**31), 2**24 + 1, 2**53, 2**59))
+        return one_of((near(), near(), near(), far))
+
+    def reach():
+        far = one_of((None, -(2**63), 2**31, 2**62, 2**63 - 1))
+        return one_of((far, near(), near() // 8, near() // 8))
+
+    def dim(least):
+        return one_of((random.randint(least, 40), random.randint(least, 40), 64, 80, 131))
+
+    rank = one_of((4, 4, 4, 3, 2))
+    sizes = {
+        "batch": one_of((1, 2, 2)) if rank == 4 else 1,
+        "key heads": random.randint(1, 2) if rank > 2 else 1,
+        "rows": random.randint(*rows),
+        "keys": random.randint(1, 300),
+    }
+    if empty and random.randint(0, 9) == 9:
+        sizes[one_of(list(sizes)[4 - rank :])] = 0
+    batch, kv_heads, rows, keys = sizes.values()
+    heads = kv_heads * (random.randint(1, 3) if rank > 2 else 1)
+    dtype, algorithm = one_of(list(DTYPES)), one_of(FACTORS["algorithm"])
+    axes = [one_of((axis, axis, "1")) for axis in ("B", "H", "Sq", "Sk")]
+    options = {
+        "where": one_of(FACTORS["where"]),
+        "offset": one_of((offset(), tuple(offset() for _ in range(batch)))),
+        "window": (reach(), reach()),
+        "slopes": one_of(("heads", "batch")),
+        "lengths": one_of(("keys", "queries", "both", "some empty")[: 3 + (batch > 1)]),
+        "mask": f"{one_of(('bool', *DTYPES))} ({', '.join(axes[one_of((0, 0, 1, 2, 2, 3, 4)) :])})",
+        "softcap": one_of((0.7, 40.0, 1e-20, 1e20, 10 ** random.uniform(-2, 4))),
+        "sinks": True,
+        "scale": one_of((0.0, -0.8, 1e-40, 2.0, random.uniform(-2, 2))),
+        "out_dtype": "float32" if dtype != "float64" else None,
+    }
+    if not positions:
+        options |= {"where": "full", "offset": None, "window": None, "slopes": "none"}
+        options["lengths"] = "queries"
+    if algorithm == "naive":  # no exponential may overflow, nor all of a row's vanish
+        options["slopes"] = "none"
+    if not data:
+        logits = ("logits 1e4", "logits 1e7", "logits 1e30") if algorithm != "naive" else ()
+        data = (*FACTORS["data"], *logits)
+    data = one_of(data)
+    # Where keys are few, or a softcap leaves hardly a logit between its ends, one row of logits of
+    # 1e4 in thousands tells anything: too few where plain is no better than ours. large() has more.
+    if dtype == "float32" and data.startswith("logits"):
+        data, options["softcap"] = data.replace("1e4", "1e7"), None
+    return Case(
+        dtype,
+        rows,
+        keys,
+        (batch, heads, kv_heads, rank),
+        (dim(1), dim(0)),
+        data=data,
+        layout=one_of(FACTORS["layout"]),
+        strides=one_of(FACTORS["strides"]),
+        algorithm=algorithm,
+        **{name: x for name, x in options.items() if one_of((False, True))},
+    )

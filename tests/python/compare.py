@@ -4,7 +4,8 @@ plain(dtype) is attention with the scores, the probabilities and the output each
 dtype and the products accumulated in float32 (float64 for float64): what a careful reader of the
 formula would write. A result may err at most twice as much as that anywhere, and a quarter more on
 average, plus a floor: one unit in the last place of the output at the largest |v| that the row
-sees, and four roundings of the accumulator at that size.
+sees, and four roundings of the accumulator at that size. Gradients are held to the same, with the
+largest term that they are summed from in place of |v|.
 """
 
 import math
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 import ml_dtypes
 import numpy as np
 import oracle
+import oracle_gradients
 
 DTYPES = {
     "float64": np.dtype(np.float64),
@@ -42,16 +44,26 @@ def rows_floor(largest, out_dtype, dtype):
     return ulp(largest, out_dtype) + 4 * eps(dtype) * np.asarray(largest, np.float64)
 
 
-def plain(query, key, value, out_dtype=None, **options):
-    dtype, out_dtype = query.dtype, out_dtype or query.dtype
+def plain_arithmetic(dtype, **others):
+    """How plain computes: what is rounded to another dtype than this one stands by its name."""
 
     def rounded(x, what):
-        low = x.astype(out_dtype if what == "output" else dtype).astype(x.dtype)
-        # A score beyond float16's range is kept: infinities would judge nothing.
-        return np.where(np.isfinite(low), low, x) if what == "scores" else low
+        low = x.astype(others.get(what, dtype)).astype(x.dtype)
+        # Beyond float16's range they are kept: infinities would judge nothing.
+        return np.where(np.isfinite(low), low, x) if what in ("scores", "ds") else low
 
-    kind = accumulator(dtype).type
-    return oracle.attention(query, key, value, compute=kind, rounded=rounded, **options)
+    return {"compute": accumulator(dtype).type, "rounded": rounded}
+
+
+def plain(query, key, value, out_dtype=None, **options):
+    arithmetic = plain_arithmetic(query.dtype, output=out_dtype or query.dtype)
+    return oracle.attention(query, key, value, **arithmetic, **options)
+
+
+def plain_gradients(query, key, value, dout, dtypes, **options):
+    """dtypes: of the results, by name. dp is as a product of matrices leaves it."""
+    arithmetic = plain_arithmetic(query.dtype, dp=accumulator(query.dtype), **dtypes)
+    return oracle_gradients.gradients(query, key, value, dout, **arithmetic, **options)
 
 
 def same_specials(got, exact, what):
@@ -190,6 +202,56 @@ def judge_attention(out, lse, query, key, value, what="", **options):
     judgement = Judgement(what)
     judgement.add(out, lse, query, key, value, **options)
     return judgement.verdict()
+
+
+GRADIENTS = "dq", "dk", "dv", "dbias", "dsinks"
+
+
+@dataclass
+class GradientJudgement:
+    """Judges what has these gradients: add() each draw of a problem, then verdict()."""
+
+    what: str = ""
+
+    def __post_init__(self):
+        self.errors = {name: Errors(f"{self.what}: {name}") for name in GRADIENTS}
+
+    def add(self, got, query, key, value, dout, **options):
+        """got.dq is None, and so on, where it was not asked for."""
+        dtype, layout = query.dtype, options.get("layout", "bhsd")
+        exact = oracle_gradients.gradients(query, key, value, dout, **options)
+        got = {name: np.asarray(x) for name in GRADIENTS if (x := getattr(got, name)) is not None}
+        for name, like in zip(GRADIENTS, (query, key, value), strict=False):
+            if name in got:
+                x, what = got[name], f"{self.what}: {name}"
+                assert x.dtype == dtype, f"{what} is {x.dtype}, expected {dtype}"
+                assert x.shape == like.shape, f"{what} has shape {x.shape}, expected {like.shape}"
+                got[name] = oracle.four_dims(x, layout)
+        self.against_plain = dtype != np.float64
+        if self.against_plain:
+            dtypes = {name: x.dtype for name, x in got.items()}
+            by_hand = plain_gradients(query, key, value, dout, dtypes, **options)
+            tight = 4 * eps(dtype)
+        else:
+            by_hand, tight = exact, 1e-12 * max(1, exact.logit / 1e3)
+        for name, x in got.items():
+            what, right, parts = f"{self.what}: {name}", getattr(exact, name), exact.parts[name]
+            assert right is not None, f"{what} of a problem that has none"
+            # The result is rounded, and before that what cancels within its terms.
+            size = np.fmax(exact.term[name], np.abs(right))
+            floor = ulp(size, x.dtype) + tight * np.asarray(parts, np.float64)
+            self.errors[name].add(x, right, getattr(by_hand, name), floor)
+            nothing = (right == 0) & (parts == 0)
+            assert (x[nothing] == 0).all(), f"{what} is not zero where there are no terms"
+
+    def verdict(self):
+        """Raises AssertionError, or returns the Ratio to plain of each gradient that was added."""
+        known = {name: errors for name, errors in self.errors.items() if errors.drawn}
+        if self.against_plain:
+            return {name: errors.judge() for name, errors in known.items()}
+        for errors in known.values():
+            errors.judge_alone()
+        return dict.fromkeys(known, Ratio())
 
 
 def geometric_mean(ratios):

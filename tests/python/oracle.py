@@ -90,14 +90,15 @@ def visible(
     batch, _, rows, keys = shape
     p = positions(batch, rows, keys, q_offset, q_lengths, kv_lengths)
     i, j = np.arange(rows).reshape(rows, 1), np.arange(keys)
+    ahead = j - p  # a difference: p + right may be no int64
     may = np.ones(shape, bool)
     if is_causal:
-        may &= j <= p
+        may &= ahead <= 0
     left, right = window_size or (None, None)
     if left is not None and left >= 0:
-        may &= j >= p - left
+        may &= ahead >= -left
     if right is not None and right >= 0:
-        may &= j <= p + right
+        may &= ahead <= right
     if q_lengths is not None:
         may &= i < per_batch(q_lengths, batch)
     if kv_lengths is not None:
@@ -129,8 +130,7 @@ def logits(raw, *, softcap=None, alibi_slopes=None, attn_mask=None, position=Non
     if softcap:
         s = kind(softcap) * np.tanh(s / kind(softcap))
     if alibi_slopes is not None:
-        slopes = np.asarray(alibi_slopes).astype(kind)
-        slopes = slopes.reshape((-1, slopes.shape[-1], 1, 1)) if slopes.ndim else slopes
+        slopes = np.asarray(alibi_slopes).astype(kind)[..., None, None]
         s = s - slopes * np.abs(position - np.arange(raw.shape[-1])).astype(kind)
     if attn_mask is not None and np.asarray(attn_mask).dtype != bool:
         mask = np.asarray(attn_mask).astype(kind)

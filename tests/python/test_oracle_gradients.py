@@ -1,6 +1,7 @@
 """The oracle's gradients, against differences of its own forward in long double, and the rules of
 the contract that no difference can show. torch and jax are in test_oracle_peers.py."""
 
+import compare
 import numpy as np
 import oracle
 import oracle_gradients
@@ -175,3 +176,139 @@ def test_nothing_at_all():
         for found, like in zip((got.dq, got.dk, got.dv), (q, k, v), strict=True):
             assert found.shape == like.shape
             assert (found == 0).all()
+
+
+# ---- the judgement of gradients ------------------------------------------------------------------
+
+
+def judged(dtype):
+    sizes = {"rows": 37, "keys": 53, "heads": (B, H, KV, 4), "dims": (24, 17)}
+    options = {"mask": "float32 (H, Sq, Sk)", "softcap": 2.0, "sinks": True, "scale": 1.3}
+    return Case(dtype, **sizes, **options, where="causal")
+
+
+def by_hand(case, arrays, dout, dlse, forgotten=""):
+    """The formulas once more, as a kernel would have them: in the accumulator's type, and each
+    result rounded once."""
+    dtype, kind = arrays[0].dtype, compare.accumulator(arrays[0].dtype)
+    q, k, v, do = (x.astype(kind) for x in (*arrays, dout))
+    k, v = (x.repeat(H // KV, 1) for x in (k, v))
+    scale, cap = kind.type(case.options["scale"]), kind.type(case.options["softcap"])
+    causal = np.tri(case.rows, case.keys, case.keys - case.rows, dtype=bool)
+    mask = case.options["attn_mask"]
+    t = np.tanh(scale / cap * (q @ k.mT))
+    s = np.where(causal, cap * t + mask.astype(kind), -np.inf)
+    sink = case.options["sinks"].astype(kind).reshape(H, 1, 1)
+    m = np.maximum(s.max(-1, keepdims=True), sink)
+    m = np.where(m == -np.inf, 0, m)
+    p, p_sink = np.exp(s - m), np.exp(sink - m)
+    total = p.sum(-1, keepdims=True) + p_sink
+    p, p_sink = (x / np.where(total == 0, 1, total) for x in (p, p_sink))
+    dp = do @ v.mT
+    delta = (p * dp).sum(-1, keepdims=True)
+    if forgotten == "delta":
+        delta *= 0
+    dlse = dlse[..., None] * (forgotten != "dlse")
+    ds = p * (dp - delta + dlse)
+    draw = ds if forgotten == "softcap" else ds * (1 - t * t)
+    if forgotten != "scale":
+        draw = scale * draw
+    dk, dv = (x.reshape(B, KV, H // KV, *x.shape[2:]) for x in (draw.mT @ q, p.mT @ do))
+    if forgotten == "a head":
+        dk[:, :, 1] = 0
+    found = oracle_gradients.Gradients(draw @ k, dk.sum(2), dv.sum(2), ds.sum(0))
+    found.dq, found.dk, found.dv = (x.astype(dtype) for x in (found.dq, found.dk, found.dv))
+    found.dbias = found.dbias.astype(mask.dtype)
+    found.dsinks = (p_sink * (dlse - delta)).sum((0, 2, 3))
+    return found
+
+
+def verdict(dtype, damage=lambda found: None, forgotten=""):
+    case, judgement = judged(dtype), compare.GradientJudgement(dtype)
+    for draw in range(2):
+        arrays, (dout, dlse) = case.arrays(draw), case.upstream(draw)
+        found = by_hand(case, arrays, dout, dlse, forgotten)
+        damage(found)
+        judgement.add(found, *arrays, dout, dlse=dlse, **case.options)
+    return judgement.verdict()
+
+
+@pytest.mark.parametrize("dtype", compare.DTYPES)
+def test_right_gradients_pass(dtype):
+    ratios = verdict(dtype)
+    assert set(ratios) == set(NAMES)
+    if dtype in ("bfloat16", "float16"):  # plain rounds on the way
+        assert all(ratios[name].mean < 1 for name in NAMES), ratios
+
+
+@pytest.mark.parametrize("dtype", compare.DTYPES)
+@pytest.mark.parametrize(
+    ("forgotten", "where"),
+    [("delta", "dq"), ("dlse", "dq"), ("softcap", "dq"), ("scale", "dq"), ("a head", "dk")],
+)
+def test_a_forgotten_step_fails(forgotten, where, dtype):
+    with pytest.raises(AssertionError, match=f"{where}.*err"):
+        verdict(dtype, forgotten=forgotten)
+
+
+def changed(name, index, change):
+    def damage(found):
+        x = getattr(found, name)
+        x[index] = change(x[index].astype(np.float64)).astype(x.dtype)
+
+    return damage
+
+
+DAMAGE = {
+    "a row of dq": changed("dq", np.s_[0, 0, 1], np.zeros_like),
+    "a key of dk": changed("dk", np.s_[0, 1, 33], np.zeros_like),
+    "a key of dv": changed("dv", np.s_[0, 0, 5], lambda x: x[::-1]),
+    "all of dv, a little": changed("dv", np.s_[...], lambda x: x + np.abs(x).max() * 2.0**-6),
+    "a pair of dbias": changed("dbias", np.s_[2, 30, 40:42], lambda x: x + 0.1),
+    "a hidden pair of dbias": changed("dbias", np.s_[0, 0, -1], lambda x: x + 0.01),
+    "the sign of dsinks": changed("dsinks", np.s_[...], np.negative),
+    "the last head's sink": changed("dsinks", np.s_[-1:], lambda x: x + 0.05),
+    "a NaN": changed("dk", np.s_[0, 1, 33, :1], lambda x: x * np.nan),
+    "an infinity": changed("dq", np.s_[0, 1, 33, :1], lambda x: x + np.inf),
+}
+
+
+@pytest.mark.parametrize("dtype", compare.DTYPES)
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_gradients_fail(damage, dtype):
+    with pytest.raises(AssertionError):
+        verdict(dtype, DAMAGE[damage])
+
+
+def test_gradients_of_what_is_hidden_must_be_zero():
+    """Not small: zero."""
+    case = Case("float32", rows=9, keys=6, where="causal", dims=(5, 5))  # rows 0 to 2 see nothing
+    arrays, (dout, dlse) = case.arrays(), case.upstream()
+    hidden = [np.concatenate([x, x[:, :, :2]], 2) for x in arrays[1:]]
+    arrays, options = (arrays[0], *hidden), case.options | {"kv_lengths": [6]}
+    exact = oracle_gradients.gradients(*arrays, dout, dlse=dlse, **options)
+    for name, row in (None, 0), ("dq", 2), ("dk", 6), ("dv", 7):
+        found = oracle_gradients.Gradients(
+            *(getattr(exact, n).astype(np.float32) for n in NAMES[:3])
+        )
+        judgement = compare.GradientJudgement()
+        if name:
+            getattr(found, name)[:, :, row] = 1e-30
+            with pytest.raises(AssertionError, match=f"{name} is not zero"):
+                judgement.add(found, *arrays, dout, dlse=dlse, **options)
+        else:
+            judgement.add(found, *arrays, dout, dlse=dlse, **options)
+            judgement.verdict()
+
+
+def test_what_was_not_asked_for_is_not_judged():
+    case = judged("float32")
+    arrays, (dout, dlse) = case.arrays(), case.upstream()
+    found = by_hand(case, arrays, dout, dlse)
+    found.dk = found.dbias = None
+    judgement = compare.GradientJudgement()
+    judgement.add(found, *arrays, dout, dlse=dlse, **case.options)
+    assert set(judgement.verdict()) == {"dq", "dv", "dsinks"}
+    without = {name: x for name, x in case.options.items() if name != "sinks"}
+    with pytest.raises(AssertionError, match="dsinks of a problem that has none"):
+        judgement.add(found, *arrays, dout, dlse=dlse, **without)
