@@ -159,12 +159,13 @@ template <class T, class Out> class Decode {
   // sum that is not finite is made again of what its row sees.
   template <class U> void accumulate_seen(Operand<U> v, int64_t j0, int64_t n, A* o) const {
     const A one = 1;
+    Ahead nothing;
     for_each_row([&](int64_t h, int64_t i, int64_t r) {
       const Elements elements = block(h).elements;
       const A* p = scratch_.s + r * decode_keys;
       A* sum = scratch_.row;
       for (int64_t d = 0; d < value_dim_; ++d) sum[d] = 0;
-      sums<1>(p, v, n, value_dim_, &one, sum, Ahead{});
+      sums<1>(p, v, n, value_dim_, &one, sum, nothing);
       bool seen[decode_keys];
       for (int64_t j = 0; j < n; ++j) {
         seen[j] = mask_.visible(i, j0 + j);
@@ -195,7 +196,7 @@ template <class T, class Out> class Decode {
     Ahead values = Ahead::of(v.data, v.row, n, value_dim_);
     in_groups<4>(rows_, [&]<int R>(int64_t r) {
       for (int64_t j = 0; j < n; j += 4) {
-        for (int64_t i = j; r == 0 && i < j + 4; ++i) values.ask(i);
+        for (int64_t i = 0; r == 0 && i < 4; ++i) values.ask(values.bytes);
         dots<R>(z.q + r * dim_, dim_, k, j, n, z.s + r * decode_keys);
       }
     });
@@ -220,8 +221,7 @@ template <class T, class Out> class Decode {
     Ahead keys;
     if (more) keys = Ahead::of(k.data + n * k.row, k.row, n, dim_);
     in_groups<4>(rows_, [&]<int R>(int64_t r) {
-      sums<R>(z.s + r * decode_keys, v, n, value_dim_, z.alpha + r, x.o + r * value_dim_,
-              r ? Ahead{} : keys);
+      sums<R>(z.s + r * decode_keys, v, n, value_dim_, z.alpha + r, x.o + r * value_dim_, keys);
     });
   }
 

@@ -8,19 +8,23 @@
 
 namespace fanano::FANANO_ISA {
 
-// A matrix that will be read soon: its rows are asked for one by one, between other work.
+// A matrix that will be read soon: its lines are asked for in the order of memory, a few at a time
+// between other work.
 struct Ahead {
-  const char* rows = nullptr;  // null: nothing to ask for
-  int64_t row = 0, bytes = 0;
-  int64_t count = 0;
+  const char* at = nullptr;
+  int64_t row = 0, bytes = 0, rows = 0, column = 0;
 
   template <class T> static Ahead of(const T* x, int64_t row, int64_t n, int64_t dim) {
-    return {reinterpret_cast<const char*>(x), row * int64_t(sizeof(T)), dim * int64_t(sizeof(T)),
-            n};
+    return {reinterpret_cast<const char*>(x), row * int64_t(sizeof(T)), dim * int64_t(sizeof(T)), n,
+            0};
   }
-  FANANO_FN void ask(int64_t j) const {
-    if (j >= count) return;
-    for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(rows + j * row + byte);
+  FANANO_FN void ask(int64_t more) {
+    if (rows <= 0) return;
+    int64_t end = column + more;
+    for (int64_t line = (column + 63) / 64 * 64; line < end && line < bytes; line += 64)
+      __builtin_prefetch(at + line);
+    column = end;
+    if (column >= bytes) column = 0, at += row, --rows;
   }
 };
 
@@ -109,16 +113,14 @@ FANANO_FN void dots(const A* q, int64_t dim, Operand<T> k, int64_t j, int64_t n,
 // tile.hpp, the tile's sum starts at zero and joins o at its end.
 template <int R, int C, class A, class T>
 FANANO_FN void sums(const A* p, Operand<T> v, int64_t n, int64_t dim, const A* alpha, A* o,
-                    Ahead ahead) {
+                    Ahead& ahead) {
   constexpr int w = Vec<A>::width;
   Vec<A> c[R][C];
 #pragma GCC unroll 4
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
     for (int i = 0; i < C; ++i) c[r][i] = Vec<A>::all(0);
-#pragma GCC unroll 2
-  for (int64_t j = 0; j < n; ++j) {
-    ahead.ask(j);
+  auto add = [&](int64_t j) __attribute__((always_inline)) {
     Vec<A> x[C];
 #pragma GCC unroll 8
     for (int i = 0; i < C; ++i) x[i] = load_wide(v.data + j * v.row + i * w);
@@ -128,7 +130,13 @@ FANANO_FN void sums(const A* p, Operand<T> v, int64_t n, int64_t dim, const A* a
 #pragma GCC unroll 8
       for (int i = 0; i < C; ++i) c[r][i] = fma(x[i], weight, c[r][i]);
     }
+  };
+  int64_t j = 0;
+  for (; j + 4 <= n; j += 4) {
+    ahead.ask(4 * C * w * int64_t(sizeof(T)));
+    add(j), add(j + 1), add(j + 2), add(j + 3);
   }
+  for (; j < n; ++j) add(j);
 #pragma GCC unroll 4
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
@@ -141,11 +149,11 @@ FANANO_FN void sums(const A* p, Operand<T> v, int64_t n, int64_t dim, const A* a
 // All columns of R rows.
 template <int R, class A, class T>
 FANANO_FN void sums(const A* p, Operand<T> v, int64_t n, int64_t dim, const A* alpha, A* o,
-                    Ahead ahead) {
+                    Ahead& ahead) {
   constexpr int vectors = decode_columns / R > 8 ? 8 : decode_columns / R;
   in_groups<vectors>(dim / Vec<A>::width, [&]<int C>(int64_t first) {
     int64_t d = first * Vec<A>::width;
-    sums<R, C>(p, Operand<T>{v.data + d, v.row}, n, dim, alpha, o + d, d ? Ahead{} : ahead);
+    sums<R, C>(p, Operand<T>{v.data + d, v.row}, n, dim, alpha, o + d, ahead);
   });
 }
 
