@@ -58,7 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
         errors.check_file("--json", arguments.json, (".json",))
     if arguments.plot:
         errors.check_file("--plot", arguments.plot, errors.PICTURES)
-    needed = ["numpy", "ml_dtypes", "rich"]
+    dtypes = arguments.dtype or (DTYPES[:1] if arguments.quick else DTYPES)
+    needed = ["numpy", "rich"] + ["ml_dtypes"] * ("bfloat16" in dtypes)
     errors.require("fanano bench", needed + ["matplotlib"] * bool(arguments.plot))
 
     # Only now: what these import may not be there.
@@ -74,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         console,
         contenders,
         groups,
-        dtypes=arguments.dtype or (DTYPES[:1] if arguments.quick else DTYPES),
+        dtypes=[dtype for dtype in DTYPES if dtype in dtypes],
         quick=arguments.quick,
         threads=arguments.threads,
         rounds=arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS),

@@ -9,7 +9,7 @@ from .side_by_side import Outcome, Row
 
 
 def case_label(row: Row) -> str:
-    return f"{row['shape']} {row['dtype']}{' causal' if row['causal'] else ''}"
+    return f"{row['shape']}{' causal' if row['causal'] else ''}"
 
 
 def failure(outcome: Outcome) -> str | None:
@@ -20,7 +20,7 @@ def failure(outcome: Outcome) -> str | None:
 def option_cell(contenders: dict[str, Outcome], name: str) -> str:
     if word := failure(contenders[name]):
         return word
-    seconds, plain = (contenders[option].get("seconds") for option in (name, NONE))
+    seconds, plain = contenders[name]["seconds"], contenders[NONE].get("seconds")
     if name == NONE or plain is None:
         return f"{seconds * 1e3:.3g} ms"
     return f"{seconds / plain:.2f}"
@@ -33,7 +33,7 @@ def prefill_cells(row: Row, outcome: Outcome) -> list[str]:
     peak = outcome["peak_gflops"]
     busy = row["gflop"] * row["threads"] / outcome["cpu_seconds"]
     part = f"{rate / peak:.2f} ({busy / peak:.2f})"
-    return [*time_cells(row, outcome, 1e3), f"{rate:.0f}", part, error_cell(outcome)]
+    return [*time_cells(row, outcome, 1e3), f"{rate:.0f}", part]
 
 
 def decode_cells(row: Row, outcome: Outcome) -> list[str]:
@@ -41,7 +41,7 @@ def decode_cells(row: Row, outcome: Outcome) -> list[str]:
         return [word]
     rate = row["kv_bytes"] / outcome["seconds"] / 1e9
     part = f"{rate / row['read_gbs']:.2f}"
-    return [*time_cells(row, outcome, 1e3), f"{rate:.1f}", part, error_cell(outcome)]
+    return [*time_cells(row, outcome, 1e3), f"{rate:.1f}", part]
 
 
 def call_cells(row: Row, outcome: Outcome) -> list[str]:
@@ -66,15 +66,11 @@ def spread(outcome: Outcome) -> str:
     return f"{low:+.0f}/{high:+.0f} %"
 
 
-def error_cell(outcome: Outcome) -> str:
-    return f"{outcome['error']:.1e}"
-
-
 COLUMNS: dict[str, Sequence[str]] = {
-    "prefill": ("ms", "spread", "over fanano", "GFLOP/s", "of the peak", "error"),
-    "decode": ("ms", "spread", "over fanano", "GB/s", "of bandwidth", "error"),
-    "call": ("us", "spread", "over fanano"),
-    "memory": ("MiB", "of the output"),
+    "prefill": ("ms", "spread", "over\nfanano", "GFLOP/s", "of the\npeak"),
+    "decode": ("ms", "spread", "over\nfanano", "GB/s", "of band-\nwidth"),
+    "call": ("us", "spread", "over\nfanano"),
+    "memory": ("MiB", "of the\noutput"),
 }
 CELLS: dict[str, Callable[[Row, Outcome], list[str]]] = {
     "prefill": prefill_cells,

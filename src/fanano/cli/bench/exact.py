@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Array, Inputs, numpy_dtype
+from .arrays import Array, Inputs
+from .cases import UNIT
 
 
 def exact(
@@ -65,10 +66,7 @@ def judge(out: Array, reference: Array, arrays: Inputs, dtype: str) -> dict[str,
     """
     if out.shape != reference.shape:
         raise ValueError(f"its result has the shape {out.shape}; expected {reference.shape}")
-    import ml_dtypes
-
     error = np.abs(out.astype(np.float64) - reference).max(axis=-1)
-    unit = float(ml_dtypes.finfo(numpy_dtype(dtype)).eps)
     largest = float(np.abs(arrays.value.astype(np.float32)).max())
-    allowed = 4 * unit * np.abs(reference).max(axis=-1) + 8 * np.finfo(np.float32).eps * largest
+    allowed = 4 * UNIT[dtype] * np.abs(reference).max(axis=-1) + 8 * UNIT["float32"] * largest
     return {"error": float(error.max()), "of_allowed": float((error / allowed).max())}

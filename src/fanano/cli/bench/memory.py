@@ -1,13 +1,16 @@
 """Peak extra memory of one call of each contender, each in a process of its own.
 
-Read there as ``fanano demo`` reads it: the high-water mark of the resident set after the call, less
-that before it. What a library makes once for a shape (a compiled program, a session) and what its
-first small call brings (threads, code) stand before the call and do not count.
+Read there as ``fanano demo`` reads it: the high-water mark of the resident set after the call,
+less that before it. What a library makes once for a shape (a compiled program, a session) and what
+its first small call brings (threads, code) stand before the call and do not count. The C library is
+told to give large blocks back at once: memory kept from making the inputs would hide what a call
+takes.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -46,7 +49,8 @@ def in_own_process(case: Case, name: str, threads: int) -> Outcome:
         return {"refused": "memory is measured on Linux only (through /proc/self/clear_refs)"}
     asked = json.dumps({"case": asdict(case), "name": name, "threads": threads})
     command = [sys.executable, "-m", __spec__.name, asked]
-    done = subprocess.run(command, capture_output=True, text=True)
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(128 * 1024)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         said = done.stderr.strip().splitlines() or ["no message"]
         return {"refused": f"ended with {done.returncode}: {said[-1]}"}

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .cases import NONE
-from .cells import failure
+from .cells import case_label, failure
 from .session import Result
 from .side_by_side import Outcome, Row
 
 UNITS = {
-    "prefill": "GFLOP/s (line: the multiply-adds of this machine)",
-    "decode": "GB/s of keys and values (line: numpy.max)",
+    "prefill": "GFLOP/s (line: multiply-adds)",
+    "decode": "GB/s (line: reads by numpy.max)",
     "call": "microseconds a call",
     "options": "time over that without the option",
     "memory": "peak extra memory in MiB",
@@ -47,39 +48,54 @@ def limit(row: Row) -> float | None:
     return None
 
 
-def draw(panel: Axes, rows: list[Row]) -> None:
-    names = list(dict.fromkeys(name for row in rows for name in row["contenders"]))
+def draw(panel: Axes, rows: list[Row], colour: dict[str, str]) -> None:
+    names = [name for name in colour if any(name in row["contenders"] for row in rows)]
     width = 0.8 / len(names)
     for index, name in enumerate(names):
         at = [place - 0.4 + width * (index + 0.5) for place in range(len(rows))]
         heights = [height(row, row["contenders"].get(name, {"refused": ""})) for row in rows]
-        panel.bar(at, heights, width, label=name)
+        panel.bar(at, heights, width, label=name, color=colour[name])
     for place, row in enumerate(rows):
         if (line := limit(row)) is not None:
             panel.hlines(line, place - 0.45, place + 0.45, colors="black", linestyles="dotted")
-    labels = [f"{row['shape']}\n{'causal' if row['causal'] else ''}" for row in rows]
-    panel.set_xticks(range(len(rows)), labels, fontsize="x-small")
+    labels = [
+        case_label(row).replace(" over", "\nover").replace(" causal", "\ncausal") for row in rows
+    ]
+    panel.set_xticks(range(len(rows)), labels, fontsize="xx-small")
     panel.set_title(f"{rows[0]['group']}, {rows[0]['dtype']}", fontsize="medium")
-    panel.set_ylabel(UNITS[rows[0]["group"]], fontsize="small")
-    if rows[0]["group"] == "memory":
+    panel.set_ylabel(UNITS[rows[0]["group"]], fontsize="x-small")
+    if rows[0]["group"] in ("call", "memory"):
         panel.set_yscale("log")
     panel.grid(axis="y", alpha=0.3)
     panel.set_axisbelow(True)
-    panel.legend(fontsize="x-small", ncols=2)
+
+
+def colours(rows: Iterable[Row]) -> dict[str, str]:
+    """One for each contender, in their order."""
+    names = dict.fromkeys(name for row in rows for name in row["contenders"])
+    return {name: f"C{index % 10}" for index, name in enumerate(names)}
 
 
 def plot(result: Result, file: str) -> None:
-    """Draws every group and dtype below each other into an image file.
+    """Draws a line of panels for each group, one for each dtype, into an image file.
 
     A Figure of its own, without pyplot, draws with Agg: no display and no window.
     """
-    panels: dict[tuple[str, str], list[Row]] = {}
+    groups: dict[str, dict[str, list[Row]]] = {}
     for row in result["rows"]:
-        panels.setdefault((row["group"], row["dtype"]), []).append(row)
-    figure = Figure(figsize=(11, 3.6 * len(panels)), layout="constrained")
-    axes = figure.subplots(len(panels), 1, squeeze=False)
-    for panel, rows in zip(axes[:, 0], panels.values(), strict=True):
-        draw(panel, rows)
+        groups.setdefault(row["group"], {}).setdefault(row["dtype"], []).append(row)
+    options = colours(row for row in result["rows"] if row["group"] == "options")
+    contenders = colours(row for row in result["rows"] if row["group"] != "options")
+    wide = max(map(len, groups.values()))
+    figure = Figure(figsize=(3 + 6 * wide, 1 + 3.3 * len(groups)), layout="constrained")
+    parts = figure.subfigures(len(groups), 1, squeeze=False)[:, 0]
+    for part, (group, panels) in zip(parts, groups.items(), strict=True):
+        axes = part.subplots(1, wide, squeeze=False)[0]
+        for panel, rows in zip(axes, panels.values(), strict=False):
+            draw(panel, rows, options if group == "options" else contenders)
+        for panel in axes[len(panels) :]:
+            panel.set_axis_off()
+        part.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper")
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
     machine = f"{result['date']}, {result['cpu']}, {result['threads']} threads"
     figure.suptitle(f"{machine}, ISA {result['isa']}\n{versions}", fontsize="small")

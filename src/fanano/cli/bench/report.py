@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -12,56 +13,54 @@ from .session import Result
 from .side_by_side import Row
 
 TITLES = {
-    "prefill": "Prefill: many rows",
-    "decode": "Decode: one row over a cache of keys and values",
-    "call": "Call: one row, one key",
-    "options": "Options: time over that of the same call without them",
-    "memory": "Memory: peak above the inputs, measured, the output included",
+    "prefill": "Prefill",
+    "decode": "Decode",
+    "call": "Call",
+    "options": "Options of fanano.attention, (1, 8, S, D)",
+    "memory": "Memory",
 }
+SHAPES = "shapes: (batch, heads/key heads, rows over keys, dim)"
 NOTES = {
-    "prefill": "peak: float32 multiply-adds in registers, measured before and after each call; "
-    "in brackets by CPU time instead of wall time",
-    "decode": "GB/s: keys and values, read once; bandwidth: what numpy.max reads on as many "
-    "threads in the same run; keys and values of several calls take turns, more of them than the "
-    "caches hold",
+    "prefill": f"{SHAPES}; peak: float32 multiply-adds in registers, measured before and after "
+    "each call, against wall time and in brackets against CPU time",
+    "decode": f"{SHAPES}; GB/s: keys and values, each once; bandwidth: what numpy.max reads on as "
+    "many threads in the same run; calls take turns over more keys and values than caches hold",
+    "call": "one row, one key: nearly all of it is the cost of a call",
+    "options": "time over that of the same call without the option",
+    "memory": "peak above the inputs, the output included, each in a process of its own",
 }
 
 
 def show(console: Console, result: Result) -> None:
+    machine = f"{result['cpu']}, {result['threads']} thread(s), ISA {result['isa']}"
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-    console.print(
-        f"{result['date']}, {result['cpu']}, {result['threads']} thread(s), ISA {result['isa']}"
-    )
-    console.print(versions)
+    console.print(f"{result['date']}, {machine}, medians of {result['rounds']} rounds")
+    console.print(f"{versions}\n")
     for group, title in TITLES.items():
         rows = [row for row in result["rows"] if row["group"] == group]
-        if not rows:
-            continue
-        console.print()
-        if group == "options":
-            console.print(options_table(title, rows))
-        else:
-            console.print(group_table(group, title, rows))
-        if group in NOTES:
-            console.print(NOTES[group])
-        for line in remarks(rows):
+        for dtype in dict.fromkeys(row["dtype"] for row in rows):
+            mine = [row for row in rows if row["dtype"] == dtype]
+            make = options_table if group == "options" else group_table
+            console.print(make(f"{title}, {dtype}", mine))
+        for line in [NOTES[group]] * bool(rows) + remarks(rows):
             console.print(line)
-    console.print()
+        if rows:
+            console.print()
     for library, said in result["settings"].items():
         console.print(f"{library}: {said}")
 
 
-def group_table(group: str, title: str, rows: Sequence[Row]) -> Table:
-    """A line for each contender, the cases one below the other."""
-    columns, cells = COLUMNS[group], CELLS[group]
-    table = Table("case", "contender", title=title, title_justify="left")
-    for column in columns:
+def group_table(title: str, rows: Sequence[Row]) -> Table:
+    """The cases one below the other, a line for each contender."""
+    group = rows[0]["group"]
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    table.add_column("contender", no_wrap=True)
+    for column in COLUMNS[group]:
         table.add_column(column, justify="right")
     for row in rows:
-        label = case_label(row)
+        table.add_row(case_label(row), style="bold")
         for name, outcome in row["contenders"].items():
-            table.add_row(label, name, *cells(row, outcome))
-            label = ""
+            table.add_row(f"  {name}", *CELLS[group](row, outcome))
         table.add_section()
     return table
 
@@ -72,18 +71,22 @@ def remarks(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         for name, outcome in row["contenders"].items():
             if word := failure(outcome):
-                said.setdefault(f"{name}, {word}: {outcome[word]}", []).append(case_label(row))
+                said.setdefault(f"{name}, {word}: {outcome[word]}", []).append(where(row))
             if outcome.get("restless"):
                 line = f"{name}: its threads would not sleep after calls, and disturb the others"
-                said.setdefault(line, []).append(case_label(row))
-    return [f"{line} [{', '.join(where)}]" for line, where in said.items()]
+                said.setdefault(line, []).append(where(row))
+    return [f"{line} [{', '.join(places)}]" for line, places in said.items()]
+
+
+def where(row: Row) -> str:
+    return f"{case_label(row)} {row['dtype']}"
 
 
 def options_table(title: str, rows: Sequence[Row]) -> Table:
     """A line for each option, a column for each case."""
-    table = Table("option", title=title, title_justify="left")
+    table = Table("option", box=box.SIMPLE_HEAD, title=title, title_justify="left")
     for row in rows:
-        table.add_column(case_label(row), justify="right")
+        table.add_column(f"S = {row['keys']}\nD = {row['dim']}", justify="right")
     for name in rows[0]["contenders"]:
         table.add_row(name, *(option_cell(row["contenders"], name) for row in rows))
     return table

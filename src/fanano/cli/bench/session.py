@@ -33,7 +33,10 @@ def run(
     before = fanano.get_num_threads()
     number = before if threads is None else threads
     try:
-        settings = {peer.library: peer.start(number) for peer in peers}
+        settings: dict[str, str] = {}
+        for peer in peers:
+            if peer.library not in settings:
+                settings[peer.library] = peer.start(number)
         rows = measured(console, peers, cases.chosen(groups, dtypes, quick), number, rounds)
     finally:
         fanano.set_num_threads(before)

@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
 from .arrays import Array, Inputs, inputs
 from .cases import Case
 from .exact import exact, judge
@@ -69,13 +67,11 @@ def compared(
 def worst(results: Sequence[Array], reference: Array, arrays: Inputs, dtype: str) -> Outcome:
     """The judgement of the worst of several results that should be the same."""
     verdicts = [judge(result, reference, arrays, dtype) for result in results]
-    found: Outcome = max(
-        verdicts, key=lambda verdict: np.nan_to_num(verdict["of_allowed"], nan=np.inf)
-    )
-    if not found["of_allowed"] <= 1:
-        times = f"{found['of_allowed']:.3g} times what rounding explains"
-        found["wrong"] = f"differs from float64 by {found['error']:.1e}, {times}"
-    return found
+    for verdict in verdicts:
+        if not verdict["of_allowed"] <= 1:  # NaN is wrong
+            often = f"{verdict['of_allowed']:.3g} times what rounding explains"
+            return {"wrong": f"differs from float64 by {verdict['error']:.1e}, {often}"}
+    return dict(max(verdicts, key=lambda verdict: verdict["of_allowed"]))
 
 
 def first_line(error: Exception) -> str:

@@ -33,7 +33,7 @@ class Jax(Peer):
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
         import jax  # noqa: F401
 
-        return f"NPROC={threads} before its import; its threads are waited for"
+        return f"NPROC={threads} before its import; its spinning threads are waited for"
 
     def prepare(self, case: Case, sets: Sequence[Inputs]) -> Prepared:
         import jax

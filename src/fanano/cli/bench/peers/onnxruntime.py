@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..arrays import Array, Inputs
 from ..cases import Case
-from .peer import CannotRun, Peer, Prepared
+from .peer import Bound, CannotRun, Peer, Prepared
 
 Named = dict[str, Any]
 
@@ -46,8 +47,8 @@ class OnnxRuntime(Peer):
         )
 
     def grouped(self, case: Case, sets: Sequence[Inputs]) -> Prepared:
-        """GroupQueryAttention is causal. All rows at once, their keys go into a new cache; or one,
-        its key goes into the last place of the cache that it is given."""
+        """GroupQueryAttention, causal. Of all rows at once, the keys are written into a new cache;
+        of one row, its key into the last place of the cache that is given."""
         attributes = {"num_heads": case.heads, "kv_num_heads": case.kv_heads}
         cache = (case.batch, case.kv_heads, case.keys, case.dim)
         rest = {
@@ -98,7 +99,7 @@ class OnnxRuntime(Peer):
             model.SerializeToString(), self.options, providers=["CPUExecutionProvider"]
         )
 
-        def bound(named: Named) -> Callable[[], Any]:
+        def bound(named: Named) -> Bound:
             binding = session.io_binding()
             values = {n: OrtValue.ortvalue_from_numpy(named[n]) for n in present}
             for name, value in values.items():
@@ -107,14 +108,10 @@ class OnnxRuntime(Peer):
                 shared = values.get(name.replace("present", "past"))
                 if shared is None:
                     binding.bind_output(name)
-                else:
+                else:  # the last row is written again as it was
                     binding.bind_ortvalue_output(name, shared)
 
-            def call() -> Any:
-                session.run_with_iobinding(binding)
-                return binding
-
-            return call
+            return Bound(partial(session.run_with_iobinding, binding), binding, values)
 
         def to_numpy(binding: Any) -> Array:
             out = np.asarray(binding.get_outputs()[0].numpy())

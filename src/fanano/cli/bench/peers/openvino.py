@@ -5,14 +5,15 @@ Without a state it would transpose all keys at each call of one row, which no us
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..arrays import Array, Inputs, numpy_dtype
 from ..cases import Case
-from .peer import Peer, Prepared
+from .peer import Bound, Peer, Prepared
 
 PRECISION = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
@@ -32,7 +33,7 @@ class OpenVino(Peer):
             "PERFORMANCE_HINT": "LATENCY",
             "ENABLE_CPU_PINNING": False,
         }
-        return f"INFERENCE_NUM_THREADS={threads}, NUM_STREAMS=1, no pinning; TBB's threads sleep"
+        return f"INFERENCE_NUM_THREADS={threads}, NUM_STREAMS=1, no pinning; its threads sleep"
 
     def prepare(self, case: Case, sets: Sequence[Inputs]) -> Prepared:
         stateful = case.rows < case.keys
@@ -43,11 +44,11 @@ class OpenVino(Peer):
         }
         model = with_state(case) if stateful else stateless(case)
         compiled = self.core.compile_model(model, "CPU", settings)
-        held: list[Any] = []  # requests read this memory and do not own it
 
-        def request(one: Inputs) -> Callable[[], Any]:
+        def request(one: Inputs) -> Bound:
             asked = compiled.create_infer_request()
             arrays: list[Array] = list(one)
+            held: list[Array] = []
             if stateful:
                 # All but the last row lies in the state. Each call appends that row again, so the
                 # state grows by a row a call.
@@ -59,11 +60,7 @@ class OpenVino(Peer):
             for index, x in enumerate(arrays):
                 asked.set_input_tensor(index, tensor(x, case, held))
 
-            def call() -> Any:
-                asked.infer()
-                return asked
-
-            return call
+            return Bound(partial(asked.infer, share_outputs=True), asked, held)
 
         def to_numpy(asked: Any) -> Array:
             out = np.array(asked.get_output_tensor(0).data)
@@ -73,7 +70,7 @@ class OpenVino(Peer):
         return Prepared([request(one) for one in sets], to_numpy, what)
 
 
-def tensor(x: Array, case: Case, held: list[Any]) -> Any:
+def tensor(x: Array, case: Case, held: list[Array]) -> Any:
     from openvino import Tensor, Type
 
     x = np.ascontiguousarray(x)

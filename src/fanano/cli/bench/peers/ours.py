@@ -29,12 +29,8 @@ class Fanano(Peer):
         return one
 
     def prepare(self, case: Case, sets: Sequence[Inputs]) -> Prepared:
-        options = {"is_causal": case.causal, "algorithm": self.algorithm}
-        calls = [
-            partial(fanano.attention, *self.arrays(case, one), **options)  # type: ignore[arg-type]
-            for one in sets
-        ]
-        return Prepared(calls, np.asarray)
+        attend = partial(fanano.attention, is_causal=case.causal, algorithm=self.algorithm)
+        return Prepared([partial(attend, *self.arrays(case, one)) for one in sets], np.asarray)
 
 
 class Safe(Fanano):

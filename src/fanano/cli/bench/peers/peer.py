@@ -16,6 +16,19 @@ class CannotRun(Exception):
 
 
 @dataclass
+class Bound:
+    """A call on memory that the library reads and does not own: it is held here as long."""
+
+    run: Callable[[], Any]
+    result: Any
+    held: Any
+
+    def __call__(self) -> Any:
+        self.run()
+        return self.result
+
+
+@dataclass
 class Prepared:
     """A case made ready: all that happens once, outside of what is timed, has happened."""
 
@@ -33,7 +46,10 @@ class Peer:
     groups: ClassVar[tuple[str, ...]] = ("prefill", "decode", "call", "memory")
 
     def start(self, threads: int) -> str:
-        """Imports the library, gives it so many threads, and says how they were kept quiet."""
+        """Imports the library, gives it so many threads, and says how they were kept quiet.
+
+        Once for each library: contenders of the same one do the same here.
+        """
         raise NotImplementedError
 
     def prepare(self, case: Case, sets: Sequence[Inputs]) -> Prepared:

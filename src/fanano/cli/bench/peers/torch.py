@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -29,8 +29,9 @@ def to_numpy(out: Any) -> Array:
 
 
 class Torch(Peer):
-    """torch's own choice, which on CPUs is flash wherever it can be."""
+    """What both of its back ends share."""
 
+    backend: ClassVar[str]
     library = "torch"
     packages = ("torch",)
 
@@ -39,19 +40,17 @@ class Torch(Peer):
 
         torch.set_num_threads(threads)
         torch.set_grad_enabled(False)
+        # Its OpenMP threads spin for some ten milliseconds after a call; timing.settled() waits.
         return (
-            f"torch.set_num_threads({threads}), no grad mode; its OpenMP threads spin for a few "
-            "milliseconds after a call and are waited for"
+            f"torch.set_num_threads({threads}), no grad mode; its spinning threads are waited for"
         )
 
     def prepare(self, case: Case, sets: Sequence[Inputs]) -> Prepared:
         from torch.nn.functional import scaled_dot_product_attention
 
-        options = {"is_causal": case.causal, "enable_gqa": case.heads != case.kv_heads}
-        calls = [
-            partial(scaled_dot_product_attention, *tensors(case, one), **options) for one in sets
-        ]
-        return Prepared(calls, to_numpy)
+        shared = case.heads != case.kv_heads
+        attend = partial(scaled_dot_product_attention, is_causal=case.causal, enable_gqa=shared)
+        return Prepared([partial(attend, *tensors(case, one)) for one in sets], to_numpy)
 
     def around(self) -> AbstractContextManager[Any]:
         from torch.nn.attention import SDPBackend, sdpa_kernel
