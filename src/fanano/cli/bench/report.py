@@ -50,10 +50,21 @@ def show(console: Console, result: Result) -> None:
         console.print(f"{library}: {said}")
 
 
+def plain(title: str) -> Table:
+    """Narrow enough for 80 columns."""
+    return Table(
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+        title=title,
+        title_justify="left",
+    )
+
+
 def group_table(title: str, rows: Sequence[Row]) -> Table:
     """The cases one below the other, a line for each contender."""
     group = rows[0]["group"]
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    table = plain(title)
     table.add_column("contender", no_wrap=True)
     for column in COLUMNS[group]:
         table.add_column(column, justify="right")
@@ -84,7 +95,8 @@ def where(row: Row) -> str:
 
 def options_table(title: str, rows: Sequence[Row]) -> Table:
     """A line for each option, a column for each case."""
-    table = Table("option", box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    table = plain(title)
+    table.add_column("option", no_wrap=True)
     for row in rows:
         table.add_column(f"S = {row['keys']}\nD = {row['dim']}", justify="right")
     for name in rows[0]["contenders"]:

@@ -66,6 +66,9 @@ def compared(
 
 def worst(results: Sequence[Array], reference: Array, arrays: Inputs, dtype: str) -> Outcome:
     """The judgement of the worst of several results that should be the same."""
+    for result in results:
+        if result.shape != reference.shape:
+            return {"wrong": f"has the shape {result.shape}; expected {reference.shape}"}
     verdicts = [judge(result, reference, arrays, dtype) for result in results]
     for verdict in verdicts:
         if not verdict["of_allowed"] <= 1:  # NaN is wrong
