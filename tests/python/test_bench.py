@@ -347,6 +347,28 @@ def test_groups_and_dtypes_are_chosen(tmp_path):
     ]
 
 
+def test_options_use_the_threads_asked_for(tmp_path, monkeypatch):
+    seen = []
+    true = fanano.attention
+    monkeypatch.setattr(
+        fanano, "attention", lambda *x, **y: seen.append(fanano.get_num_threads()) or true(*x, **y)
+    )
+    _, result = bench("--group", "options", "--threads", "3", tmp_path=tmp_path)
+    assert set(seen) == {3}
+    assert list(result["rows"][0]["contenders"]) == list(options.options(TINY["options"][0]))
+
+
+def test_an_option_that_is_wrong_is_not_timed(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib", reason="--plot needs matplotlib (extra: bench)")
+    true = fanano.attention
+    monkeypatch.setattr(fanano, "attention", lambda *x, **y: true(*x, **y) * (1 + ("sinks" in y)))
+    arguments = ("--group", "options", "--plot", str(tmp_path / "plot.svg"))
+    code, result = bench(*arguments, tmp_path=tmp_path)
+    assert code == 1
+    wrong = [name for name, x in result["rows"][0]["contenders"].items() if "seconds" not in x]
+    assert wrong == ["sinks"]
+
+
 def test_the_full_shapes():
     assert len(cases.chosen(cases.GROUPS, cases.DTYPES, quick=False)) == 3 * (7 + 3 + 1 + 4 + 1)
     causal = cases.square(1, 8, 2048, 64, causal=True)

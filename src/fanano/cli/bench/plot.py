@@ -24,7 +24,7 @@ UNITS = {
 
 def height(row: Row, outcome: Outcome) -> float:
     """Of the bar of one contender; 0 where it has no number."""
-    if failure(outcome):
+    if failure(outcome) or failure(row["contenders"].get(NONE, {})):
         return 0.0
     numbers: dict[str, Any] = row | outcome
     if row["group"] == "prefill":

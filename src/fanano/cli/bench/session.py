@@ -32,6 +32,7 @@ def run(
     """Measures and returns what --json writes; fanano's number of threads is what it was after."""
     before = fanano.get_num_threads()
     number = before if threads is None else threads
+    fanano.set_num_threads(number)  # the options have no contender that would
     try:
         settings: dict[str, str] = {}
         for peer in peers:

@@ -84,6 +84,7 @@ def timed(
             contender.sample()  # first calls touch new memory
             seconds = min(contender.sample()[0] for _ in range(2))
         contender.repeats = max(1, math.ceil(SAMPLE_SECONDS / seconds))
+    settled()
     order = list(contenders.values())
     for _ in range(rounds):
         for contender in order:
