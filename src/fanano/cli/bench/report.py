@@ -34,7 +34,7 @@ NOTES = {
 def show(console: Console, result: Result) -> None:
     machine = f"{result['cpu']}, {result['threads']} thread(s), ISA {result['isa']}"
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-    console.print(f"{result['date']}, {machine}, medians of {result['rounds']} rounds")
+    console.print(f"{result['date']}, {machine}, median of {result['rounds']} round(s)")
     console.print(f"{versions}\n")
     for group, title in TITLES.items():
         rows = [row for row in result["rows"] if row["group"] == group]
