@@ -41,7 +41,12 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--dtype", action="append", choices=DTYPES, help="may be repeated (default: all)"
     )
-    parser.add_argument("--peers", metavar="LIBRARIES", help="comma-separated, or none")
+    parser.add_argument(
+        "--peers",
+        metavar="LIBRARIES",
+        help="comma-separated: torch, zentorch, jax, onnxruntime, openvino (default: those that are "
+        "installed); or none",
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="default: fanano's number")
     parser.add_argument("--rounds", type=int, metavar="N", help=f"default: {ROUNDS}")
     parser.add_argument("--json", metavar="FILE", help="write every number (.json)")
@@ -68,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     from . import peers, report, session
 
     groups = arguments.group or GROUPS
-    asked = None if arguments.peers is None else arguments.peers.split(",")
+    asked = None if arguments.peers is None else arguments.peers.replace(" ", "").split(",")
     contenders = peers.chosen([] if asked == ["none"] else asked, groups)
     console = Console(highlight=False, markup=False, emoji=False)
     result = session.run(
