@@ -44,8 +44,8 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--peers",
         metavar="LIBRARIES",
-        help="comma-separated: torch, zentorch, jax, onnxruntime, openvino (default: those that are "
-        "installed); or none",
+        help="comma-separated: torch, zentorch, jax, onnxruntime, openvino (default: those "
+        "that are installed); or none",
     )
     parser.add_argument("--threads", type=int, metavar="N", help="default: fanano's number")
     parser.add_argument("--rounds", type=int, metavar="N", help=f"default: {ROUNDS}")
