@@ -36,10 +36,11 @@ def asan(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measures this machine side by side with torch and rewrites the table in the README."""
-    set_up(session)
-    result = "benchmarks/results/side_by_side.json"
-    session.run("python", "benchmarks/side_by_side.py", result, *session.posargs)
+    """Measures this machine side by side with its peers and rewrites the table in the README."""
+    session.install("-e", ".[bench]", "torch==2.13.0", "jax", "onnx", "onnxruntime", "openvino")
+    result = "benchmarks/results/bench.json"
+    files = ("--json", result, "--plot", "benchmarks/results/bench.png")
+    session.run("fanano", "bench", *files, *session.posargs)
     session.run("python", "benchmarks/readme_table.py", result)
 
 

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from side_by_side import cpu_model
 
 import fanano
+from fanano.cli.bench.machine import cpu_model
 
 BEGIN, END = "<!-- call cost -->", "<!-- /call cost -->"
 COLUMNS = {

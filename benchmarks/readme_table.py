@@ -1,73 +1,105 @@
-"""Writes the measured table into the README, between its two markers.
+"""Writes measured tables into the README, between its two markers.
 
 python benchmarks/readme_table.py benchmarks/results/NAME.json [--readme README.md] [--check]
 
-The JSON comes from side_by_side.py. --check changes nothing and fails if the README's table is not
-the one that the file gives.
+The JSON comes from `fanano bench --json`; a plot of the same name beside it is shown above the
+tables. --check changes nothing and fails if the README's tables are not those that the file gives.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from fanano.cli.bench.cells import CELLS, COLUMNS, failure, option_cell
+
 BEGIN, END = "<!-- benchmark -->", "<!-- /benchmark -->"
+TITLES = {
+    "prefill": "Prefill: fanano's median, its fastest and slowest round, its rate and the part of "
+    "the FMA peak that this is by wall time (by CPU time); of the others, time over fanano's.",
+    "decode": "Decode, one row over a cache of keys: fanano's median, its fastest and slowest "
+    "round, keys and values read a second and the part that this is of what `numpy.max` reads on "
+    "as many threads; of the others, time over fanano's.",
+    "call": "A call of one row and one key, in microseconds; of the others, time over fanano's.",
+    "options": "Options of `fanano.attention`, (1, 8, S, D): time over that of the same call "
+    "without them.",
+    "memory": "Peak memory of one call above its inputs, the output included, in MiB.",
+}
+
+Row = dict[str, Any]
 
 
-def gflop(row: dict[str, Any]) -> float:
-    """Two products of Sq x Sk x D each; causal visits the pairs on and below the diagonal."""
-    batch, heads, tokens, dim = row["shape"]
-    pairs = tokens * (tokens + 1) / 2 if row["causal"] else tokens * tokens
-    return 4 * batch * heads * pairs * dim / 1e9
+def table(lines: Sequence[Sequence[str]]) -> Iterator[str]:
+    head, *rest = lines
+    for cells in [head, ["---"] * len(head), *rest]:
+        yield f"| {' | '.join(cells)} |"
 
 
-def cell(times: dict[str, float]) -> str:
-    """Median milliseconds; how far the fastest and the slowest round are from it, in per cent."""
-    median = times["seconds"]
-    below, above = (100 * (times[key] / median - 1) for key in ("fastest", "slowest"))
-    return f"{1e3 * median:.1f} ({below:+.0f}/{above:+.0f} %)"
+def group_lines(group: str, rows: Sequence[Row]) -> Iterator[list[str]]:
+    """All that is known of fanano, and of each other contender how it compares."""
+    others = dict.fromkeys(name for row in rows for name in row["contenders"] if name != "fanano")
+    columns = [column.replace("-\n", "").replace("\n", " ") for column in COLUMNS[group]]
+    compared = 0 if group == "memory" else columns.index("over fanano")
+    mine = [column for column in columns if column not in ("over fanano", "of the output")]
+    yield ["dtype", "shape", "mask", *(f"fanano, {mine[0]}", *mine[1:]), *others]
+    for row in rows:
+        cells = [row["dtype"], row["shape"], "causal" if row["causal"] else "full"]
+        ours = dict(zip(columns, CELLS[group](row, row["contenders"]["fanano"]), strict=False))
+        cells += [ours.get(column, "") for column in mine]
+        for name in others:
+            outcome = row["contenders"].get(name, {"refused": ""})
+            if word := failure(outcome):
+                cells.append("-" if word == "refused" else word)
+            else:
+                cells.append(CELLS[group](row, outcome)[compared])
+        yield cells
 
 
-def table(result: dict[str, Any]) -> str:
-    head = ["dtype", "shape", "mask", "fanano flash, ms", "torch, ms", "fanano safe, ms"]
-    head += ["flash over torch", "GFLOP/s", "of the FMA peak"]
-    lines = [head, ["---"] * len(head)]
-    for row in result["rows"]:
-        flash, torch, safe = (row["times"][name] for name in ("flash", "torch", "safe"))
-        rate = gflop(row) / flash["seconds"]
-        shape = f"({', '.join(map(str, row['shape']))})"
-        cells = [row["dtype"], shape, "causal" if row["causal"] else "full"]
-        cells += [cell(flash), cell(torch), cell(safe)]
-        cells += [f"{torch['seconds'] / flash['seconds']:.2f}x", f"{rate:.0f}"]
-        busy = gflop(row) / (flash["cpu_seconds"] / result["threads"])
-        cells += [f"{rate / flash['peak_gflops']:.2f} ({busy / flash['peak_gflops']:.2f})"]
-        lines.append(cells)
-    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    return "\n".join(
-        [
-            f"{result['date']}, {result['cpu']}, {result['threads']} threads, "
-            f"ISA {result['isa']}; {versions}. Medians of nine interleaved rounds, in brackets the "
-            "fastest and the slowest; results compared with float64 before timing. The FMA peak is "
-            "float32, measured before and after each call; the ratio to it by wall time, in "
-            "brackets by CPU time.",
-            "",
-            *(f"| {' | '.join(cells)} |" for cells in lines),
-        ]
+def option_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
+    labels = [f"{row['dtype']}, S = {row['keys']}, D = {row['dim']}" for row in rows]
+    yield ["option", *labels]
+    for name in rows[0]["contenders"]:
+        yield [name, *(option_cell(row["contenders"], name) for row in rows)]
+
+
+def tables(result: dict[str, Any], picture: str | None) -> Iterator[str]:
+    versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    yield (
+        f"{result['date']}, {result['cpu']}, {result['threads']} threads, ISA {result['isa']}; "
+        f"{versions}. Medians of {result['rounds']} interleaved rounds; every result compared with "
+        "float64 before timing; the FMA peak is float32, measured before and after each call. "
+        "-: the library has no such attention."
     )
+    if picture:
+        yield ""
+        yield f"![fanano bench, the same numbers as bars]({picture})"
+    for group, title in TITLES.items():
+        rows = [row for row in result["rows"] if row["group"] == group]
+        if rows:
+            lines = option_lines(rows) if group == "options" else group_lines(group, rows)
+            yield from ["", title, "", *table(list(lines))]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("file", type=Path, help="JSON written by side_by_side.py")
+    parser.add_argument("file", type=Path, help="JSON written by fanano bench --json")
     parser.add_argument("--readme", type=Path, default=Path("README.md"))
     parser.add_argument("--check", action="store_true", help="only say whether it is up to date")
     arguments = parser.parse_args()
+    result = json.loads(arguments.file.read_text(encoding="utf-8"))
+    if "rounds" not in result:
+        sys.exit(f"{arguments.file} is not of `fanano bench --json`, but of a script before it")
+    pictures = (arguments.file.with_suffix(suffix) for suffix in (".svg", ".png"))
+    found = next((picture for picture in pictures if picture.exists()), None)
+    picture = os.path.relpath(found, arguments.readme.parent) if found else None
     old = arguments.readme.read_text(encoding="utf-8")
-    block = f"{BEGIN}\n{table(json.loads(arguments.file.read_text()))}\n{END}"
+    block = "\n".join([BEGIN, *tables(result, picture), END])
     new, count = re.subn(rf"{BEGIN}.*?{END}", lambda _: block, old, flags=re.DOTALL)
     if count != 1:
         sys.exit(f"{arguments.readme}: expected one pair of {BEGIN} and {END}, found {count}")

@@ -45,7 +45,7 @@ def test_version():
     assert (done.returncode, done.stdout) == (0, f"fanano {fanano.__version__}\n")
 
 
-@pytest.mark.parametrize("command", [[], ["info"], ["explain"], ["demo"]])
+@pytest.mark.parametrize("command", [[], ["info"], ["explain"], ["demo"], ["bench"]])
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*command, "--help"])
@@ -79,7 +79,7 @@ def test_info_names_the_forced_isa():
 
 
 @pytest.mark.parametrize("variable", ["FANANO_ISA", "FANANO_NUM_THREADS"])
-@pytest.mark.parametrize("command", ["info", "explain --query 4,4", "demo"])
+@pytest.mark.parametrize("command", ["info", "explain --query 4,4", "demo", "bench"])
 def test_a_mistake_in_the_environment_ends_with_2(command, variable):
     done = fanano_command(*command.split(), **{variable: "some"})
     assert (done.returncode, done.stdout) == (2, "")
@@ -196,6 +196,7 @@ def test_explain_mistakes(arguments, words, capsys):
         (["explain", "--query", "1,2,3,4,5"], "has 5 axes; expected 2 to 4"),
         (["explain", "--query", "2,2", "--keys", "many"], "invalid int value: 'many'"),
         (["demo", "--top", "x"], "invalid int value: 'x'"),
+        (["bench", "--group", "all"], "invalid choice: 'all'"),
     ],
 )
 def test_mistakes_end_with_2(arguments, words):

@@ -1,4 +1,4 @@
-"""The command line: ``fanano info``, ``fanano explain`` and ``fanano demo``.
+"""The command line: ``fanano info``, ``explain``, ``demo`` and ``bench``.
 
 Each command is a module with ``add_parser`` and ``run``; what it needs beyond the standard library
 is imported inside ``run``, so that ``fanano info`` works in an environment with only fanano.
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from fanano import __version__, get_num_threads, kernels
 
-from . import demo, explain, info
+from . import bench, demo, explain, info
 from .errors import CommandError
 
 __all__ = ["main"]
@@ -26,12 +26,13 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="examples:\n"
         "  fanano info\n"
         "  fanano explain --query 1,8,2048,64 --kv-heads 2 --dtype bfloat16 --causal\n"
-        '  fanano demo --query "How much memory does attention need?"',
+        '  fanano demo --query "How much memory does attention need?"\n'
+        "  fanano bench --quick",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"fanano {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (info, explain, demo):
+    for command in (info, explain, demo, bench):
         command.add_parser(commands)
     return parser
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from . import errors
@@ -39,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     needed = ["numpy", "rich", "safetensors", "tokenizers"]
     errors.require("fanano demo", needed + ["matplotlib"] * bool(arguments.plot))
     if arguments.plot:
-        check_plot(arguments.plot)
+        errors.check_file("--plot", arguments.plot, errors.PICTURES)
 
     # Only now: what these import may not be there.
     from rich.console import Console
@@ -65,11 +64,3 @@ def run(arguments: argparse.Namespace) -> int:
         plot(rows, arguments.plot)
         console.print(f"plot: {arguments.plot}", soft_wrap=True)
     return 0
-
-
-def check_plot(file: str) -> None:
-    """Fails before the minute of measuring, not after it."""
-    if Path(file).suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise errors.CommandError(f"--plot {file}: expected a name in .png, .svg or .pdf", code=2)
-    if not Path(file).absolute().parent.is_dir():
-        raise errors.CommandError(f"--plot {file}: no such folder")

@@ -14,6 +14,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 Shape = tuple[int, int, int, int]
@@ -24,7 +25,7 @@ def peak_extra_memory(shape: Shape, algorithm: str) -> int | None:
 
     shape: (batch, heads, tokens, dim) of query, key and value, float32.
     """
-    if not os.access("/proc/self/clear_refs", os.W_OK):
+    if not measurable():
         return None
     done = subprocess.run(
         [sys.executable, "-m", __spec__.name, json.dumps([shape, algorithm])],
@@ -33,6 +34,21 @@ def peak_extra_memory(shape: Shape, algorithm: str) -> int | None:
         text=True,
     )
     return int(done.stdout)
+
+
+def measurable() -> bool:
+    return os.access("/proc/self/clear_refs", os.W_OK)
+
+
+def extra_peak(call: Callable[[], object]) -> int:
+    """Bytes that a call adds at its peak to this process, its result included."""
+    status, clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    clear.write_text("5")
+    before = _field(status.read_text(), "VmHWM")
+    out = call()
+    peak = _field(status.read_text(), "VmHWM")
+    del out
+    return peak - before
 
 
 def available_memory() -> int | None:
@@ -63,16 +79,10 @@ def _measure(shape: Shape, algorithm: str) -> int:
 
     import fanano
 
-    status, clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     query, key, value = np.random.default_rng(0).standard_normal((3, *shape), dtype=np.float32)
     # Starts the threads and loads the code; what stays of this belongs to no one call.
     fanano.attention(query[..., :64, :], key[..., :64, :], value[..., :64, :], algorithm=algorithm)
-    clear.write_text("5")
-    before = _field(status.read_text(), "VmHWM")
-    out = fanano.attention(query, key, value, algorithm=algorithm)
-    peak = _field(status.read_text(), "VmHWM")
-    del out
-    return peak - before
+    return extra_peak(lambda: fanano.attention(query, key, value, algorithm=algorithm))
 
 
 if __name__ == "__main__":

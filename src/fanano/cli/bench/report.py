@@ -1,0 +1,114 @@
+"""The tables that a run prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from .cells import CELLS, COLUMNS, case_label, failure, option_cell
+from .session import Result
+from .side_by_side import Row
+
+TITLES = {
+    "prefill": "Prefill",
+    "decode": "Decode",
+    "call": "Call",
+    "options": "Options of fanano.attention, (1, 8, S, D)",
+    "memory": "Memory",
+}
+SHAPES = "shapes: (batch, heads/key heads, rows over keys, dim)"
+NOTES = {
+    "prefill": f"{SHAPES}; peak: float32 multiply-adds in registers, measured before and after "
+    "each call, against wall time and in brackets against CPU time",
+    "decode": f"{SHAPES}; GB/s: keys and values, each once; bandwidth: what numpy.max reads on as "
+    "many threads in the same run; calls take turns over more keys and values than caches hold",
+    "call": "one row, one key: nearly all of it is the cost of a call",
+    "options": "time over that of the same call without the option",
+    "memory": "peak above the inputs, the output included, each in a process of its own",
+}
+
+
+def show(console: Console, result: Result) -> None:
+    machine = f"{result['cpu']}, {result['threads']} thread(s), ISA {result['isa']}"
+    versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    console.print(f"{result['date']}, {machine}, median of {result['rounds']} round(s)")
+    console.print(f"{versions}\n")
+    for group, title in TITLES.items():
+        rows = [row for row in result["rows"] if row["group"] == group]
+        for dtype in dict.fromkeys(row["dtype"] for row in rows):
+            mine = [row for row in rows if row["dtype"] == dtype]
+            make = options_table if group == "options" else group_table
+            console.print(make(f"{title}, {dtype}", mine))
+        for line in [NOTES[group]] * bool(rows) + remarks(rows):
+            console.print(line)
+        if rows:
+            console.print()
+    for library, said in result["settings"].items():
+        console.print(f"{library}: {said}")
+
+
+def plain(title: str) -> Table:
+    """Narrow enough for 80 columns."""
+    return Table(
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+        title=title,
+        title_justify="left",
+    )
+
+
+def group_table(title: str, rows: Sequence[Row]) -> Table:
+    """The cases one below the other, a line for each contender."""
+    group = rows[0]["group"]
+    table = plain(title)
+    table.add_column("contender", no_wrap=True)
+    for column in COLUMNS[group]:
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(case_label(row), style="bold")
+        for name, outcome in row["contenders"].items():
+            table.add_row(f"  {name}", *CELLS[group](row, outcome))
+        table.add_section()
+    return table
+
+
+def remarks(rows: Sequence[Row]) -> list[str]:
+    """One line for each different thing to say, however many cases it holds for."""
+    said: dict[str, list[str]] = {}
+    for row in rows:
+        for name, outcome in row["contenders"].items():
+            if word := failure(outcome):
+                said.setdefault(f"{name}, {word}: {outcome[word]}", []).append(where(row))
+            if outcome.get("restless"):
+                line = f"{name}: its threads would not sleep after calls, and disturb the others"
+                said.setdefault(line, []).append(where(row))
+    return [f"{line} [{', '.join(places)}]" for line, places in said.items()]
+
+
+def where(row: Row) -> str:
+    return f"{case_label(row)} {row['dtype']}"
+
+
+def options_table(title: str, rows: Sequence[Row]) -> Table:
+    """A line for each option, a column for each case."""
+    table = plain(title)
+    table.add_column("option", no_wrap=True)
+    for row in rows:
+        table.add_column(f"S = {row['keys']}\nD = {row['dim']}", justify="right")
+    for name in rows[0]["contenders"]:
+        table.add_row(name, *(option_cell(row["contenders"], name) for row in rows))
+    return table
+
+
+def ours_failed(result: Result) -> bool:
+    """Whether fanano itself was wrong somewhere, or did not run: no news about another library."""
+    return any(
+        failure(outcome)
+        for row in result["rows"]
+        for name, outcome in row["contenders"].items()
+        if row["group"] == "options" or name.startswith("fanano")
+    )

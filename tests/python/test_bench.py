@@ -1,0 +1,446 @@
+"""The benchmark: its judge, its turns, its contenders, the command and what it writes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+
+np = pytest.importorskip("numpy", reason="the benchmark runs on NumPy (extra: bench)")
+for package in ("rich", "ml_dtypes"):
+    pytest.importorskip(package, reason=f"the benchmark needs {package} (extra: bench)")
+
+import fanano  # noqa: E402
+from fanano.cli import errors, main  # noqa: E402
+from fanano.cli.bench import (  # noqa: E402
+    arrays,
+    cases,
+    exact,
+    machine,
+    memory,
+    options,
+    peers,
+    side_by_side,
+    timing,
+)
+from fanano.cli.bench.peers.ours import Fanano  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+TINY = {
+    "prefill": (cases.square(1, 2, 33, 16), cases.Case(2, 4, 2, 17, 17, 8, causal=True)),
+    "decode": (cases.Case(1, 4, 2, 1, 64, 16),),
+    "call": cases.CALL,
+    "options": (cases.square(1, 8, 40, 16),),
+    "memory": (cases.square(1, 1, 64, 16),),
+}
+# What another process must do before main() to measure these instead.
+MAKE_TINY = f"""\
+import sys
+from fanano.cli import main
+from fanano.cli.bench import cases, side_by_side
+from fanano.cli.bench.cases import Case
+cases.QUICK = {TINY!r}
+side_by_side.last_level_cache = lambda: 2**14
+"""
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    monkeypatch.setattr(cases, "QUICK", TINY)
+    monkeypatch.setattr(side_by_side, "last_level_cache", lambda: 2**14)
+    monkeypatch.setattr(timing, "PEAK_SECONDS", 0.0005)
+    monkeypatch.setattr(timing, "SAMPLE_SECONDS", 0.0005)
+
+
+def bench(*arguments, tmp_path):
+    """The exit code, and what --json wrote."""
+    file = tmp_path / "result.json"
+    code = main(["bench", "--quick", "--rounds", "2", "--json", str(file), *arguments])
+    return code, json.loads(file.read_text())
+
+
+class Wrong(Fanano):
+    """Right but for one element of one row."""
+
+    name = "one element off"
+    library = "liar"
+    timed = 0
+
+    def prepare(self, case, sets):
+        prepared = super().prepare(case, sets)
+
+        def call():
+            Wrong.timed += 1
+            out = prepared.calls[0]()
+            out[-1, -1, -1, -1] *= 1.3
+            return out
+
+        return replace(prepared, calls=[call])
+
+
+class NotANumber(Fanano):
+    name = "not a number"
+    library = "liar"
+
+    def prepare(self, case, sets):
+        return replace(super().prepare(case, sets), to_numpy=lambda out: out * np.float32("nan"))
+
+
+class Short(Fanano):
+    name = "a head too few"
+    library = "liar"
+
+    def prepare(self, case, sets):
+        return replace(super().prepare(case, sets), to_numpy=lambda out: out[:, 1:])
+
+
+class Unable(Fanano):
+    name = "unable"
+    library = "liar"
+
+    def prepare(self, case, sets):
+        raise peers.CannotRun("knows no such thing")
+
+
+# ---- the judge -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", cases.DTYPES)
+@pytest.mark.parametrize("case", [*TINY["prefill"], *TINY["decode"]], ids=str)
+def test_fanano_is_within_what_is_allowed(case, dtype):
+    (one,) = arrays.inputs(replace(case, dtype=dtype))
+    reference = exact.exact(one, is_causal=case.causal)
+    out = fanano.attention(*one, is_causal=case.causal)
+    verdict = exact.judge(out, reference, one, dtype)
+    assert verdict["of_allowed"] < 0.5  # a limit that right results nearly reach would be none
+
+
+@pytest.mark.parametrize("dtype", cases.DTYPES)
+def test_a_row_that_is_a_little_wrong_is_seen(dtype):
+    (one,) = arrays.inputs(replace(cases.square(1, 8, 256, 64), dtype=dtype))
+    reference = exact.exact(one)
+    out = reference.astype(arrays.numpy_dtype(dtype))
+    out[0, 3, 100] *= arrays.numpy_dtype(dtype).type(1.1)
+    assert exact.judge(out, reference, one, dtype)["of_allowed"] > 1
+
+
+@pytest.mark.parametrize("name", options.options(TINY["options"][0]))
+def test_the_reference_knows_every_option(name):
+    (case,) = TINY["options"]
+    (one,) = arrays.inputs(case)
+    option = options.options(case)[name]
+    plain, expected = exact.exact(one), exact.exact(one, **option)
+    verdict = exact.judge(fanano.attention(*one, **option), expected, one, case.dtype)
+    assert verdict["of_allowed"] <= 1
+    assert (np.abs(plain - expected).max() < 1e-3) == (name in ("none", "bool mask, all true")) or (
+        name == "window (128, 0)"  # which 40 keys make causal
+    )
+
+
+# ---- timing --------------------------------------------------------------------------------------
+
+
+def test_turns_and_sets_rotate():
+    calls = []
+
+    def contender(name, sets):
+        return timing.Contender(
+            [lambda number=n: calls.append((name, number)) for n in range(sets)]
+        )
+
+    contenders = {"a": contender("a", 3), "b": contender("b", 1)}
+    for one in contenders.values():
+        one.repeats = 2
+    for one in contenders.values():
+        one.sample()
+        one.sample()
+    assert calls == [("a", 0), ("a", 1), ("a", 2), ("a", 0), *[("b", 0)] * 4]
+
+
+def test_every_round_begins_with_another(monkeypatch):
+    monkeypatch.setattr(timing, "SAMPLE_SECONDS", 0.0)
+    calls, ticks = [], []
+    contenders = {x: timing.Contender([lambda x=x: calls.append(x)]) for x in "abc"}
+    times = timing.timed(contenders, 4, lambda: ticks.append(1))
+    assert "".join(calls[9:]) == "abcbcacababc"  # after three calls each that do not count
+    assert len(ticks) == 12
+    for summary in times.values():
+        assert 0 < summary["fastest"] <= summary["seconds"] <= summary["slowest"]
+        assert summary["peak_gflops"] > 0
+
+
+def test_more_sets_than_the_cache_holds(monkeypatch):
+    monkeypatch.setattr(machine, "available_memory", lambda: 2**40)
+    assert machine.kv_sets(kv_bytes=100, cache=250, holders=7) == 11  # 1100 > 4 * 250
+    assert machine.kv_sets(kv_bytes=2000, cache=250, holders=7) == 1
+    monkeypatch.setattr(machine, "available_memory", lambda: 2 * 7 * 300)
+    assert machine.kv_sets(kv_bytes=100, cache=250, holders=7) == 3  # half of the memory, by 7
+    monkeypatch.setattr(machine, "available_memory", lambda: 1)
+    assert machine.kv_sets(kv_bytes=100, cache=250, holders=7) == 1
+
+
+def test_sets_are_copies_of_their_own():
+    one, other = arrays.inputs(TINY["decode"][0], sets=2)
+    for name in ("key", "value"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+        assert not np.shares_memory(getattr(one, name), getattr(other, name))
+
+
+def test_the_last_level_caches_of_a_machine_count_once(tmp_path):
+    for cpu, (level, size, shared) in enumerate(
+        [(3, "8M", "0"), (3, "512K", "1-2"), (2, "4K", "1")]
+    ):
+        index = tmp_path / f"cpu{cpu}" / "cache" / "index2"
+        index.mkdir(parents=True)
+        for name, text in (("level", level), ("size", size), ("shared_cpu_list", shared)):
+            (index / name).write_text(f"{text}\n")
+    index = tmp_path / "cpu9" / "cache" / "index2"
+    index.mkdir(parents=True)
+    for name, text in (("level", 3), ("size", "512K"), ("shared_cpu_list", "1-2")):
+        (index / name).write_text(f"{text}\n")
+    # The size in other words than the kernel's is left out.
+    assert machine.last_level_cache(tmp_path) == 512 * 1024
+
+
+def test_read_bandwidth_is_that_of_a_memory():
+    assert 1e8 < machine.read_bandwidth(2, 2**20) < 1e13
+
+
+# ---- contenders ----------------------------------------------------------------------------------
+
+
+def test_wrong_results_are_told_and_not_timed(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(peers, "ALL", (Fanano, Wrong, NotANumber, Short, Unable))
+    code, result = bench("--group", "prefill", tmp_path=tmp_path)
+    assert code == 0  # it is the others who are wrong
+    assert Wrong.timed == len(result["rows"])
+    for row in result["rows"]:
+        found = row["contenders"]
+        assert found["fanano"]["seconds"] > 0
+        assert set(found["one element off"]) == {"wrong"}
+        assert "differs from float64 by" in found["one element off"]["wrong"]
+        assert set(found["not a number"]) == {"wrong"}
+        assert "has the shape (" in found["a head too few"]["wrong"]
+        assert found["unable"] == {"refused": "knows no such thing"}
+    out = " ".join(capsys.readouterr().out.split())
+    assert "one element off, wrong: differs from float64 by" in out
+    assert "unable, refused: knows no such thing" in out
+
+
+def test_fanano_itself_being_wrong_fails(monkeypatch, tmp_path):
+    monkeypatch.setattr(Wrong, "name", "fanano")
+    monkeypatch.setattr(peers, "ALL", (Wrong,))
+    code, result = bench("--group", "prefill", tmp_path=tmp_path)
+    assert code == 1
+    assert set(result["rows"][0]["contenders"]["fanano"]) == {"wrong"}
+
+
+@pytest.mark.parametrize("library", peers.libraries())
+def test_contenders_that_are_installed(library, tmp_path):
+    """In a process of their own: they keep threads and settings of theirs."""
+    needed = [name for peer in peers.ALL if peer.library == library for name in peer.packages]
+    for package in needed:
+        if not errors.installed(package):
+            pytest.skip(f"{package} is not installed: {library} is not measured")
+    arguments = ["bench", "--quick", "--rounds", "1", "--json", "result.json", "--peers", library]
+    arguments += [part for group in ("prefill", "decode", "call") for part in ("--group", group)]
+    code = f"{MAKE_TINY}\nsys.exit(main({arguments!r}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert library in result["settings"]
+    names = [peer.name for peer in peers.ALL if peer.library == library]
+    for row in result["rows"]:
+        for name in {*names, "fanano"} & set(row["contenders"]):
+            assert row["contenders"][name].get("seconds", 0) > 0, (row["shape"], name)
+    assert {name for row in result["rows"] for name in row["contenders"]} >= set(names)
+
+
+# ---- memory --------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not memory.measurable(), reason="peak memory is measured on Linux only")
+def test_memory_is_measured_in_a_process_of_its_own():
+    case = cases.square(1, 1, 2048, 16)
+    safe, flash = (memory.in_own_process(case, name, 1) for name in ("fanano safe", "fanano"))
+    scores = 4 * 2048 * 2048
+    assert safe["bytes"] > scores - 2**20  # as exact as memory.py says
+    assert 0 <= flash["bytes"] < scores / 4
+
+
+def test_memory_says_why_it_is_not_measured(monkeypatch):
+    case = cases.square(1, 1, 8, 8)
+    monkeypatch.setattr(memory, "measurable", lambda: False)
+    assert "on Linux only" in memory.in_own_process(case, "fanano", 1)["refused"]
+
+
+def test_memory_takes_shapes_that_fit(monkeypatch):
+    case = cases.square(1, 8, 8192, 64)
+    monkeypatch.setattr(memory, "available_memory", lambda: None)
+    assert memory.fitting(case) == case
+    monkeypatch.setattr(memory, "available_memory", lambda: 2**32)
+    assert memory.fitting(case).rows == 4096
+
+
+# ---- the command ---------------------------------------------------------------------------------
+
+
+def test_bench(tmp_path, capsys):
+    pytest.importorskip("matplotlib", reason="--plot needs matplotlib (extra: bench)")
+    before = fanano.get_num_threads()
+    plot = tmp_path / "plot.png"
+    code, result = bench(
+        "--peers", "none", "--threads", "1", "--plot", str(plot), tmp_path=tmp_path
+    )
+    out, err = capsys.readouterr()
+    assert (code, err) == (0, "")
+    assert fanano.get_num_threads() == before
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+    assert result["threads"] == 1
+    assert result["rounds"] == 2
+    assert result["versions"]["fanano"] == fanano.__version__
+    assert {"date", "cpu", "cpus", "isa", "settings", "quick"} <= set(result)
+    assert [row["group"] for row in result["rows"]] == [
+        *("prefill", "prefill", "decode", "call", "options", "memory")
+    ]
+    for row in result["rows"]:
+        assert {"shape", "dtype", "causal", "gflop", "kv_bytes", "threads"} <= set(row)
+        for outcome in row["contenders"].values():
+            if row["group"] == "memory":
+                assert set(outcome) <= {"bytes", "refused"}
+                continue
+            assert {"seconds", "fastest", "slowest", "cpu_seconds", "peak_gflops"} <= set(outcome)
+            assert outcome["of_allowed"] <= 1
+    (decode,) = (row for row in result["rows"] if row["group"] == "decode")
+    assert decode["kv_sets"] * decode["kv_bytes"] > 4 * decode["cache_bytes"]
+    assert decode["read_gbs"] > 0
+
+    for words in (
+        *("Prefill, float32", "Decode, float32", "Call, float32", "Options of", "Memory, float32"),
+        *("(1, 2, 33, 16)", "(2, 4/2, 17, 8) causal", "(1, 4/2, 1 over 64, 16)", "1.00x"),
+        *("fanano safe", "GFLOP/s", "GB/s", "bool mask (1, 1, S, S)", "ALiBi", "plot.png"),
+        "fanano: fanano.set_num_threads(1)",
+    ):
+        assert words in out
+    assert [line for line in out.splitlines() if len(line) > 80 and str(tmp_path) not in line] == []
+
+
+def test_groups_and_dtypes_are_chosen(tmp_path):
+    _, result = bench(
+        *("--group", "call", "--group", "prefill", "--dtype", "float16", "--peers", "none"),
+        *("--dtype", "bfloat16"),
+        tmp_path=tmp_path,
+    )
+    assert [(row["group"], row["dtype"]) for row in result["rows"]] == [
+        *[("prefill", "bfloat16")] * 2,
+        *[("prefill", "float16")] * 2,
+        ("call", "bfloat16"),
+        ("call", "float16"),
+    ]
+
+
+def test_options_use_the_threads_asked_for(tmp_path, monkeypatch):
+    seen = []
+    true = fanano.attention
+    monkeypatch.setattr(
+        fanano, "attention", lambda *x, **y: seen.append(fanano.get_num_threads()) or true(*x, **y)
+    )
+    _, result = bench("--group", "options", "--threads", "3", tmp_path=tmp_path)
+    assert set(seen) == {3}
+    assert list(result["rows"][0]["contenders"]) == list(options.options(TINY["options"][0]))
+
+
+def test_an_option_that_is_wrong_is_not_timed(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib", reason="--plot needs matplotlib (extra: bench)")
+    true = fanano.attention
+    monkeypatch.setattr(fanano, "attention", lambda *x, **y: true(*x, **y) * (1 + ("sinks" in y)))
+    arguments = ("--group", "options", "--plot", str(tmp_path / "plot.svg"))
+    code, result = bench(*arguments, tmp_path=tmp_path)
+    assert code == 1
+    wrong = [name for name, x in result["rows"][0]["contenders"].items() if "seconds" not in x]
+    assert wrong == ["sinks"]
+
+
+def test_the_full_shapes():
+    assert len(cases.chosen(cases.GROUPS, cases.DTYPES, quick=False)) == 3 * (7 + 3 + 1 + 4 + 1)
+    causal = cases.square(1, 8, 2048, 64, causal=True)
+    assert causal.gflop == 4 * 8 * (2048 * 2049 / 2) * 64 / 1e9
+    assert cases.DECODE[0].kv_bytes == 2 * 8 * 8192 * 128 * 4
+
+
+def test_the_readme_is_written_from_the_json(tmp_path):
+    _, result = bench("--peers", "none", tmp_path=tmp_path)
+    (tmp_path / "README.md").write_text(
+        "above\n<!-- benchmark -->\nold\n<!-- /benchmark -->\nbelow"
+    )
+    (tmp_path / "result.svg").touch()
+    location = spec_from_file_location("readme_table", ROOT / "benchmarks" / "readme_table.py")
+    script = module_from_spec(location)
+    location.loader.exec_module(script)
+    file, readme = tmp_path / "result.json", tmp_path / "README.md"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["", str(file), "--readme", str(readme), "--check"])
+        assert script.main() == 1
+        patch.setattr(sys, "argv", ["", str(file), "--readme", str(readme)])
+        assert script.main() == 0
+        text = readme.read_text()
+        patch.setattr(sys, "argv", ["", str(file), "--readme", str(readme), "--check"])
+        assert script.main() == 0
+    assert text.startswith("above\n<!-- benchmark -->\n")
+    assert text.endswith("<!-- /benchmark -->\nbelow")
+    assert "old" not in text
+    assert "](result.svg)" in text
+    assert (
+        "| dtype | shape | mask | fanano, ms | spread | GFLOP/s | of the peak | fanano safe |"
+        in text
+    )
+    assert "| float32 | (2, 4/2, 17, 8) | causal |" in text
+    assert result["date"] in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--peers", "tensorflow"], 2, "--peers tensorflow: expected none, or some of torch, jax,"),
+        (["--threads", "0"], 2, "--threads is 0; expected 1 or more"),
+        (["--rounds", "-1"], 2, "--rounds is -1; expected 1 or more"),
+        (["--json", "result.txt"], 2, "--json result.txt: expected a name in .json"),
+        (["--json", "no/such/result.json"], 1, "--json no/such/result.json: no such folder"),
+        (["--plot", "plot.gif"], 2, "--plot plot.gif: expected a name in .png, .svg or .pdf"),
+    ],
+)
+def test_mistakes(arguments, code, words, capsys):
+    assert main(["bench", "--quick", *arguments]) == code
+    out, err = capsys.readouterr()
+    assert err.startswith("fanano: error: ")
+    assert words in err
+    assert out == ""
+
+
+@pytest.mark.parametrize(
+    ("missing", "arguments", "words"),
+    [
+        ("rich", [], "fanano bench needs rich; install with: pip install rich"),
+        ("ml_dtypes", ["--dtype", "bfloat16"], "install with: pip install ml_dtypes"),
+        ("matplotlib", ["--plot", "plot.png"], "install with: pip install matplotlib"),
+        (
+            "jax",
+            ["--peers", "jax"],
+            "fanano bench --peers jax needs jax; install with: pip install",
+        ),
+    ],
+)
+def test_what_is_missing_is_said_with_the_line_that_installs_it(
+    missing, arguments, words, monkeypatch, capsys
+):
+    monkeypatch.setattr(errors, "find_spec", lambda name: None if name == missing else 1)
+    assert main(["bench", "--quick", *arguments]) == 1
+    assert words in capsys.readouterr().err
