@@ -24,8 +24,8 @@ TITLES = {
     "prefill": "Prefill: fanano's median, its fastest and slowest round, its rate and the part of "
     "the FMA peak that this is by wall time (by CPU time); of the others, time over fanano's.",
     "decode": "Decode, one row over a cache of keys: fanano's median, its fastest and slowest "
-    "round, keys and values read a second and the part that this is of what `numpy.max` reads on "
-    "as many threads; of the others, time over fanano's.",
+    "round, keys and values read a second and the part that this is of what loads alone reach, "
+    "measured before and after each call; of the others, time over fanano's.",
     "call": "A call of one row and one key, in microseconds; of the others, time over fanano's.",
     "options": "Options of `fanano.attention`, (1, 8, S, D): time over that of the same call "
     "without them.",

@@ -10,27 +10,23 @@
 namespace fanano {
 
 struct Mask {
-  int64_t keys = 0, offset = 0;   // Sequence's
-  int64_t left = -1, right = -1;  // Window's: p - left <= j <= p + right, negative is unbounded
+  int64_t keys = 0;
+  int64_t offset = 0;                          // row i stands at key position i + offset
+  int64_t first = -far_away, last = far_away;  // it sees i + first <= j <= i + last
 
   FANANO_FN bool visible(int64_t row, int64_t column) const {
-    int64_t p = row + offset;
-    return column >= 0 && column < keys && (left < 0 || column >= p - left) &&
-           (right < 0 || column <= p + right);
+    return column >= 0 && column < keys && column >= row + first && column <= row + last;
   }
 
   // The columns that one row sees.
   FANANO_FN Range columns(int64_t row) const {
-    int64_t p = row + offset;
-    return {left < 0 ? 0 : clamp(p - left, 0, keys),
-            right < 0 ? keys : clamp(p + right + 1, 0, keys)};
+    return {clamp(row + first, 0, keys), clamp(row + last + 1, 0, keys)};
   }
 
   // The rows that see one column, of all rows there might be: columns() read the other way.
   FANANO_FN Range rows(int64_t column) const {
     if (column < 0 || column >= keys) return {0, 0};
-    return {right < 0 ? -2 * far_away : column - right - offset,
-            left < 0 ? 2 * far_away : column + left - offset + 1};
+    return {column - last, column - first + 1};
   }
 
   // The smallest interval that holds what any of these rows sees.
@@ -52,9 +48,18 @@ struct Mask {
   }
 };
 
-// A mask from a window of any size.
+// Of a sequence and a window of any size: p - left <= j <= p + right, negative is unbounded. Both
+// sums may be beyond 64 bits, and only then are they cut: a window may bring back what an offset
+// has moved far away.
 FANANO_FN Mask make_mask(Sequence s, int64_t left, int64_t right) {
-  return {s.keys, s.offset, clamp(left, -1, far_away), clamp(right, -1, far_away)};
+  auto near = [](__int128 x) {
+    return int64_t(x < -far_away ? -far_away : x > far_away ? far_away : x);
+  };
+  Mask mask;
+  mask.keys = s.keys, mask.offset = near(s.offset);
+  if (left >= 0) mask.first = near(__int128(s.offset) - left);
+  if (right >= 0) mask.last = near(__int128(s.offset) + right);
+  return mask;
 }
 
 }  // namespace fanano

@@ -16,12 +16,12 @@ FANANO_FN int64_t clamp(int64_t x, int64_t low, int64_t high) {
   return x < low ? low : x > high ? high : x;
 }
 
-// Beyond this a position, an offset or a window sees all keys or none, and sums cannot overflow.
-inline constexpr int64_t far_away = int64_t(1) << 60;
+// Beyond this a position sees all keys or none, and sums with numbers of rows cannot overflow.
+inline constexpr int64_t far_away = int64_t(1) << 62;
 
 struct Sequence {
   int64_t queries = 0, keys = 0;  // used; what lies beyond is padding and is not read
-  int64_t offset = 0;             // query row i stands at key position i + offset
+  int64_t offset = 0;             // query row i stands at key position i + offset, any number
 };
 
 // Sequence b of a batch; a null pointer means full lengths, and the lower-right alignment.
@@ -30,7 +30,7 @@ FANANO_FN Sequence sequence(int64_t b, int64_t queries, int64_t keys, const int6
   Sequence s;
   s.queries = used_queries ? clamp(used_queries[b], 0, queries) : queries;
   s.keys = used_keys ? clamp(used_keys[b], 0, keys) : keys;
-  s.offset = offsets ? clamp(offsets[b], -far_away, far_away) : s.keys - s.queries;
+  s.offset = offsets ? offsets[b] : s.keys - s.queries;
   return s;
 }
 

@@ -316,7 +316,7 @@ def drawn(random, rows=(1, 70), data=None, positions=True, empty=False):
         return random.randint(-20, 320)
 
     def offset():
-        far = one_of((-(2**59), -(2**31), 2**24 + 1, 2**53, 2**59))
+        far = one_of((-(2**62), -(2**31), 2**24 + 1, 2**53, 2**62))
         return one_of((near(), near(), near(), far))
 
     def reach():

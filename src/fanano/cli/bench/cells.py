@@ -30,7 +30,7 @@ def prefill_cells(row: Row, outcome: Outcome) -> list[str]:
     if word := failure(outcome):
         return [word]
     rate = row["gflop"] / outcome["seconds"]
-    peak = outcome["peak_gflops"]
+    peak = outcome["best"]
     busy = row["gflop"] * row["threads"] / outcome["cpu_seconds"]
     part = f"{rate / peak:.2f} ({busy / peak:.2f})"
     return [*time_cells(row, outcome, 1e3), f"{rate:.0f}", part]
@@ -40,7 +40,7 @@ def decode_cells(row: Row, outcome: Outcome) -> list[str]:
     if word := failure(outcome):
         return [word]
     rate = row["kv_bytes"] / outcome["seconds"] / 1e9
-    part = f"{rate / row['read_gbs']:.2f}"
+    part = f"{rate / outcome['best']:.2f}"
     return [*time_cells(row, outcome, 1e3), f"{rate:.1f}", part]
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
-import statistics
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
+from itertools import cycle
 from pathlib import Path
 
-import numpy as np
+from fanano import _core
 
 from ..memory import available_memory
+from .arrays import Array
 
 CACHE_UNKNOWN = 32 * 2**20  # what is assumed where the system does not say
 
@@ -54,23 +55,18 @@ def kv_sets(kv_bytes: int, cache: int, holders: int) -> int:
     return max(1, min(wanted, available // 2 // (kv_bytes * holders)))
 
 
-def read_bandwidth(threads: int, cache: int) -> float:
-    """Bytes a second of numpy.max over arrays too large for the cache, one array a thread.
+def reading(arrays: Iterable[Array]) -> Callable[[], float]:
+    """A yardstick: bytes a second that all threads together read, of two more arrays each time."""
+    turns = cycle(arrays)
 
-    The median of five passes. It reads and compares, nothing else, but it is NumPy's loop and not
-    one made for this: now and then a contender may read a little faster.
-    """
-    size = max(64 * 2**20, 4 * cache // threads)
-    if (available := available_memory()) is not None:
-        size = min(size, available // 4 // threads)
-    arrays = [np.ones(size // 4, dtype=np.float32) for _ in range(threads)]
-    seconds = []
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in range(6):
-            start = time.perf_counter()
-            list(pool.map(np.max, arrays))
-            seconds.append(time.perf_counter() - start)
-    return threads * arrays[0].nbytes / statistics.median(seconds[1:])
+    def rate() -> float:
+        pair = next(turns), next(turns)
+        start = time.perf_counter()
+        for array in pair:
+            _core.read(array)
+        return sum(array.nbytes for array in pair) / (time.perf_counter() - start)
+
+    return rate
 
 
 def cpus() -> int:

@@ -23,8 +23,8 @@ SHAPES = "shapes: (batch, heads/key heads, rows over keys, dim)"
 NOTES = {
     "prefill": f"{SHAPES}; peak: float32 multiply-adds in registers, measured before and after "
     "each call, against wall time and in brackets against CPU time",
-    "decode": f"{SHAPES}; GB/s: keys and values, each once; bandwidth: what numpy.max reads on as "
-    "many threads in the same run; calls take turns over more keys and values than caches hold",
+    "decode": f"{SHAPES}; GB/s: keys and values, each once; bandwidth: of loads alone from the "
+    "same memory, before and after each call; more keys and values take turns than caches hold",
     "call": "one row, one key: nearly all of it is the cost of a call",
     "options": "time over that of the same call without the option",
     "memory": "peak above the inputs, the output included, each in a process of its own",
