@@ -1,5 +1,5 @@
-"""Decode, the kernel class of sequences with at most 16 queries: by the judgement of compare.py, and
-bit for bit what a row gets in every other company (rule 3.7 of the contract)."""
+"""Decode, the kernel class of sequences with at most 16 queries: by the judgement of compare.py,
+and bit for bit what a row gets in every other company (rule 3.7 of the contract)."""
 
 import itertools
 
