@@ -2,9 +2,9 @@
 // from, so all rows of the query heads that share a key head pass each tile together, and the keys
 // may be spread over threads (flash decoding).
 //
-// The keys are cut into chunks at multiples of decode_chunk in absolute position. Each chunk's state
-// (m, l, o) is made from nothing, and the states are merged in the order of the keys: by one thread
-// as it goes along, or after many have made one each. Neither shows in the bits.
+// The keys are cut into chunks at multiples of decode_chunk in absolute position. Each chunk's
+// state (m, l, o) is made from nothing, and the states are merged in the order of the keys: by one
+// thread as it goes along, or after many have made one each. Neither shows in the bits.
 #include "entry_points.hpp"
 
 #include "absorb.hpp"

@@ -243,8 +243,8 @@ template <class A, class T> void replace_broken(const A* x, T* out, int64_t colu
 }
 
 // n rows of o times their factor to row-major memory: pack's way back, with the same sizes. With
-// `only`, just what is not finite in the rows where that is not 0. Zeros are positive: whether a sum
-// that vanished is -0 would tell which empty tiles its neighbours had visited.
+// `only`, just what is not finite in the rows where that is not 0. Zeros are positive: whether a
+// sum that vanished is -0 would tell which empty tiles its neighbours had visited.
 template <class A, class T>
 void unpack(const A* strip, const Strip<A>& factor, int64_t n, int64_t dim, T* out, int64_t row,
             int64_t column, A* rows, const A* only = nullptr) {

@@ -84,8 +84,8 @@ void see_elements(const T* x, int64_t row, int64_t column, int64_t count, int64_
   for (int64_t j = 0; j < n; ++j) rows[j] &= seen[j];
 }
 
-// Whether an additive mask leaves the rows r none of the keys [j0, j0 + n). Seldom so, and then seen
-// at the first elements.
+// Whether an additive mask leaves the rows r none of the keys [j0, j0 + n). Seldom so, and what is
+// not so is seen at the first elements.
 FANANO_FN bool hides_all(const Elements& x, Range r, int64_t j0, int64_t n) {
   bool any = false;
   with_type(x.dtype, [&]<class T>() {
