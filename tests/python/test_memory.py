@@ -1,0 +1,51 @@
+"""Memory beside the inputs and the output: a constant for each thread, however long the sequences.
+By the high-water mark of a process of its own."""
+
+import subprocess
+import sys
+
+import pytest
+
+from fanano.cli.memory import measurable
+
+pytestmark = pytest.mark.skipif(
+    not measurable(), reason="the high-water mark is read from Linux's /proc"
+)
+
+LONG = 65536
+SCRIPT = """
+import sys
+import numpy as np
+import fanano
+from fanano.cli.memory import extra_peak
+
+rows, heads, options = int(sys.argv[1]), int(sys.argv[2]), eval(sys.argv[3])
+fanano.set_num_threads(2)
+rng = np.random.default_rng(0)
+query = rng.standard_normal((1, heads, rows, 64), dtype=np.float32)
+key, value = rng.standard_normal((2, 1, 1, {keys}, 64), dtype=np.float32)
+small = np.ones((1, 2, 40, 64), np.float32)
+fanano.attention(small, small, small)  # starts the threads, loads the code
+out = np.zeros_like(query)
+print(extra_peak(lambda: fanano.attention(query, key, value, out=out, **options)))
+""".format(keys=LONG)
+
+
+@pytest.mark.parametrize(
+    ("rows", "heads", "options"),
+    [
+        # Every row block visits tiles near and far; all of them would take a minute.
+        (LONG, 1, "{'is_causal': True, 'window_size': (1500, 0)}"),
+        (LONG, 2, "{'window_size': (200, 300), 'alibi_slopes': [0.5, 0.25], 'softcap': 20}"),
+        (600, 2, "{}"),
+        (1, 8, "{}"),  # decode, its keys split over the threads
+        (16, 8, "{'is_causal': True}"),
+    ],
+    ids=str,
+)
+def test_extra_memory_is_a_constant(rows, heads, options):
+    command = [sys.executable, "-c", SCRIPT, str(rows), str(heads), options]
+    extra = int(subprocess.run(command, check=True, capture_output=True, timeout=300).stdout)
+    # Scratch for two threads, the states of split keys, and what the kernel counts late. The scores
+    # of a single row block of 128 rows would be 32 MiB.
+    assert extra <= 5 * 2**20
