@@ -49,8 +49,8 @@ template <class A> struct Scratch {
   }
 };
 
-// T is the type of q, k and v, Out of the result.
-template <class T, class Out> class Decode {
+// T is the type of q, k and v.
+template <class T> class Decode {
   using A = accumulator_t<T>;
   static constexpr int w = Vec<A>::width;
 
@@ -312,8 +312,9 @@ template <class T, class Out> class Decode {
     chunk(index, 0, Partial<A>(states + index * Partial<A>::size(t_), t_));
   }
 
-  // finish: out and lse; what overflowed on the way again
-  void run(A* states) const {
+  // All of a team, into results of the type Out; what overflowed on the way again.
+  template <class Out> void run(A* states) const {
+    auto out = [&](int64_t h, int64_t i) { return at<Out>(p_.out, t_.batch, t_.head + h, i); };
     if (rows_) {
       load_queries();
       Partial<A> whole = stream(0, states);
@@ -339,22 +340,16 @@ template <class T, class Out> class Decode {
     }
     for (int64_t h = 0; h < t_.heads; ++h) finish_padding<A, Out>(p_, block(h));
   }
-
- private:
-  FANANO_FN Out* out(int64_t h, int64_t i) const {
-    return at<Out>(p_.out, t_.batch, t_.head + h, i);
-  }
 };
 
-// f.template operator()<T, Out>(decode) for the kernel of one team.
+// f.template operator()<T, Out>(decode, team) for the kernel of one team.
 template <class F>
 void with_team(const Problem& p, int64_t batch, int64_t team, void* memory, F f) {
   with_types(p.dtype, p.out_dtype, [&]<class T, class Out>() {
-    using A = accumulator_t<T>;
     Team t = team_of(p, batch, team);
     int64_t bytes;
-    Scratch<A> scratch(memory, t, bytes);
-    f.template operator()<A>(Decode<T, Out>(p, t, scratch), t);
+    Scratch<accumulator_t<T>> scratch(memory, t, bytes);
+    f.template operator()<T, Out>(Decode<T>(p, t, scratch), t);
   });
 }
 
@@ -382,16 +377,21 @@ int64_t decode_state(const Problem& p) {
 
 void decode_split(const Problem& p, const Plan& plan, int64_t task, void* memory, void* workspace) {
   int64_t team = task / plan.splits, teams = teams_of(p.shape);
-  with_team(p, team / teams, team % teams, memory, [&]<class A>(const auto& decode, const Team& t) {
-    decode.one_chunk(task % plan.splits, states_of<A>(workspace, plan, team, t));
-  });
+  with_team(p, team / teams, team % teams, memory,
+            [&]<class T, class>(const auto& decode, const Team& t) {
+              decode.one_chunk(task % plan.splits,
+                               states_of<accumulator_t<T>>(workspace, plan, team, t));
+            });
 }
 
 void decode(const Problem& p, const Plan& plan, int64_t task, void* memory, void* workspace) {
   int64_t teams = teams_of(p.shape);
-  with_team(p, task / teams, task % teams, memory, [&]<class A>(const auto& decode, const Team& t) {
-    decode.run(workspace ? states_of<A>(workspace, plan, task, t) : nullptr);
-  });
+  with_team(p, task / teams, task % teams, memory,
+            [&]<class T, class Out>(const auto& decode, const Team& t) {
+              using A = accumulator_t<T>;
+              decode.template run<Out>(workspace ? states_of<A>(workspace, plan, task, t)
+                                                 : nullptr);
+            });
 }
 
 }  // namespace fanano::FANANO_ISA
