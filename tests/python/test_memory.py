@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 LONG = 65536
-SCRIPT = """
+SCRIPT = f"""
 import sys
 import numpy as np
 import fanano
@@ -23,12 +23,12 @@ rows, heads, options = int(sys.argv[1]), int(sys.argv[2]), eval(sys.argv[3])
 fanano.set_num_threads(2)
 rng = np.random.default_rng(0)
 query = rng.standard_normal((1, heads, rows, 64), dtype=np.float32)
-key, value = rng.standard_normal((2, 1, 1, {keys}, 64), dtype=np.float32)
+key, value = rng.standard_normal((2, 1, 1, {LONG}, 64), dtype=np.float32)
 small = np.ones((1, 2, 40, 64), np.float32)
 fanano.attention(small, small, small)  # starts the threads, loads the code
 out = np.zeros_like(query)
 print(extra_peak(lambda: fanano.attention(query, key, value, out=out, **options)))
-""".format(keys=LONG)
+"""
 
 
 @pytest.mark.parametrize(
