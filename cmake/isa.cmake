@@ -2,6 +2,8 @@
 # it. What a row needs at run time is read off the flags themselves (cpp/cpu/isa.hpp).
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   set(FANANO_ISAS scalar avx2 avx512 avx512bf16)
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
+  set(FANANO_ISAS scalar neon)
 else()
   set(FANANO_ISAS scalar)
 endif()
@@ -9,3 +11,4 @@ set(isa_scalar)
 set(isa_avx2 -mavx2 -mfma -mf16c)
 set(isa_avx512 ${isa_avx2} -mavx512f -mavx512bw -mavx512vl -mavx512dq -mprefer-vector-width=512)
 set(isa_avx512bf16 ${isa_avx512} -mavx512bf16)
+set(isa_neon -DFANANO_NEON)  # every aarch64 has it, so no flag of the compiler tells the rows apart

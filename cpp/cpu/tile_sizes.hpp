@@ -12,9 +12,10 @@ struct TileSizes {
 
 // vectors x group accumulators live in registers, `vectors` operands and one broadcast beside them.
 inline constexpr TileSizes tile_sizes =
-    vector_bytes == 64   ? TileSizes{4, 4}   // 16 of 32: latency 4 x 2 per cycle needs 8
-    : vector_bytes == 32 ? TileSizes{2, 6}   // 12 of 16; 4 x 3 and 6 x 2 spill
-                         : TileSizes{2, 4};  // 8 of 16: no FMA, the product needs a register too
+    vector_bytes == 64      ? TileSizes{4, 4}   // 16 of 32: latency 4 x 2 per cycle needs 8
+    : vector_bytes == 32    ? TileSizes{2, 6}   // 12 of 16; 4 x 3 and 6 x 2 spill
+    : vector_registers > 16 ? TileSizes{4, 4}   // 16 of 32: latency 4 x 4 per cycle; 4 x 6 spills
+                            : TileSizes{2, 4};  // 8 of 16: no FMA, the product needs a register too
 
 // Keys of a tile: S^T of one strip (128 keys x 2 or 4 vectors: 8 or 32 KiB) stays in the L1 cache
 // while K and V of the tile stream through it. Part of the bits: sums are grouped by tile.
@@ -28,7 +29,7 @@ inline constexpr int score_columns = 32;
 inline constexpr int decode_keys = 64;
 
 // Accumulators of decode's products with v, for rows x vectors of columns.
-inline constexpr int decode_columns = vector_bytes == 64 ? 16 : 8;
+inline constexpr int decode_columns = vector_registers == 32 ? 16 : 8;
 
 template <class A> inline constexpr int strip_rows = tile_sizes.vectors * Vec<A>::width;
 

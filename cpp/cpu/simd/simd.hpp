@@ -9,6 +9,8 @@
 #include "avx512.hpp"
 #elif defined(__AVX2__)
 #include "avx2.hpp"
+#elif defined(FANANO_NEON)
+#include "neon.hpp"
 #else
 #include "scalar.hpp"
 #endif
