@@ -37,7 +37,7 @@ std::vector<KernelInfo> kernels();
 // together, measured over their CPU time for about so long.
 double measure_peak(double seconds, int max_threads = 0);
 
-// Loads the bytes between an array's first and last element once, all threads together; returns
+// Loads the bytes from an array's first to its last element once, all threads together; returns
 // their parity, word by word. Timed, it is the bandwidth that memory can be read with.
 uint64_t read(const Array& x, int max_threads = 0);
 

@@ -21,6 +21,9 @@ constexpr int64_t tasks_per_thread = 16;
 // With fewer teams, their keys are split: a thread that has none left must find something to do.
 constexpr int64_t teams_per_thread = 4;
 
+// Bytes of the states that split keys may leave, of all teams together.
+constexpr int64_t most_states = 64 << 20;
+
 // Below this a second thread takes longer to wake than it saves (about 60 us against 100).
 constexpr double parallel_work = 2e6;  // multiply-adds
 
@@ -41,9 +44,12 @@ static Plan plan_decode(const Problem& p, const Machine& machine, Plan plan) {
   plan.keys = k.decode_keys;
   plan.tasks = s.batch * teams_of(s);
   plan.scratch = k.decode_scratch(p);
-  if (plan.threads > 1 && plan.tasks < teams_per_thread * plan.threads)
-    plan.splits = std::max<int64_t>(1, ceil_div(s.keys, decode_chunk));
-  if (plan.splits > 1) plan.workspace = plan.tasks * plan.splits * k.decode_state(p);
+  // Where the states would take more memory than that, one thread folds each team's as it goes.
+  int64_t splits = ceil_div(s.keys, decode_chunk), bytes = k.decode_state(p);
+  bool few = plan.threads > 1 && splits > 1 && plan.tasks < teams_per_thread * plan.threads;
+  for (int64_t factor : {plan.tasks, splits})
+    if (__builtin_mul_overflow(bytes, factor, &bytes)) few = false;
+  if (few && bytes <= most_states) plan.splits = splits, plan.workspace = bytes;
   plan.threads = int(std::min<int64_t>(plan.threads, plan.tasks * plan.splits));
   return plan;
 }

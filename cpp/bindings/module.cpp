@@ -77,7 +77,7 @@ void define_classes(nb::module_& m) {
           "Query rows of one task, and keys of one tile.")
       .def_prop_ro(
           "tasks", [](const ExplainedPlan& p) { return p.plan.tasks; },
-          "Independent blocks of query rows.")
+          "Independent blocks of query rows, or teams of heads that share a key head (decode).")
       .def_prop_ro(
           "threads", [](const ExplainedPlan& p) { return p.plan.threads; },
           "Threads that would take part.")
@@ -86,7 +86,7 @@ void define_classes(nb::module_& m) {
           "Memory of each thread.")
       .def_prop_ro(
           "workspace_bytes", [](const ExplainedPlan& p) { return p.plan.workspace; },
-          "Memory shared by all threads: the materialised scores, else 0.")
+          "Memory shared by all threads: materialised scores, or states of split keys; else 0.")
       .def("__str__", [](const ExplainedPlan& p) { return p.text; })
       .def("__repr__", [](const ExplainedPlan& p) { return "<Plan: " + p.text + ">"; });
 

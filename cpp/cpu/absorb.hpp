@@ -23,9 +23,12 @@ template <class A> FANANO_FN OnlineSoftmax<A> sink_state(double sink, A headroom
   return {m, A(exp2_nonpositive(exponent))};
 }
 
-// 2^(m - onto), for whole numbers of which neither is above `onto`; 0 for an m of -inf.
-template <class A> FANANO_FN Vec<A> rescaling(Vec<A> m, Vec<A> onto) {
-  Vec<A> change = max(Vec<A>::all(-bias<A>), m - pivot(onto));
+// 2^(m - onto), for whole numbers m of at most `onto`; 0 for an m of -inf. With headroom, which is
+// there for what is infinite, no other m gives 0: 0 times an infinity would be NaN.
+template <class A> FANANO_FN Vec<A> rescaling(Vec<A> m, Vec<A> onto, A headroom) {
+  Vec<A> none = Vec<A>::all(-bias<A>), least = Vec<A>::all(headroom != 0 ? 1 - bias<A> : -bias<A>);
+  Vec<A> change = max(least, m - pivot(onto));
+  change = select_equal(m, Vec<A>::all(-infinity<A>), none, change);
   return power_of_two(change + Vec<A>::all(magic<A> + bias<A>));
 }
 
@@ -36,7 +39,7 @@ template <class A>
 FANANO_FN Vec<A> absorb(Vec<A>& m, Vec<A>& l, Vec<A> tile_max, A unit, A headroom) {
   Vec<A> x = tile_max * Vec<A>::all(unit), raised = ceil(x) + Vec<A>::all(headroom);
   raised = select_less(m + Vec<A>::all(8 - headroom), x, raised, m);
-  Vec<A> alpha = rescaling(m, raised);
+  Vec<A> alpha = rescaling(m, raised, headroom);
   l = l * alpha, m = raised;
   return alpha;
 }

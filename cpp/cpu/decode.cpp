@@ -193,7 +193,9 @@ template <class T> class Decode {
             Partial<A> x) const {
     const Scratch<A>& z = scratch_;
     // score
-    Ahead values = Ahead::of(v.data, v.row, n, value_dim_);
+    Ahead values, keys;
+    if (in_place()) values = Ahead::of(v.data, v.row, n, value_dim_);
+    if (in_place() && more) keys = Ahead::of(k.data + n * k.row, k.row, n, dim_);
     in_groups<4>(rows_, [&]<int R>(int64_t r) {
       for (int64_t j = 0; j < n; j += 4) {
         for (int64_t i = 0; r == 0 && i < 4; ++i) values.ask(values.bytes);
@@ -218,8 +220,6 @@ template <class T> class Decode {
       x.l[r] += weigh_row(x.m[r], n, weights(headroom), z.s + r * decode_keys);
     // accumulate
     if (!whole && !finite(v, n, value_dim_)) return accumulate_seen(v, j0, n, x.o);
-    Ahead keys;
-    if (more) keys = Ahead::of(k.data + n * k.row, k.row, n, dim_);
     in_groups<4>(rows_, [&]<int R>(int64_t r) {
       sums<R>(z.s + r * decode_keys, v, n, value_dim_, z.alpha + r, x.o + r * value_dim_, keys);
     });
@@ -251,10 +251,10 @@ template <class T> class Decode {
   }
 
   // What was seen so far and the next chunk (online_softmax.hpp's merge()).
-  void merge(Partial<A> whole, Partial<A> part) const {
+  void merge(Partial<A> whole, Partial<A> part, A headroom) const {
     for (int64_t r = 0; r < rows_; r += w) {
       Vec<A> a = Vec<A>::load(whole.m + r), b = Vec<A>::load(part.m + r), m = max(a, b);
-      Vec<A> of_whole = rescaling(a, m), of_part = rescaling(b, m);
+      Vec<A> of_whole = rescaling(a, m, headroom), of_part = rescaling(b, m, headroom);
       Vec<A> l = Vec<A>::load(whole.l + r) * of_whole + Vec<A>::load(part.l + r) * of_part;
       m.store(whole.m + r), l.store(whole.l + r);
       of_whole.store(scratch_.largest + r), of_part.store(scratch_.alpha + r);
@@ -285,7 +285,7 @@ template <class T> class Decode {
         part = Partial<A>(states + i * Partial<A>::size(t_), t_);
       else
         chunk(i, headroom, part);
-      merge(whole, part);
+      merge(whole, part, headroom);
     }
     return whole;
   }

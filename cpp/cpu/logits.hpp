@@ -100,16 +100,19 @@ template <class A> Strip<A> hide(const Visible<A>& see, int64_t n, A factor, A* 
 // the steepest that does not: every weight is 0 or 1 long before. Each row by itself, for its bits
 // must not depend on what others see.
 template <class A> struct Slope {
-  A high, low;  // position - j0, in two parts that are exact
+  A high, low;  // position - j0, in two parts, which are exact where a float tells keys apart
   A minus;
 
   Slope(double slope, const Mask& mask, int64_t row, int64_t j0) {
     constexpr double limit = (sizeof(A) == 4 ? double(__FLT_MAX__) : __DBL_MAX__) / 8;
-    int64_t p = row + mask.offset;
-    high = A(p - j0);
-    low = A(p - j0 - int64_t(high));
+    int64_t p, from_j0;
+    if (__builtin_add_overflow(row, mask.offset, &p)) p = INT64_MAX;
+    if (__builtin_sub_overflow(p, j0, &from_j0)) from_j0 = INT64_MIN;
+    bool far = from_j0 > far_away || from_j0 < -far_away;
+    high = A(from_j0);
+    low = far ? 0 : A(from_j0 - int64_t(high));
     Range seen = mask.columns(row);
-    double before = double(p - seen.begin), after = double(seen.end - 1 - p);
+    double before = double(p) - double(seen.begin), after = double(seen.end - 1) - double(p);
     double farthest = before > after ? before : after, steepest = limit;
     if (farthest > 1) steepest /= farthest;
     minus = A(slope > steepest ? -steepest : slope < -steepest ? steepest : -slope);

@@ -56,7 +56,7 @@ FANANO_FN Mask make_mask(Sequence s, int64_t left, int64_t right) {
     return int64_t(x < -far_away ? -far_away : x > far_away ? far_away : x);
   };
   Mask mask;
-  mask.keys = s.keys, mask.offset = near(s.offset);
+  mask.keys = s.keys, mask.offset = s.offset;
   if (left >= 0) mask.first = near(__int128(s.offset) - left);
   if (right >= 0) mask.last = near(__int128(s.offset) + right);
   return mask;

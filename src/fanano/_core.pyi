@@ -26,7 +26,9 @@ class Plan:
 
     @property
     def tasks(self) -> int:
-        """Independent blocks of query rows."""
+        """
+        Independent blocks of query rows, or teams of heads that share a key head (decode).
+        """
 
     @property
     def threads(self) -> int:
@@ -38,7 +40,9 @@ class Plan:
 
     @property
     def workspace_bytes(self) -> int:
-        """Memory shared by all threads: the materialised scores, else 0."""
+        """
+        Memory shared by all threads: materialised scores, or states of split keys; else 0.
+        """
 
     def __str__(self) -> str: ...
 

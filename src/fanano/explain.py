@@ -40,7 +40,8 @@ def explain(
         A ``Plan``. ``print`` it to read which kernels would run, in which tiles, on how many
         threads and in how much memory. Its attributes: ``device``, ``isa``, ``algorithm``, ``tile``
         (query rows of a task, keys of a tile), ``tasks``, ``threads``, ``scratch_bytes`` (of each
-        thread) and ``workspace_bytes`` (the scores that naive, safe and online store; else 0).
+        thread) and ``workspace_bytes`` (the scores that naive, safe and online store, or what
+        decode keeps of keys that are split over threads, at most 64 MiB; else 0).
 
     Raises:
         What ``fanano.attention`` raises for the same arguments.

@@ -82,12 +82,21 @@ TEST(keys_are_split_where_there_are_fewer_teams_than_threads_want) {
   Plan alone = make_plan(problem(shape), {k, 1}), split = make_plan(problem(shape), {k, 4});
   CHECK(alone.splits == 1 && alone.tasks == 1 && alone.threads == 1);
   CHECK(split.splits == (100000 + 511) / 512 && split.tasks == 1 && split.threads == 4);
-  // A state is some numbers for each row, however many keys: here 1/512 of what they are.
-  CHECK(split.workspace > 0 && split.workspace < 100000 * 64 * 4 / 20);
+  // A state is some numbers for each row, here of 8: 1/64 of the 512 keys that it is of, and more.
+  CHECK(split.workspace > 0 && split.workspace < 100000 * 64 * 4 / 50);
   shape.batch = 64;
   CHECK(make_plan(problem(shape), {k, 4}).splits == 1);
   shape.batch = 1, shape.keys = 20;
   CHECK(make_plan(problem(shape), {k, 4}).threads == 1);
+}
+
+TEST(states_of_splits_are_bounded) {
+  const Kernels* k = &chosen_isa();
+  for (int64_t keys : {int64_t(1) << 16, int64_t(1) << 22, int64_t(1) << 40, int64_t(1) << 50}) {
+    Plan plan = make_plan(problem({1, 1016, 1, 16, keys, 1, 576}), {k, 64});
+    CHECK(plan.decode && plan.workspace >= 0 && plan.workspace <= 64 << 20);
+    CHECK((plan.workspace == 0) == (plan.splits == 1));
+  }
 }
 
 TEST(nothing_to_do_is_no_tasks) {

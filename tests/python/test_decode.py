@@ -30,6 +30,10 @@ def run(arrays, **options):
     return fanano.attention(*arrays, return_lse=True, **options)
 
 
+def is_split(arrays, **options):
+    return "splits" in str(fanano.explain(*arrays, **options))
+
+
 def same(a, b):
     assert all(x.tobytes() == y.tobytes() for x, y in zip(a, b, strict=True))
 
@@ -63,9 +67,7 @@ def test_splits_of_the_keys_do_not_show(dtype, options, keys, threads):
     results = []
     for n in 1, 2, 5:
         threads(n)
-        plan = str(fanano.explain(*case.arrays(), **case.options))
-        assert "decode" in plan
-        assert ("splits" in plan) == (n > 1)
+        assert is_split(case.arrays(), **case.options) == (n > 1)
         results.append(run(case.arrays(), **case.options))
     same(results[1], results[0])
     same(results[2], results[0])
@@ -83,10 +85,11 @@ def test_more_rows_than_a_team_has(dtype, queries):
 
 
 @dtypes
-def test_each_sequence_has_its_own_class(dtype):
+@pytest.mark.parametrize("heads", [(5, 6, 2, 4), (5, 22, 2, 4)], ids=["a team", "three teams"])
+def test_each_sequence_has_its_own_class(dtype, heads):
     """By the queries that it uses: what stands beside it, and how it is padded, does not matter."""
     lengths = [40, 16, 1, 0, 17]
-    case = Case(dtype, rows=40, keys=600, heads=(5, 6, 2, 4), dims=(64, 33), data="growing")
+    case = Case(dtype, rows=40, keys=600, heads=heads, dims=(64, 33), data="growing")
     q, k, v = case.arrays()
     out, lse = run((q, k, v), is_causal=True, q_lengths=lengths)
     for b, n in enumerate(lengths):
@@ -94,6 +97,19 @@ def test_each_sequence_has_its_own_class(dtype):
         same(run((q[one], k[b : b + 1], v[b : b + 1]), is_causal=True), (out[one], lse[one]))
         assert (out[padding] == 0).all()
         assert (lse[padding] == -np.inf).all()
+
+
+@dtypes
+def test_rows_by_themselves_see_the_same_chunks(dtype):
+    """Windows that begin in different chunks and tiles: a row alone visits fewer of them."""
+    case = Case(dtype, rows=16, keys=1300, heads=(2, 4, 2, 4), dims=(40, 33), data="growing")
+    q, k, v = case.arrays()
+    options = {"window_size": (500, 20), "sinks": [0.5, -1.0, 3.0, 0.0]}
+    out, lse = run((q, k, v), q_offset=[505, 1010], **options)
+    for i in 0, 6, 7, 15:
+        one = np.s_[:, :, i : i + 1]
+        alone = run((q[one], k, v), q_offset=[505 + i, 1010 + i], **options)
+        same(alone, (out[one], lse[one]))
 
 
 @dtypes
@@ -114,7 +130,8 @@ def test_strides(dtype, strides):
 def test_what_a_mask_hides_never_shows(dtype, garbage, kind, threads):
     """In a tile that one row of the team sees whole, and another in part."""
     threads(2)
-    q, k, v = Case(dtype, rows=4, keys=1100, heads=(1, 4, 1, 4), dims=(32, 40)).arrays()
+    q, k, v = Case(dtype, rows=4, keys=1100, heads=(1, 4, 1, 4), dims=(72, 80)).arrays()
+    assert is_split((q, k, v))
     mask = np.random.default_rng(0).random((4, 4, 1100)) < 0.7
     mask[:, :, 530:540] = False
     mask[1, 2, :] = True
@@ -135,11 +152,12 @@ def test_what_a_mask_hides_never_shows(dtype, garbage, kind, threads):
 @dtypes
 @pytest.mark.parametrize("at", [0, 63, 511, 512, 1099])
 def test_a_visible_nan_shows_in_exactly_its_rows(dtype, at, threads):
-    q, k, v = Case(dtype, rows=4, keys=1100, heads=(1, 4, 2, 4), dims=(32, 40)).arrays()
+    q, k, v = Case(dtype, rows=4, keys=1100, heads=(1, 4, 2, 4), dims=(72, 80)).arrays()
     clean = run((q, k, v), is_causal=True)[0]
     v[0, 1, at, 3] = np.nan
     for n in 1, 3:
         threads(n)
+        assert is_split((q, k, v)) == (n > 1)
         out = run((q, k, v), is_causal=True)[0]
         rows = np.arange(4) + 1096 >= at
         expected = np.zeros(out.shape, bool)
@@ -152,7 +170,7 @@ def test_a_visible_nan_shows_in_exactly_its_rows(dtype, at, threads):
 def test_sums_that_overflow_where_the_result_does_not(dtype, threads):
     """In a chunk, and only where chunks meet; the neighbours keep their bits."""
     large = {"float64": 1.7e308, "float32": 3.3e38, "bfloat16": 3.3e38, "float16": 65000.0}[dtype]
-    q, k, v = Case(dtype, rows=2, keys=1300, heads=(1, 2, 1, 4), dims=(16, 24)).arrays()
+    q, k, v = Case(dtype, rows=2, keys=1300, heads=(1, 8, 1, 4), dims=(56, 64)).arrays()
     clean = run((q, k, v), is_causal=True, window_size=(1298, 0))[0]
     k[:] = 0
     for keys in slice(None), slice(0, 1300, 50), slice(510, 514):
@@ -160,10 +178,11 @@ def test_sums_that_overflow_where_the_result_does_not(dtype, threads):
         big[:, :, keys, 5] = large
         for n in 1, 2:
             threads(n)
+            assert is_split((q, k, big)) == (n > 1)
             out, lse = run((q, k, big))
             compare.judge_attention(out, lse, q, k, big)
     # Row 0 does not see the last key.
-    q, k, v = Case(dtype, rows=2, keys=1300, heads=(1, 2, 1, 4), dims=(16, 24)).arrays()
+    q, k, v = Case(dtype, rows=2, keys=1300, heads=(1, 8, 1, 4), dims=(56, 64)).arrays()
     v[:, :, 1299] = large
     out = run((q, k, v), is_causal=True, window_size=(1298, 0))[0]
     assert out[:, :, 0].tobytes() == clean[:, :, 0].tobytes()

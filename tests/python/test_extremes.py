@@ -180,6 +180,20 @@ def test_an_infinity_shows_where_only_a_wide_number_holds_its_weight():
     assert np.isnan(fanano.attention(q, k, v.astype(np.float32), scale=1))
 
 
+@pytest.mark.parametrize("rows", [1, 40])
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_infinity_shows_beside_larger_logits_that_come_later(rows, order):
+    """What was summed before is scaled down, and must not vanish: 0 times infinity is NaN."""
+    q, k, v = np.ones((rows, 1), np.float32), np.zeros((1100, 1), np.float32), np.ones((1100, 2))
+    k[:500], v[5, 0] = -90, np.inf
+    v = v.astype(np.float32)
+    out = fanano.attention(q, k[::order], v[::order], scale=1)
+    assert (out[:, 0] == np.inf).all()
+    np.testing.assert_allclose(out[:, 1], 1, rtol=1e-6)
+    out = fanano.attention(q, 0 * k[:10], v[:10], scale=1, sinks=[88.0])
+    assert (out[:, 0] == np.inf).all()
+
+
 def test_zeros_do_not_tell_what_the_neighbours_see():
     """A sum that a rescaling has made -0 would be 0 after one more tile, of which it sees none."""
     q, k, v = np.ones((40, 1), np.float32), np.zeros((300, 1), np.float32), np.zeros((300, 1))

@@ -13,7 +13,10 @@ import fanano
 
 HERE = Path(__file__).parent
 # What depends on the instruction set; ctest registers these once for each.
-PER_ISA = ("attention", "extremes", "softmax", "merge", "laws", "determinism", "guard")
+PER_ISA = (
+    *("attention", "extremes", "softmax", "merge", "laws", "determinism", "guard"),
+    *("masks", "decode"),
+)
 
 KERNELS = pytest.mark.parametrize("kernel", fanano.kernels(), ids=lambda k: f"{k.device}-{k.isa}")
 

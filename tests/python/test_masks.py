@@ -332,3 +332,12 @@ def test_explain_names_the_options():
     )  # fmt: skip
     assert "window, lengths, softcap, ALiBi, boolean mask, sinks" in text
     assert "additive mask" in str(fanano.explain(*qkv, attn_mask=np.zeros((1, KEYS))))
+
+
+@pytest.mark.parametrize("rows", [1, 40])
+def test_distances_to_the_end_of_64_bits(rows):
+    q = k = v = np.ones((rows, 1))
+    for offset in 2**62, 2**63 - 1, -(2**63):
+        options = {"q_offset": offset, "alibi_slopes": [1e-18], "return_lse": True}
+        lse = fanano.attention(q, k, v, **options)[1]
+        np.testing.assert_allclose(lse, 1 + np.log(rows) - abs(offset) * 1e-18, rtol=1e-12)

@@ -165,7 +165,7 @@ def test_each_row_of_the_table_uses_what_it_may(build_dir):
     """The other way round: an AVX2 kernel that has no AVX2 in it was compiled without its flags."""
     wanted = {"avx2": "%ymm", "avx512": "%zmm", "avx512bf16": "%zmm", "neon": "fmla"}
     for path, isa in objects(build_dir):
-        if isa in wanted and path.name.startswith("flash"):
+        if isa in wanted and path.name.startswith(("flash", "decode")):
             text = "\n".join(tool("objdump", "-d", "--no-show-raw-insn", str(path)))
             assert wanted[isa] in text, f"{path.name} of {isa}"
 

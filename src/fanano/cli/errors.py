@@ -39,3 +39,5 @@ def check_file(option: str, file: str, suffixes: tuple[str, ...]) -> None:
         raise CommandError(f"{option} {file}: expected a name in {expected}", code=2)
     if not Path(file).absolute().parent.is_dir():
         raise CommandError(f"{option} {file}: no such folder")
+    if Path(file).is_dir():
+        raise CommandError(f"{option} {file}: is a folder")

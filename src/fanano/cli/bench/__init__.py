@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     from . import peers, report, session
 
     groups = arguments.group or GROUPS
-    asked = None if arguments.peers is None else arguments.peers.replace(" ", "").split(",")
+    asked = None if arguments.peers is None else arguments.peers.replace(",", " ").split()
     contenders = peers.chosen([] if asked == ["none"] else asked, groups)
     console = Console(highlight=False, markup=False, emoji=False)
     result = session.run(
