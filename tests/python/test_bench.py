@@ -1,4 +1,5 @@
-"""The benchmark: its judge, its turns, its contenders, the command and what it writes."""
+"""The benchmark: its judge, its turns, its contenders, the command and what it writes. Its
+memory and what it refuses: test_bench_memory.py, test_bench_errors.py."""
 
 from __future__ import annotations
 
@@ -22,7 +23,6 @@ from fanano.cli.bench import (  # noqa: E402
     cases,
     exact,
     machine,
-    memory,
     options,
     peers,
     side_by_side,
@@ -270,32 +270,6 @@ def test_contenders_that_are_installed(library, tmp_path):
     assert {name for row in result["rows"] for name in row["contenders"]} >= set(names)
 
 
-# ---- memory --------------------------------------------------------------------------------------
-
-
-@pytest.mark.skipif(not memory.measurable(), reason="peak memory is measured on Linux only")
-def test_memory_is_measured_in_a_process_of_its_own():
-    case = cases.square(1, 1, 2048, 16)
-    safe, flash = (memory.in_own_process(case, name, 1) for name in ("fanano safe", "fanano"))
-    scores = 4 * 2048 * 2048
-    assert safe["bytes"] > scores - 2**20  # as exact as memory.py says
-    assert 0 <= flash["bytes"] < scores / 4
-
-
-def test_memory_says_why_it_is_not_measured(monkeypatch):
-    case = cases.square(1, 1, 8, 8)
-    monkeypatch.setattr(memory, "measurable", lambda: False)
-    assert "on Linux only" in memory.in_own_process(case, "fanano", 1)["refused"]
-
-
-def test_memory_takes_shapes_that_fit(monkeypatch):
-    case = cases.square(1, 8, 8192, 64)
-    monkeypatch.setattr(memory, "available_memory", lambda: None)
-    assert memory.fitting(case) == case
-    monkeypatch.setattr(memory, "available_memory", lambda: 2**32)
-    assert memory.fitting(case).rows == 4096
-
-
 # ---- the command ---------------------------------------------------------------------------------
 
 
@@ -410,43 +384,3 @@ def test_the_readme_is_written_from_the_json(tmp_path):
     )
     assert "| float32 | (2, 4/2, 17, 8) | causal |" in text
     assert result["date"] in text
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "words"),
-    [
-        (["--peers", "tensorflow"], 2, "--peers tensorflow: expected none, or some of torch, jax,"),
-        (["--threads", "0"], 2, "--threads is 0; expected 1 or more"),
-        (["--rounds", "-1"], 2, "--rounds is -1; expected 1 or more"),
-        (["--json", "result.txt"], 2, "--json result.txt: expected a name in .json"),
-        (["--json", "no/such/result.json"], 1, "--json no/such/result.json: no such folder"),
-        (["--plot", "plot.gif"], 2, "--plot plot.gif: expected a name in .png, .svg or .pdf"),
-    ],
-)
-def test_mistakes(arguments, code, words, capsys):
-    assert main(["bench", "--quick", *arguments]) == code
-    out, err = capsys.readouterr()
-    assert err.startswith("fanano: error: ")
-    assert words in err
-    assert out == ""
-
-
-@pytest.mark.parametrize(
-    ("missing", "arguments", "words"),
-    [
-        ("rich", [], "fanano bench needs rich; install with: pip install rich"),
-        ("ml_dtypes", ["--dtype", "bfloat16"], "install with: pip install ml_dtypes"),
-        ("matplotlib", ["--plot", "plot.png"], "install with: pip install matplotlib"),
-        (
-            "jax",
-            ["--peers", "jax"],
-            "fanano bench --peers jax needs jax; install with: pip install",
-        ),
-    ],
-)
-def test_what_is_missing_is_said_with_the_line_that_installs_it(
-    missing, arguments, words, monkeypatch, capsys
-):
-    monkeypatch.setattr(errors, "find_spec", lambda name: None if name == missing else 1)
-    assert main(["bench", "--quick", *arguments]) == 1
-    assert words in capsys.readouterr().err
