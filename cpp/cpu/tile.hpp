@@ -152,12 +152,20 @@ FANANO_FN void multiply(Strip<A> (&c)[R], const A* a, const A* b, int64_t row, i
   }
 }
 
-// Calls f.template operator()<R>(first) for groups of R from 0 to n, then for what is left.
-template <int R, class F> FANANO_FN void in_groups(int64_t n, F f, int64_t first = 0) {
-  for (; first + R <= n; first += R) f.template operator()<R>(first);
-  if constexpr (R > 1) {
-    if (first < n) in_groups<R - 1>(n, f, first);
-  }
+// Calls f.template operator()<n>(first), for an n of at most R.
+template <int R, class F> FANANO_FN void one_group(int64_t n, int64_t first, F f) {
+  if (n == R) return f.template operator()<R>(first);
+  if constexpr (R > 1) one_group<R - 1>(n, first, f);
+}
+
+// The same for groups of R from 0 to n. What is not a whole group is shared with the last one: a
+// few accumulators alone would wait for one another.
+template <int R, class F> FANANO_FN void in_groups(int64_t n, F f) {
+  int64_t first = 0;
+  for (; first + 2 * R <= n; first += R) f.template operator()<R>(first);
+  int64_t left = n - first, half = left > R ? (left + 1) / 2 : left;
+  if (half) one_group<R>(half, first, f);
+  if (left > half) one_group<R>(left - half, first + half, f);
 }
 
 // ---- score --------------------------------------------------------------------------------------
@@ -165,10 +173,10 @@ template <int R, class F> FANANO_FN void in_groups(int64_t n, F f, int64_t first
 // s = k q for n keys; returns the largest of each row (a NaN may or may not show in it). Long rows
 // are summed in pieces of score_columns: a chain of n sums is wrong by sqrt(n) rounding errors.
 template <class A> Strip<A> score(const A* q, Operand<A> k, int64_t n, int64_t dim, A* s) {
-  Strip<A> largest;
+  Strip<A> largest = Strip<A>::all(-infinity<A>);
   for (int64_t d = 0; d < dim; d += score_columns) {
     int64_t columns = dim - d < score_columns ? dim - d : score_columns;
-    largest = Strip<A>::all(-infinity<A>);
+    bool last = d + columns == dim;
     in_groups<tile_sizes.group>(n, [&]<int R>(int64_t j) {
       Strip<A> c[R];
       multiply<R>(c, q + d * strip_rows<A>, k.data + j * k.row + d, k.row, 1, columns);
@@ -177,9 +185,12 @@ template <class A> Strip<A> score(const A* q, Operand<A> k, int64_t n, int64_t d
         A* to = s + (j + r) * strip_rows<A>;
         if (d) c[r] = Strip<A>::load(to) + c[r];
         c[r].store(to);
+      }
+      if (!last) return;
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
         for (int m = 0; m < M; ++m) largest.v[m] = max(largest.v[m], c[r].v[m]);
-      }
     });
   }
   return largest;
