@@ -73,7 +73,8 @@ def tables(result: dict[str, Any], picture: str | None) -> Iterator[str]:
     yield (
         f"{result['date']}, {result['cpu']}, {result['threads']} threads, ISA {result['isa']}; "
         f"{versions}. Medians of {result['rounds']} interleaved rounds; every result compared with "
-        "float64 before timing; the FMA peak is float32, measured before and after each call. "
+        "float64 before timing; the FMA peak is that of the dtype's products, measured before and "
+        "after each call. "
         "-: the library refused or failed."
     )
     if picture:

@@ -164,7 +164,7 @@ std::vector<KernelInfo> kernels() {
   return list;
 }
 
-double measure_peak(double seconds, int max_threads) {
+double measure_peak(double seconds, Dtype dtype, int max_threads) {
   Machine machine = this_machine(max_threads);
   std::vector<double> rates(size_t(machine.threads), 0.0);
   parallel_for(machine.threads, machine.threads, [&](int64_t task, int) {
@@ -172,7 +172,7 @@ double measure_peak(double seconds, int max_threads) {
     double work = 0, spent = 0;
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &begin);
     while (spent < seconds) {
-      work += machine.kernels->peak(10000);
+      work += machine.kernels->peak(dtype, 10000);
       clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
       spent = double(now.tv_sec - begin.tv_sec) + 1e-9 * double(now.tv_nsec - begin.tv_nsec);
     }

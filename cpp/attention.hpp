@@ -33,9 +33,9 @@ struct KernelInfo {
 };
 std::vector<KernelInfo> kernels();
 
-// Floating-point operations a second that multiply-adds in registers reach, float32, all threads
-// together, measured over their CPU time for about so long.
-double measure_peak(double seconds, int max_threads = 0);
+// Floating-point operations a second that multiply-adds in registers reach, as prefill makes them
+// for inputs of that dtype, all threads together, measured over their CPU time for about so long.
+double measure_peak(double seconds, Dtype = Dtype::float32, int max_threads = 0);
 
 // Loads the bytes from an array's first to its last element once, all threads together; returns
 // their parity, word by word. Timed, it is the bandwidth that memory can be read with.

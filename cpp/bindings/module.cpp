@@ -207,9 +207,13 @@ NB_MODULE(_core, m) {
   m.def("refusals", &refusal_rows,
         "Every error of the core: (id, name of the exception, words with blanks in braces).");
   m.def(
-      "measure_peak", [](double seconds) { return measure_peak(seconds); }, arg("seconds"),
-      nb::call_guard<nb::gil_scoped_release>(),
-      "Floating-point operations a second of multiply-adds in registers, float32, all threads.");
+      "measure_peak",
+      [](double seconds, const std::string& dtype) {
+        return measure_peak(seconds, dtype_named(dtype, "dtype"));
+      },
+      arg("seconds"), arg("dtype") = "float32", nb::call_guard<nb::gil_scoped_release>(),
+      "Floating-point operations a second of multiply-adds in registers, all threads, as prefill\n"
+      "makes them for inputs of that dtype.");
   m.def("read", nb::overload_cast<handle>(&read), arg("x"),
         "Loads the bytes of an array once, all threads together, and returns their parity: timed, "
         "it\n"

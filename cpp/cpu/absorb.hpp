@@ -11,7 +11,9 @@
 
 namespace fanano::FANANO_ISA {
 
-template <class A> struct State { Strip<A> m, l; };
+// weight is l once more, of the weights as o sums them: terms may have been rounded. out = o / weight
+// makes a row of a single key exact; l is for the lse.
+template <class A> struct State { Strip<A> m, l, weight; };
 
 // The state of a row that has seen its sink alone: a logit without a value, -inf for none.
 template <class A> FANANO_FN OnlineSoftmax<A> sink_state(double sink, A headroom) {
@@ -46,8 +48,10 @@ FANANO_FN Vec<A> absorb(Vec<A>& m, Vec<A>& l, Vec<A> tile_max, A unit, A headroo
 template <class A>
 FANANO_FN Strip<A> absorb(State<A>& state, const Strip<A>& tile_max, A unit, A headroom) {
   Strip<A> alpha;
-  for (int i = 0; i < M; ++i)
+  for (int i = 0; i < M; ++i) {
     alpha.v[i] = absorb(state.m.v[i], state.l.v[i], tile_max.v[i], unit, headroom);
+    state.weight.v[i] = state.weight.v[i] * alpha.v[i];
+  }
   return alpha;
 }
 
@@ -89,27 +93,46 @@ FANANO_FN Vec<A> careful_exponent(Vec<A> s, Vec<A> unit, Vec<A> minus_m, A least
 // sqrt(n) rounding errors, and an error in l is one in every column of the result.
 inline constexpr int weights_summed = 16;
 
-// s becomes p = 2^exponent(s, i), i the vector of the strip; returns the sums.
-template <class A, class F> FANANO_FN Strip<A> weigh(int64_t n, A lowest, A* s, F exponent) {
-  Strip<A> sum = Strip<A>::all(0);
+// p = 2^exponent(s, i), i the vector of the strip, in the place of s: as terms, and a zero after an
+// odd number of them where they are pairs. l and weight of the state grow by their sums.
+template <class E, class A, class F>
+FANANO_FN void weigh(State<A>& state, int64_t n, A lowest, A* s, F exponent) {
+  constexpr int w = Vec<A>::width;
   for (int64_t first = 0; first < n; first += weights_summed) {
-    Strip<A> part = Strip<A>::all(0);
-    for (int64_t j = first; j < first + weights_summed && j < n; ++j) {
-      Strip<A> x = Strip<A>::load(s + j * strip_rows<A>);
+    Strip<A> part = Strip<A>::all(0), rounded = Strip<A>::all(0);
+    for (int64_t j = first; j < first + weights_summed && j < n; j += together<E>) {
+      Strip<A> x[together<E>];
+#pragma GCC unroll 2
+      for (int k = 0; k < together<E>; ++k) {
+        bool there = k == 0 || j + k < n;
+        x[k] = there ? Strip<A>::load(s + (j + k) * strip_rows<A>) : Strip<A>::all(-infinity<A>);
 #pragma GCC unroll 4
-      for (int i = 0; i < M; ++i) {
-        x.v[i] = exp2(exponent(x.v[i], i), lowest);
-        part.v[i] = part.v[i] + x.v[i];
+        for (int i = 0; i < M; ++i) {
+          x[k].v[i] = exp2(exponent(x[k].v[i], i), lowest);
+          part.v[i] = part.v[i] + x[k].v[i];
+        }
       }
-      x.store(s + j * strip_rows<A>);
+      if constexpr (together<E> == 1) {
+        x[0].store(s + j * strip_rows<A>);
+      } else {
+        const Pairs ones = Pairs::all(0x3f803f80);
+        auto to = reinterpret_cast<uint32_t*>(s) + j / 2 * strip_rows<A>;
+#pragma GCC unroll 4
+        for (int i = 0; i < M; ++i) {
+          Pairs p = to_pairs(x[0].v[i], x[1].v[i]);
+          p.store(to + i * w);
+          rounded.v[i] = fma(p, ones, rounded.v[i]);
+        }
+      }
     }
-    for (int i = 0; i < M; ++i) sum.v[i] = sum.v[i] + part.v[i];
+    state.l = state.l + part;
+    state.weight = state.weight + (together<E> == 1 ? part : rounded);
   }
-  return sum;
 }
 
-// s becomes p = 2^(unit s - m), and l grows by the tile's sum.
-template <class A> void weigh(State<A>& state, int64_t n, A unit, Weights<A> weights, A* s) {
+// s becomes p = 2^(unit s - m), and is absorbed; returns p.
+template <class E, class A>
+const E* weigh(State<A>& state, int64_t n, A unit, Weights<A> weights, A* s) {
   const Vec<A> c = Vec<A>::all(unit);
   Strip<A> minus;
   Vec<A> largest = Vec<A>::all(0);
@@ -125,9 +148,11 @@ template <class A> void weigh(State<A>& state, int64_t n, A unit, Weights<A> wei
   auto carefully = [&](Vec<A> x, int i) {
     return careful_exponent(x, c, minus.v[i], weights.least);
   };
-  Strip<A> sum =
-      careful ? weigh(n, weights.lowest, s, carefully) : weigh(n, weights.lowest, s, once);
-  for (int i = 0; i < M; ++i) state.l.v[i] = state.l.v[i] + sum.v[i];
+  if (careful)
+    weigh<E>(state, n, weights.lowest, s, carefully);
+  else
+    weigh<E>(state, n, weights.lowest, s, once);
+  return reinterpret_cast<const E*>(s);
 }
 
 // 1 / l, and 0 for a row that saw nothing.
@@ -136,7 +161,7 @@ template <class A> FANANO_FN Vec<A> inverse(Vec<A> l) {
 }
 template <class A> FANANO_FN Strip<A> inverse(const State<A>& state) {
   Strip<A> factor;
-  for (int i = 0; i < M; ++i) factor.v[i] = inverse(state.l.v[i]);
+  for (int i = 0; i < M; ++i) factor.v[i] = inverse(state.weight.v[i]);
   return factor;
 }
 

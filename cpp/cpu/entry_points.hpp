@@ -22,7 +22,7 @@ OnlineSoftmax<double> absorb(OnlineSoftmax<double>, Dtype, const void* x, int64_
                              int64_t stride);
 double merge(const MergeRow&, const void* a, double lse_a, const void* b, double lse_b, void* out);
 
-double peak(int64_t rounds);
+double peak(Dtype, int64_t rounds);
 uint64_t read(const void* data, int64_t bytes);
 
 }  // namespace fanano::FANANO_ISA

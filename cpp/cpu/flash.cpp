@@ -6,13 +6,21 @@
 #include "absorb.hpp"
 #include "block.hpp"
 #include "logits.hpp"
+#include "special_values.hpp"
 
 namespace fanano::FANANO_ISA {
 
 namespace {
 
-template <class A> struct Scratch {
-  A *q, *s, *o, *k, *v, *rows, *block, *bias;
+// Columns of a packed strip of q.
+template <class A, class E> FANANO_FN int64_t padded_dim(int64_t dim) {
+  return round_up(dim, Vec<A>::width * together<E>);
+}
+
+// A: accumulator, E: terms of the products.
+template <class A, class E> struct Scratch {
+  E *q, *k, *v;
+  A *s, *o, *rows, *block, *bias;
   State<A>* states;
   Strip<A>* broken;  // NaN in the lanes of rows that did not come out finite, else 0
   Visible<A>* see;
@@ -22,14 +30,14 @@ template <class A> struct Scratch {
     const Shape& shape = p.shape;
     Arena arena{static_cast<char*>(memory)};
     int64_t strips = round_up(query_rows, strip_rows<A>) / strip_rows<A>;
-    int64_t dim = round_up(shape.dim, w), value_dim = round_up(shape.value_dim, w);
+    int64_t dim = padded_dim<A, E>(shape.dim), value_dim = round_up(shape.value_dim, w);
     states = arena.take<State<A>>(strips);
     broken = arena.take<Strip<A>>(strips);
-    q = arena.take<A>(strips * dim * strip_rows<A>);
+    q = arena.take<E>(strips * dim * strip_rows<A>);
     o = arena.take<A>(strips * value_dim * strip_rows<A>);
     s = arena.take<A>(tile_keys * strip_rows<A>);
-    k = arena.take<A>(tile_keys * shape.dim);
-    v = arena.take<A>(tile_keys * shape.value_dim);
+    k = arena.take<E>(tile_keys * round_up(shape.dim, together<E>));
+    v = arena.take<E>(tile_keys * shape.value_dim);
     rows = arena.take<A>(w * longest_row(dim, value_dim));
     block = arena.take<A>(shape.value_dim * strip_rows<A>);
     bias = p.mask.data ? arena.take<A>(tile_keys * strip_rows<A>) : nullptr;
@@ -38,14 +46,15 @@ template <class A> struct Scratch {
   }
 };
 
-// One task: a block of query rows, strip by strip. T is the type of q, k and v, Out of the result.
-template <class T, class Out> class RowBlock {
+// One task: a block of query rows, strip by strip. T is the type of q, k and v, E that of the terms,
+// Out of the result.
+template <class T, class E, class Out> class RowBlock {
   using A = accumulator_t<T>;
   static constexpr int strip = strip_rows<A>;
 
   const Problem& p_;
   const Block b_;
-  const Scratch<A>& scratch_;
+  const Scratch<A, E>& scratch_;
   const ScoreConstants<A> score_{p_, b_.batch, b_.head, log2e<double>};
   const int64_t dim_ = p_.shape.dim, value_dim_ = p_.shape.value_dim;
   const Range rows_ = {b_.rows.begin, b_.used};
@@ -55,7 +64,7 @@ template <class T, class Out> class RowBlock {
     int64_t begin = rows_.begin + i * strip;
     return {begin, clamp(begin + strip, begin, rows_.end)};
   }
-  FANANO_FN A* q(int64_t i) const { return scratch_.q + i * round_up(dim_, Vec<A>::width) * strip; }
+  FANANO_FN E* q(int64_t i) const { return scratch_.q + i * padded_dim<A, E>(dim_) * strip; }
   FANANO_FN A* o(int64_t i) const {
     return scratch_.o + i * round_up(value_dim_, Vec<A>::width) * strip;
   }
@@ -63,8 +72,8 @@ template <class T, class Out> class RowBlock {
   // Keys and values [j0, j0 + n) that pass all strips.
   struct Tile {
     int64_t j0, n;
-    Operand<A> k, v;
-    enum { unknown, no, yes } finite_v = unknown;  // until somebody has to know
+    Operand<E> k, v;
+    enum { unknown, no, yes } ordinary_v = unknown;  // until somebody has to know
   };
 
   void step(int64_t i, Tile& tile, A headroom) const {
@@ -86,18 +95,18 @@ template <class T, class Out> class RowBlock {
       largest = hide(see, seen, score_.scale.power, scratch_.s);
     // absorb: m, l; s becomes p
     Strip<A> alpha = absorb(scratch_.states[i], largest, score_.factor, headroom);
-    weigh(scratch_.states[i], seen, score_.factor, weights(headroom), scratch_.s);
+    const E* p = weigh<E>(scratch_.states[i], seen, score_.factor, weights(headroom), scratch_.s);
     // accumulate
-    if ((see.whole && !bias) || finite_values(tile))
-      return accumulate(scratch_.s, tile.v, seen, value_dim_, alpha, o(i));
+    if ((together<E> == 1 && see.whole && !bias) || ordinary_values(tile))
+      return accumulate(p, tile.v, seen, value_dim_, alpha, o(i));
     look(b_.mask, b_.elements, true, r, j0, seen, see);
-    accumulate(scratch_.s, tile.v, seen, value_dim_, alpha, o(i), see, scratch_.block);
+    accumulate(p, tile.v, seen, value_dim_, alpha, o(i), see, scratch_.block);
   }
 
-  bool finite_values(Tile& tile) const {
-    if (tile.finite_v == Tile::unknown)
-      tile.finite_v = finite(tile.v, tile.n, value_dim_) ? Tile::yes : Tile::no;
-    return tile.finite_v == Tile::yes;
+  bool ordinary_values(Tile& tile) const {
+    if (tile.ordinary_v == Tile::unknown)
+      tile.ordinary_v = ordinary(tile.v, tile.n, value_dim_) ? Tile::yes : Tile::no;
+    return tile.ordinary_v == Tile::yes;
   }
 
   // load: q, with the sign of the scale, transposed
@@ -105,7 +114,7 @@ template <class T, class Out> class RowBlock {
     for (int64_t i = 0; i < strips_; ++i) {
       Range r = rows_of(i);
       pack(at<const T>(p_.q, b_.batch, b_.head, r.begin), p_.q.row, p_.q.column, r.size(), dim_,
-           score_.scale.sign, q(i), scratch_.rows);
+           score_.scale.sign, q(i), reinterpret_cast<E*>(scratch_.rows));
     }
   }
 
@@ -113,7 +122,7 @@ template <class T, class Out> class RowBlock {
   void stream(A headroom) const {
     OnlineSoftmax<A> first = sink_state(b_.sink, headroom);
     for (int64_t i = 0; i < strips_; ++i)
-      scratch_.states[i] = {Strip<A>::all(first.m), Strip<A>::all(first.l)};
+      scratch_.states[i] = {Strip<A>::all(first.m), Strip<A>::all(first.l), Strip<A>::all(first.l)};
     for (A *x = o(0), *end = o(strips_); x < end; ++x) *x = 0;
 
     Range tiles = b_.mask.tiles(rows_, tile_keys);
@@ -123,8 +132,8 @@ template <class T, class Out> class RowBlock {
       Tile tile{j0, n, {}, {}};
       tile.k = load(at<const T>(p_.k, b_.batch, b_.kv_head, j0), p_.k.row, p_.k.column, n, dim_,
                     scratch_.k);
-      tile.v = load(at<const T>(p_.v, b_.batch, b_.kv_head, j0), p_.v.row, p_.v.column, n,
-                    value_dim_, scratch_.v);
+      tile.v = load_values(at<const T>(p_.v, b_.batch, b_.kv_head, j0), p_.v.row, p_.v.column, n,
+                           value_dim_, scratch_.v);
       for (int64_t i = 0; i < strips_; ++i) step(i, tile, headroom);
     }
   }
@@ -169,7 +178,7 @@ template <class T, class Out> class RowBlock {
   }
 
  public:
-  RowBlock(const Problem& p, const Plan& plan, int64_t task, const Scratch<A>& scratch)
+  RowBlock(const Problem& p, const Plan& plan, int64_t task, const Scratch<A, E>& scratch)
       : p_(p), b_(block_of(p, plan, task)), scratch_(scratch) {}
 
   void run() const {
@@ -189,12 +198,22 @@ template <class T, class Out> class RowBlock {
 
 }  // namespace
 
+// f<T, E, Out>, as the problem's types have it. Results to be merged are not rounded, and nor are
+// the weights that they are made from.
+template <class F> static void with_kernel(const Problem& p, F f) {
+  with_types(p.dtype, p.out_dtype, [&]<class T, class Out>() {
+    using A = accumulator_t<T>;
+    if constexpr (std::is_same_v<T, Out> && !std::is_same_v<terms_t<T>, A>)
+      if (bears_pairs(p.score.scale)) return f.template operator()<T, terms_t<T>, Out>();
+    f.template operator()<T, A, Out>();
+  });
+}
+
 int64_t flash_scratch(const Problem& p, int64_t rows) {
   int64_t bytes;
-  if (p.dtype == Dtype::float64)
-    Scratch<double>(nullptr, p, rows, bytes);
-  else
-    Scratch<float>(nullptr, p, rows, bytes);
+  with_kernel(p, [&]<class T, class E, class Out>() {
+    Scratch<accumulator_t<T>, E>(nullptr, p, rows, bytes);
+  });
   return bytes;
 }
 
@@ -214,10 +233,10 @@ static bool left_to_decode(const Problem& p, const Plan& plan, int64_t task, voi
 
 void flash(const Problem& p, const Plan& plan, int64_t task, void* memory) {
   if (left_to_decode(p, plan, task, memory)) return;
-  with_types(p.dtype, p.out_dtype, [&]<class T, class Out>() {
+  with_kernel(p, [&]<class T, class E, class Out>() {
     int64_t bytes;
-    Scratch<accumulator_t<T>> scratch(memory, p, plan.rows, bytes);
-    RowBlock<T, Out>(p, plan, task, scratch).run();
+    Scratch<accumulator_t<T>, E> scratch(memory, p, plan.rows, bytes);
+    RowBlock<T, E, Out>(p, plan, task, scratch).run();
   });
 }
 

@@ -5,6 +5,7 @@
 #include "entry_points.hpp"
 #include "logits.hpp"
 #include "rows.hpp"
+#include "special_values.hpp"
 
 namespace fanano::FANANO_ISA {
 
@@ -90,7 +91,7 @@ void strip(const Problem& p, const Block& b, Range r, accumulator_t<T>* scores,
                         value_dim, scratch.v);
     pack(scores + j0, keys, int64_t(1), r.size(), seen, A(1), scratch.s, scratch.rows);
     look(b.mask, b.elements, true, r, j0, seen, see);
-    if (see.whole || finite(v, seen, value_dim))
+    if (see.whole || ordinary(v, seen, value_dim))
       accumulate(scratch.s, v, seen, value_dim, Strip<A>::all(1), scratch.o);
     else
       accumulate(scratch.s, v, seen, value_dim, Strip<A>::all(1), scratch.o, see, scratch.block);

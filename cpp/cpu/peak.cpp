@@ -2,6 +2,8 @@
 // from memory to registers and nothing else. Every figure we publish is a fraction of what one of
 // these loops reaches in the same process.
 #include "entry_points.hpp"
+#include "terms.hpp"
+#include "typed.hpp"
 
 namespace fanano::FANANO_ISA {
 
@@ -16,21 +18,30 @@ template <class V> FANANO_FN void keep(V& x) {
 #endif
 }
 
-}  // namespace
-
-double peak(int64_t rounds) {
+template <class E> double products(int64_t rounds) {
   constexpr int chains = vector_registers == 32 ? 16 : 12;  // enough to hide the latency
-  using V = Vec<float>;
-  V sum[chains], x = V::all(1), y = V::all(0.5f);
-  for (V& s : sum) s = V::all(0);
+  using A = accumulator_t<E>;
+  E numbers[vector_bytes / sizeof(E)];
+  for (E& x : numbers) assign(x, A(0.5));
+  auto x = Terms<E>::load(numbers), y = x;
+  Vec<A> sum[chains];
+  for (Vec<A>& s : sum) s = Vec<A>::all(0);
   for (int64_t i = 0; i < rounds; ++i) {
 #pragma GCC unroll 16
-    for (V& s : sum) {
-      s = fma(s, y, x);
+    for (Vec<A>& s : sum) {
+      s = fma(x, y, s);
       keep(s);
     }
   }
-  return 2.0 * double(rounds) * chains * V::width;
+  return 2.0 * double(rounds) * chains * Vec<A>::width * together<E>;
+}
+
+}  // namespace
+
+double peak(Dtype dtype, int64_t rounds) {
+  double operations = 0;
+  with_type(dtype, [&]<class T>() { operations = products<terms_t<T>>(rounds); });
+  return operations;
 }
 
 uint64_t read(const void* data, int64_t bytes) {

@@ -9,7 +9,7 @@
 
 #include <utility>
 
-#include "convert.hpp"
+#include "terms.hpp"
 #include "visible.hpp"
 
 namespace fanano::FANANO_ISA {
@@ -44,21 +44,50 @@ template <class A> FANANO_FN Strip<A> operator+(const Strip<A>& a, const Strip<A
   return sum;
 }
 
-// Keys or values of a tile: row-major, columns contiguous.
-template <class A> struct Operand {
-  const A* data;
-  int64_t row;  // stride
+// Keys of a tile, row by row: columns are contiguous. Or values; where terms are pairs, those of two
+// neighbouring rows stand together, column by column.
+template <class E> struct Operand {
+  const E* data;
+  int64_t row;  // stride, of rows or pairs of them
 };
 
 // ---- load ---------------------------------------------------------------------------------------
 
-// Rows [begin, begin + n) of k or v: in place where the kernel can read them, else converted.
-template <class A, class T>
-Operand<A> load(const T* x, int64_t row, int64_t column, int64_t n, int64_t dim, A* buffer) {
-  if constexpr (std::is_same_v<T, A>)
-    if (column == 1) return {x, row};
-  for (int64_t j = 0; j < n; ++j) widen(x + j * row, column, buffer + j * dim, dim);
-  return {buffer, dim};
+// Rows [0, n) of k or v: in place where the kernel can read them, else converted. Where terms are
+// pairs and the number of columns is odd, a zero follows.
+template <class E, class T>
+Operand<E> load(const T* x, int64_t row, int64_t column, int64_t n, int64_t dim, E* buffer) {
+  int64_t padded = round_up(dim, together<E>);
+  if constexpr (std::is_same_v<T, E>)
+    if (column == 1 && padded == dim) return {x, row};
+  for (int64_t j = 0; j < n; ++j) {
+    copy_terms(x + j * row, column, buffer + j * padded, dim);
+    if (padded > dim) assign(buffer[j * padded + dim], 0);
+  }
+  return {buffer, padded};
+}
+
+// The same for values.
+template <class E, class T>
+Operand<E> load_values(const T* x, int64_t row, int64_t column, int64_t n, int64_t dim, E* buffer) {
+  return load(x, row, column, n, dim, buffer);
+}
+
+// As pairs; after an odd number of rows, zeros are the last one's partners.
+inline Operand<bfloat16> load_values(const bfloat16* x, int64_t row, int64_t column, int64_t n,
+                                     int64_t dim, bfloat16* buffer) {
+  for (int64_t j = 0; j < n; j += 2) {
+    const bfloat16 *first = x + j * row, *second = first + row;
+    bfloat16* to = buffer + j * dim;
+    if (j + 1 == n)
+      for (int64_t d = 0; d < dim; ++d) to[2 * d] = first[d * column], to[2 * d + 1] = {0};
+    else if (column == 1)
+      for (int64_t d = 0; d < dim; ++d) to[2 * d] = first[d], to[2 * d + 1] = second[d];
+    else
+      for (int64_t d = 0; d < dim; ++d)
+        to[2 * d] = first[d * column], to[2 * d + 1] = second[d * column];
+  }
+  return {buffer, 2 * dim};
 }
 
 // Whether every number of a tile is finite.
@@ -131,23 +160,40 @@ void pack(const T* x, int64_t row, int64_t column, int64_t n, int64_t dim, A fac
   pack(n, dim, fill, [&](Vec<A> v, int) { return v * Vec<A>::all(factor); }, strip, rows);
 }
 
+// Pairs of neighbouring columns; a zero after an odd number of them.
+template <class T>
+void pack(const T* x, int64_t row, int64_t column, int64_t n, int64_t dim, float factor,
+          bfloat16* strip, bfloat16* rows) {
+  auto fill = [&](int64_t i, uint32_t* pairs) {
+    auto to = reinterpret_cast<bfloat16*>(pairs);
+    for (int64_t d = 0; d < dim; ++d) assign(to[d], number(x[i * row + d * column]) * factor);
+    if (dim % 2) assign(to[dim], 0);
+  };
+  pack(
+      n, (dim + 1) / 2, fill, [](Pairs v, int) { return v; }, reinterpret_cast<uint32_t*>(strip),
+      reinterpret_cast<uint32_t*>(rows));
+}
+
 // ---- the micro-kernel ---------------------------------------------------------------------------
 
 // c[r] = sum over i < n of a[i] * b[r * row + i * step], summed in the order of i: R x M
-// accumulators.
-template <int R, class A>
-FANANO_FN void multiply(Strip<A> (&c)[R], const A* a, const A* b, int64_t row, int64_t step,
+// accumulators. a[i] is a strip of terms; so is n counted.
+template <int R, class A, class E>
+FANANO_FN void multiply(Strip<A> (&c)[R], const E* a, const E* b, int64_t row, int64_t step,
                         int64_t n) {
+  constexpr int lanes = Vec<A>::width * together<E>;
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) c[r] = Strip<A>::all(0);
 #pragma GCC unroll 4
   for (int64_t i = 0; i < n; ++i) {
-    Strip<A> x = Strip<A>::load(a + i * strip_rows<A>);
+    decltype(Terms<E>::load(a)) x[M];
+#pragma GCC unroll 4
+    for (int m = 0; m < M; ++m) x[m] = Terms<E>::load(a + (i * M + m) * lanes);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      Vec<A> y = Vec<A>::all(b[r * row + i * step]);
+      auto y = Terms<E>::all(b + r * row + i * step);
 #pragma GCC unroll 4
-      for (int m = 0; m < M; ++m) c[r].v[m] = fma(x.v[m], y, c[r].v[m]);
+      for (int m = 0; m < M; ++m) c[r].v[m] = fma(x[m], y, c[r].v[m]);
     }
   }
 }
@@ -171,15 +217,18 @@ template <int R, class F> FANANO_FN void in_groups(int64_t n, F f) {
 // ---- score --------------------------------------------------------------------------------------
 
 // s = k q for n keys; returns the largest of each row (a NaN may or may not show in it). Long rows
-// are summed in pieces of score_columns: a chain of n sums is wrong by sqrt(n) rounding errors.
-template <class A> Strip<A> score(const A* q, Operand<A> k, int64_t n, int64_t dim, A* s) {
+// are summed in pieces: a chain of n sums is wrong by sqrt(n) rounding errors.
+template <class A, class E> Strip<A> score(const E* q, Operand<E> k, int64_t n, int64_t dim, A* s) {
+  constexpr int piece = score_columns * together<E>;
+  dim = round_up(dim, together<E>);
   Strip<A> largest = Strip<A>::all(-infinity<A>);
-  for (int64_t d = 0; d < dim; d += score_columns) {
-    int64_t columns = dim - d < score_columns ? dim - d : score_columns;
+  for (int64_t d = 0; d < dim; d += piece) {
+    int64_t columns = dim - d < piece ? dim - d : piece;
     bool last = d + columns == dim;
     in_groups<tile_sizes.group>(n, [&]<int R>(int64_t j) {
       Strip<A> c[R];
-      multiply<R>(c, q + d * strip_rows<A>, k.data + j * k.row + d, k.row, 1, columns);
+      multiply<R>(c, q + d * strip_rows<A>, k.data + j * k.row + d, k.row, together<E>,
+                  columns / together<E>);
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         A* to = s + (j + r) * strip_rows<A>;
@@ -200,11 +249,12 @@ template <class A> Strip<A> score(const A* q, Operand<A> k, int64_t n, int64_t d
 
 // o = o * alpha + v p. The tile's sum starts at zero and joins o at its end: three times more exact
 // than running on from o, and the rescaling is free.
-template <class A>
-void accumulate(const A* p, Operand<A> v, int64_t n, int64_t dim, const Strip<A>& alpha, A* o) {
+template <class A, class E>
+void accumulate(const E* p, Operand<E> v, int64_t n, int64_t dim, const Strip<A>& alpha, A* o) {
+  int64_t steps = round_up(n, together<E>) / together<E>;
   in_groups<tile_sizes.group>(dim, [&]<int R>(int64_t d) {
     Strip<A> c[R];
-    multiply<R>(c, p, v.data + d, 1, v.row, n);
+    multiply<R>(c, p, v.data + d * together<E>, together<E>, v.row, steps);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       Strip<A> sum = Strip<A>::load(o + (d + r) * strip_rows<A>);
@@ -213,34 +263,6 @@ void accumulate(const A* p, Operand<A> v, int64_t n, int64_t dim, const Strip<A>
       sum.store(o + (d + r) * strip_rows<A>);
     }
   });
-}
-
-// The same for values that are not all finite, of which some rows see only a part. Their weights
-// there are exactly 0, but 0 times a NaN or an infinity that they must not see is NaN: where a sum
-// is not finite it is made again, with the values selected row by row. block holds a strip of sums,
-// dim columns.
-template <class A>
-void accumulate(const A* p, Operand<A> v, int64_t n, int64_t dim, const Strip<A>& alpha, A* o,
-                const Visible<A>& see, A* block) {
-  for (int64_t i = 0; i < dim * strip_rows<A>; ++i) block[i] = 0;
-  accumulate(p, v, n, dim, Strip<A>::all(1), block);
-  for (int64_t d = 0; d < dim; ++d) {
-    for (int m = 0; m < M; ++m) {
-      int64_t at = d * strip_rows<A> + m * Vec<A>::width;
-      Vec<A> c = Vec<A>::load(block + at), zero = c - c;
-      bool finite = true;
-      for (int i = 0; i < Vec<A>::width; ++i) finite &= zero.v[i] == 0;
-      if (!finite) {
-        c = Vec<A>::all(0);
-        for (int64_t j = 0; j < n; ++j) {
-          Vec<A> weight = Vec<A>::load(p + j * strip_rows<A> + m * Vec<A>::width);
-          Vec<A> more = fma(weight, Vec<A>::all(v.data[j * v.row + d]), c);
-          c = select_bits(see.rows[j] >> (m * Vec<A>::width), more, c);
-        }
-      }
-      fma(Vec<A>::load(o + at), alpha.v[m], c).store(o + at);
-    }
-  }
 }
 
 // ---- finish -------------------------------------------------------------------------------------

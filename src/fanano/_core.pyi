@@ -125,9 +125,10 @@ def refusals() -> list[tuple[str, str, str]]:
     Every error of the core: (id, name of the exception, words with blanks in braces).
     """
 
-def measure_peak(seconds: float) -> float:
+def measure_peak(seconds: float, dtype: str = 'float32') -> float:
     """
-    Floating-point operations a second of multiply-adds in registers, float32, all threads.
+    Floating-point operations a second of multiply-adds in registers, all threads, as prefill
+    makes them for inputs of that dtype.
     """
 
 def read(x: object) -> int:

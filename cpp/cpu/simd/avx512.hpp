@@ -1,11 +1,16 @@
-// AVX-512 F, BW, DQ and VL.
+// AVX-512 F, BW, DQ and VL, and BF16 where the flags have it.
 #pragma once
 
 #include <immintrin.h>
 
 namespace fanano::FANANO_ISA {
 inline constexpr int vector_bytes = 64, vector_registers = 32;
-}
+#ifdef __AVX512BF16__
+inline constexpr bool bf16_dot = true;
+#else
+inline constexpr bool bf16_dot = false;
+#endif
+}  // namespace fanano::FANANO_ISA
 
 #include "vec.hpp"
 
@@ -39,5 +44,21 @@ FANANO_FN void store_half(f32 a, float16* p) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
                       _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT));
 }
+
+#ifdef __AVX512BF16__
+FANANO_FN f32 fma(Pairs a, Pairs b, f32 c) {
+  return {
+      _mm512_dpbf16_ps(c.v, __builtin_bit_cast(__m512bh, a.v), __builtin_bit_cast(__m512bh, b.v))};
+}
+// The conversion leaves `first` in the lower half of the register, `second` in the upper one.
+FANANO_FN Pairs to_pairs(f32 first, f32 second) {
+  alignas(64) static constexpr uint16_t order[] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
+                                                   21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
+                                                   11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  __m512i halves = __builtin_bit_cast(__m512i, _mm512_cvtne2ps_pbh(second.v, first.v));
+  __m512i pairs = _mm512_permutexvar_epi16(_mm512_load_si512(order), halves);
+  return {__builtin_bit_cast(Pairs::Native, pairs)};
+}
+#endif
 
 }  // namespace fanano::FANANO_ISA

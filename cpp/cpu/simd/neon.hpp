@@ -6,7 +6,8 @@
 
 namespace fanano::FANANO_ISA {
 inline constexpr int vector_bytes = 16, vector_registers = 32;
-}
+inline constexpr bool bf16_dot = false;
+}  // namespace fanano::FANANO_ISA
 
 #include "vec.hpp"
 

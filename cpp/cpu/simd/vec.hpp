@@ -67,6 +67,12 @@ template <class T> FANANO_FN Vec<T> power_of_two(Vec<T> shifted) {
   return {(typename Vec<T>::Native)((Integer)shifted.v << mantissa<T>)};
 }
 
+// Two bfloat16 in each lane, the first in the low half.
+using Pairs = Vec<uint32_t>;
+
+FANANO_FN Vec<float> first_of(Pairs x) { return {(Vec<float>::Native)(x.v << 16)}; }
+FANANO_FN Vec<float> second_of(Pairs x) { return {(Vec<float>::Native)(x.v & 0xffff0000)}; }
+
 // Upwards to an integer; numbers too large to have a fraction, infinities and NaN stay.
 template <class T> FANANO_FN Vec<T> ceil(Vec<T> x) {
   constexpr T whole = magic<T> / T(1.5);  // from here on there are no fractions

@@ -159,6 +159,42 @@ TEST(ceil_goes_up) {
   }
 }
 
+// What prefill takes for granted of products of pairs: which half is which, roundings, specials.
+TEST(pairs) {
+  constexpr int64_t n = 4096;
+  std::vector<float> x(n), y(n), c(n), sum(n);
+  std::vector<uint16_t> p(2 * n), q(2 * n);
+  for (int64_t i = 0; i < n; ++i) {
+    x[i] = std::ldexp(1 + float(i * 37 % n) / n, int(i % 90) - 80);
+    y[i] = i % 5 ? float(i * 53 % n) / n : 0;
+    c[i] = float(i % 7) - 3;
+  }
+  x[7] = infinity<float>, y[8] = std::nanf("");
+  for (const VectorFunctions* f : runnable_ones()) {
+    std::printf("       %s: %s\n", f->isa, f->to_pairs ? "has pairs" : "has none");
+    if (!f->to_pairs) continue;
+    f->to_pairs(x.data(), y.data(), p.data(), n);
+    for (int64_t i = 0; i < n; ++i) {
+      CHECK(std::isnan(x[i]) || p[2 * i] == to_bfloat16(x[i]).bits);
+      CHECK(std::isnan(y[i]) ? (p[2 * i + 1] & 0x7fff) > 0x7f80
+                             : p[2 * i + 1] == to_bfloat16(y[i]).bits);
+      q[2 * i] = to_bfloat16(float(i % 11) - 5).bits;
+      q[2 * i + 1] = to_bfloat16(float(i % 3) + 0.5f).bits;
+    }
+    sum = c;
+    f->pair_products(p.data(), q.data(), sum.data(), n);
+    auto at = [](uint16_t bits) { return double(to_float(bfloat16{bits})); };
+    for (int64_t i = 0; i < n; ++i) {
+      double a = at(p[2 * i]) * at(q[2 * i]), b = at(p[2 * i + 1]) * at(q[2 * i + 1]);
+      double right = c[i] + a + b, size = std::fabs(c[i]) + std::fabs(a) + std::fabs(b);
+      if (std::isfinite(right))
+        CHECK_CLOSE(sum[i], right, size * 0x1p-23);
+      else
+        CHECK(std::isnan(right) ? std::isnan(sum[i]) : sum[i] == float(right));
+    }
+  }
+}
+
 // math/numbers_test.cpp proves to_float and its inverses; here every instruction set must agree.
 TEST(every_16_bit_pattern_widens) {
   std::vector<uint16_t> all(0x10000);

@@ -21,8 +21,8 @@ TITLES = {
 }
 SHAPES = "shapes: (batch, heads/key heads, rows over keys, dim)"
 NOTES = {
-    "prefill": f"{SHAPES}; peak: float32 multiply-adds in registers, measured before and after "
-    "each call, against wall time and in brackets against CPU time",
+    "prefill": f"{SHAPES}; peak: multiply-adds in registers, bfloat16's where the CPU has "
+    "them, measured before and after each call, against wall time and in brackets against CPU time",
     "decode": f"{SHAPES}; GB/s: keys and values, each once; bandwidth: of loads alone from the "
     "same memory, before and after each call; more keys and values take turns than caches hold",
     "call": "one row, one key: nearly all of it is the cost of a call",

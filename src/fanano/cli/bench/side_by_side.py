@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
+
+from fanano._core import measure_peak
 
 from .arrays import Array, Inputs, inputs
 from .cases import Case
 from .exact import exact, judge
 from .machine import kv_sets, last_level_cache, reading
 from .peers import CannotRun, Peer, Prepared
-from .timing import Contender, timed
+from .timing import PEAK_SECONDS, Contender, timed
 
 Outcome = dict[str, Any]  # of one contender: the numbers, or {"refused": why}, or {"wrong": how}
 Row = dict[str, Any]
@@ -32,11 +35,12 @@ def measure(
         outcomes[peer.name], prepared = compared(peer, case, sets, reference)
         if prepared is not None:
             contenders[peer.name] = Contender(prepared.calls, peer.around)
+    yardstick = partial(measure_peak, PEAK_SECONDS, case.dtype)
     if group == "decode":
         # From the middle of the rotation: the caches hold what was used last.
         yardstick = reading(x for kv in (*sets[count // 2 :], *sets[: count // 2]) for x in kv[1:])
-        for contender in contenders.values():
-            contender.yardstick = yardstick
+    for contender in contenders.values():
+        contender.yardstick = yardstick
     row = description(group, case) | {"kv_sets": count, "cache_bytes": cache}
     turns = rounds * len(contenders)
     for name, times in timed(contenders, rounds, lambda: tick(1 / turns)).items():

@@ -13,7 +13,7 @@ from typing import Any
 
 from fanano._core import measure_peak
 
-PEAK_SECONDS = 0.003
+PEAK_SECONDS = 0.003  # of the loop that a rate is held against
 SAMPLE_SECONDS = 0.005  # a sample has as many calls as take this long: clocks and timers are coarse
 
 

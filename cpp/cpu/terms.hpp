@@ -1,0 +1,52 @@
+// What the products of a tile are made from: numbers of the accumulator's type, or pairs of
+// bfloat16 where one instruction adds both their products to a float (`bf16_dot`).
+//
+// That instruction takes subnormal numbers for zeros. To scores they add nothing that a float could
+// show, unless the scale or the other factor is huge; what they add to values is mended (tile.hpp).
+#pragma once
+
+#include <cstring>
+#include <type_traits>
+
+#include "convert.hpp"
+
+namespace fanano::FANANO_ISA {
+
+// T: what stands in memory; `together` of them meet in a lane, neighbours in memory.
+template <class T> struct Terms {
+  static constexpr int together = 1;
+  static FANANO_FN Vec<T> load(const T* p) { return Vec<T>::load(p); }
+  static FANANO_FN Vec<T> all(const T* p) { return Vec<T>::all(*p); }
+};
+
+template <> struct Terms<bfloat16> {
+  static constexpr int together = 2;
+  static FANANO_FN Pairs load(const bfloat16* p) {
+    return Pairs::load(reinterpret_cast<const uint32_t*>(p));
+  }
+  static FANANO_FN Pairs all(const bfloat16* p) {
+    uint32_t pair;
+    std::memcpy(&pair, p, sizeof pair);
+    return Pairs::all(pair);
+  }
+};
+
+template <class T> inline constexpr int together = Terms<T>::together;
+
+// The terms of prefill for inputs of type T.
+template <class T>
+using terms_t = std::conditional_t<bf16_dot && std::is_same_v<T, bfloat16>, T, accumulator_t<T>>;
+
+// Scales with which a product that is subnormal does not reach a logit.
+FANANO_FN bool bears_pairs(double scale) { return scale <= 0x1p20 && scale >= -0x1p20; }
+
+// n numbers, `stride` apart, as terms.
+template <class E, class T>
+FANANO_FN void copy_terms(const T* x, int64_t stride, E* to, int64_t n) {
+  if constexpr (std::is_same_v<E, bfloat16>)
+    for (int64_t i = 0; i < n; ++i) to[i] = x[i * stride];
+  else
+    widen(x, stride, to, n);
+}
+
+}  // namespace fanano::FANANO_ISA
