@@ -74,7 +74,17 @@ void check_memory(const Array& a, const char* argument) {
     refuse("address_space", argument, shape_text(a));
 }
 
-Bytes bytes_of(const Array& a) { return run_of(a, ~uint64_t(0)); }
+Bytes bytes_of(const Array& a) {
+  int64_t below = 0, above = 0;
+  for (int i = 0; i < a.ndim; ++i) {
+    if (a.shape[i] == 0) return {};
+    int64_t step = (a.shape[i] - 1) * a.strides[i];
+    (step < 0 ? below : above) += step;
+  }
+  auto address = reinterpret_cast<uintptr_t>(a.data);
+  int64_t size = size_of(a.dtype);
+  return {address + uintptr_t(below * size), address + uintptr_t((above + 1) * size)};
+}
 
 bool overlap(Bytes a, Bytes b) { return a.begin < b.end && b.begin < a.end; }
 

@@ -154,11 +154,11 @@ void check_lengths(const Integers& x, const char* argument, int64_t batch, int64
 
 template <class E, size_t N>
 E named(const std::string& text, const char* argument, const char* const (&names)[N]) {
-  std::string list;
-  for (size_t i = 0; i < N; ++i) {
+  for (size_t i = 0; i < N; ++i)
     if (text == names[i]) return E(i);
+  std::string list;
+  for (size_t i = 0; i < N; ++i)
     list += (i == 0 ? "" : i + 1 < N ? ", " : " or ") + quoted(names[i]);
-  }
   refuse("name", argument, list, text);
 }
 

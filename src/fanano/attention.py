@@ -11,6 +11,9 @@ from .adapters import Adapter, adapter_of, common_adapter, prepared_option
 __all__ = ["attention"]
 
 
+_NO_OFFSET = (0, 0, 0, 0)
+
+
 def attention(
     query: Any,
     key: Any,
@@ -26,7 +29,7 @@ def attention(
     sinks: Any = None,
     dropout_p: float = 0.0,
     seed: Any = None,
-    dropout_offset: Sequence[int] = (0, 0, 0, 0),
+    dropout_offset: Sequence[int] = _NO_OFFSET,
     q_lengths: Any = None,
     kv_lengths: Any = None,
     return_lse: bool = False,
@@ -89,7 +92,8 @@ def attention(
     2" (arXiv:2408.00118), section 2; ALiBi: Press et al. 2022 (arXiv:2108.12409), section 3; sinks:
     Xiao et al. 2024 (arXiv:2309.17453), section 3.
     """
-    refuse_missing(dropout_p, seed, dropout_offset)
+    if dropout_p or seed is not None or dropout_offset is not _NO_OFFSET:
+        refuse_missing(dropout_p, seed, dropout_offset)
     if type(query) is type(key) is type(value):
         adapter = adapter_of("query", query)
     else:
@@ -100,6 +104,19 @@ def attention(
         common_adapter(query=query, out=out).check_out(out)
     if out_dtype is not None:
         out_dtype = dtype_name(adapter, out_dtype)
+    # Small calls are mostly questions: none is asked about an option that was not given.
+    if attn_mask is not None:
+        attn_mask = prepared_option("attn_mask", attn_mask)
+    if q_offset is not None:
+        q_offset = prepared_option("q_offset", q_offset)
+    if alibi_slopes is not None:
+        alibi_slopes = prepared_option("alibi_slopes", alibi_slopes)
+    if sinks is not None:
+        sinks = prepared_option("sinks", sinks)
+    if q_lengths is not None:
+        q_lengths = prepared_option("q_lengths", q_lengths)
+    if kv_lengths is not None:
+        kv_lengths = prepared_option("kv_lengths", kv_lengths)
     finish = None
     if adapter.finisher is not None and (out is None or return_lse):
         finish = adapter.finisher(query)
@@ -111,16 +128,16 @@ def attention(
             out,
             adapter.empty,
             return_lse,
-            prepared_option("attn_mask", attn_mask),
+            attn_mask,
             is_causal,
             window_size,
-            prepared_option("q_offset", q_offset),
+            q_offset,
             scale,
             softcap,
-            prepared_option("alibi_slopes", alibi_slopes),
-            prepared_option("sinks", sinks),
-            prepared_option("q_lengths", q_lengths),
-            prepared_option("kv_lengths", kv_lengths),
+            alibi_slopes,
+            sinks,
+            q_lengths,
+            kv_lengths,
             layout,
             algorithm,
             out_dtype,
