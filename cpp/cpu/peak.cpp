@@ -22,6 +22,7 @@ double peak(int64_t rounds) {
   constexpr int chains = vector_registers == 32 ? 16 : 12;  // enough to hide the latency
   using V = Vec<float>;
   V sum[chains], x = V::all(1), y = V::all(0.5f);
+#pragma GCC unroll 16
   for (V& s : sum) s = V::all(0);
   for (int64_t i = 0; i < rounds; ++i) {
 #pragma GCC unroll 16

@@ -119,7 +119,7 @@ def objects(build_dir):
     found = []
     for path in build_dir.rglob("*.o"):
         folders = [p.name for p in path.parents if p.name.endswith(".dir")]
-        if not folders or "tests" in path.relative_to(build_dir).parts:
+        if not folders or {"tests", "benchmarks"} & set(path.relative_to(build_dir).parts):
             continue
         match = ISA_OF.match(folders[0])
         found.append((path, match[1] if match and match[1] != "core" else None))
