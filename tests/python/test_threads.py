@@ -66,9 +66,10 @@ def test_the_affinity_of_the_process_counts():
 
 
 def test_many_callers_at_once(threads):
-    """Eight Python threads, each with its own problem: every result as if it were alone."""
+    """Eight Python threads, each with a prefill or a decode of its own: every result as if it were
+    alone."""
     problems = [
-        Case("float32", rows=100 + n, keys=300 + n, heads=(1, 4, 2, 4), where="causal").arrays()
+        Case("float32", rows=(100 + n, 3)[n % 2], keys=600 + n, heads=(1, 4, 2, 4)).arrays()
         for n in range(8)
     ]
     threads(1)
