@@ -14,15 +14,16 @@ from scripts import script
 import fanano
 from fanano import _core
 
-pytestmark = pytest.mark.skipif(
-    platform.machine() != "x86_64", reason="sets the modes of x86-64, in MXCSR"
-)
+x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="sets the modes of x86-64: MXCSR")
+pytestmark = x86
+
+FLUSH_AND_DENORMALS_ARE_ZERO = 0x8040
 
 MODES = {
     "downward": 0x2000,
     "upward": 0x4000,
     "toward zero": 0x6000,
-    "flushing subnormal results, and inputs": 0x8040,
+    "flushing subnormal results, and inputs": FLUSH_AND_DENORMALS_ARE_ZERO,
     "all of it": 0xE040,
 }
 ALL = 0xFFC0  # without the flags of exceptions that have happened
@@ -43,14 +44,16 @@ class Modes(ctypes.Structure):
         ctypes.CDLL("libm.so.6").fesetenv(ctypes.byref(self))
 
 
-def problems(dtype):
-    """One with nothing special, and one whose values, and so the results, are subnormal."""
-    case = Case(
-        dtype, rows=40, keys=600, heads=(2, 4, 2, 4), dims=(40, 33), where="causal", data="growing"
-    )
-    q, k, v = case.arrays()
+def problem(dtype):
+    sizes = {"rows": 40, "keys": 600, "heads": (2, 4, 2, 4), "dims": (40, 33)}
+    return Case(dtype, where="causal", data="growing", **sizes).arrays()
+
+
+def tiny_problem(dtype):
+    """Its values, and so its results, are subnormal: flushing them would show at once."""
+    q, k, v = problem(dtype)
     tiny = {"float64": 2.0**-1060, "float32": 2.0**-140, "bfloat16": 2.0**-130}.get(dtype, 2.0**-20)
-    return {"normal": (q, k, v), "tiny": (q, k, (v.astype(np.float64) * tiny).astype(v.dtype))}
+    return q, k, (v.astype(np.float64) * tiny).astype(v.dtype)
 
 
 def calls(arrays):
@@ -85,10 +88,10 @@ def expected(request):
     """The calls of every problem with their bits in the modes that everything starts in."""
     assert Modes.now().mxcsr & ALL == 0x1F80
     found = {}
-    for kind, arrays in problems(request.param).items():
-        for name, call in calls(arrays).items():
-            found[kind, name] = call, [x.tobytes() for x in call()]
-    out = np.frombuffer(found["tiny", "prefill"][1][0], compare.DTYPES[request.param])
+    for make in problem, tiny_problem:
+        for name, call in calls(make(request.param)).items():
+            found[make.__name__, name] = call, [x.tobytes() for x in call()]
+    out = np.frombuffer(found["tiny_problem", "prefill"][1][0], compare.DTYPES[request.param])
     assert (np.abs(out.astype(np.float64)) > 0).any()
     return found
 
