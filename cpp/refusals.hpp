@@ -163,7 +163,7 @@ inline constexpr Refusal refusals[] = {
      "{shape}. Results of layout=\"bshd\" must have their heads moved before the rows"},
 
     // ---- threads and instruction sets (cpu/parallel.cpp, cpu/isa.cpp) ----
-    {"threads", Error::value, "num_threads: got {number}, expected at least 1"},
+    {"threads", Error::value, "num_threads: got {number}, expected at least 1 and at most {most}"},
     {"threads_variable", Error::value,
      "FANANO_NUM_THREADS={string}: expected a whole number from 1 to {most}"},
     {"isa_unknown", Error::value,

@@ -6,8 +6,6 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
-#include <algorithm>
-#include <climits>
 #include <tuple>
 #include <utility>
 
@@ -15,8 +13,10 @@
 #include "buffer.hpp"
 #include "calls.hpp"
 #include "cpu/kernels.hpp"
+#include "cpu/parallel.hpp"
 #include "errors.hpp"
 #include "float_mode.hpp"
+#include "gil.hpp"
 
 namespace {
 
@@ -137,6 +137,9 @@ void define_classes(nb::module_& m) {
 
 }  // namespace
 
+// threadpoolctl finds a library by its symbols (src/fanano/threadpoolctl.py): this one is fanano's.
+extern "C" NB_EXPORT void fanano_thread_pool() {}
+
 NB_MODULE(_core, m) {
   m.doc() = "The compiled part of fanano. Private: use the names of the package fanano.";
   nb::register_exception_translator(translate);
@@ -203,15 +206,19 @@ NB_MODULE(_core, m) {
         nb::overload_cast<handle, handle, handle, handle, handle, int>(&merge_states), arg("out_a"),
         arg("lse_a"), arg("out_b"), arg("lse_b"), arg("empty").none(), arg("max_threads"));
 
+  m.attr("most_threads") = most_threads;
   m.def("version", &version);
   m.def("refusals", &refusal_rows,
         "Every error of the core: (id, name of the exception, words with blanks in braces).");
   m.def(
       "measure_peak",
       [](double seconds, const std::string& dtype) {
-        return measure_peak(seconds, dtype_named(dtype, "dtype"));
+        Dtype of = dtype_named(dtype, "dtype");
+        double rate = 0;
+        without_gil([&] { rate = measure_peak(seconds, of); });
+        return rate;
       },
-      arg("seconds"), arg("dtype") = "float32", nb::call_guard<nb::gil_scoped_release>(),
+      arg("seconds"), arg("dtype") = "float32",
       "Floating-point operations a second of multiply-adds in registers, all threads, as prefill\n"
       "makes them for inputs of that dtype.");
   m.def("read", nb::overload_cast<handle>(&read), arg("x"),
@@ -234,13 +241,9 @@ NB_MODULE(_core, m) {
       "At first the environment variable FANANO_NUM_THREADS, else the CPUs that this process may\n"
       "use. Calls with torch tensors use at most torch.get_num_threads() of them.");
   m.def(
-      "set_num_threads",
-      [](handle threads) {
-        int64_t n = integer(threads, "threads");
-        set_num_threads(int(std::clamp<int64_t>(n, INT_MIN, INT_MAX)));
-      },
+      "set_num_threads", [](handle threads) { set_num_threads(integer(threads, "threads")); },
       arg("threads").none(), nb::sig("def set_num_threads(threads: int) -> None"),
       "Sets how many threads a call uses at most, in the whole process.\n\n"
-      "Raises TypeError or ValueError unless threads is an integer of at least 1. Results do not\n"
+      "Raises TypeError or ValueError unless threads is an integer from 1 to 4096. Results do not\n"
       "depend on it.");
 }

@@ -1,9 +1,7 @@
 #include "cpu/parallel.hpp"
 
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -11,12 +9,11 @@
 #include <cstdlib>
 #include <deque>
 #include <exception>
-#include <fstream>
 #include <memory>
 #include <mutex>
-#include <string>
 #include <utility>
 
+#include "cpu/cpus.hpp"
 #include "errors.hpp"
 #include "float_mode.hpp"
 
@@ -26,35 +23,6 @@ namespace {
 
 // ---- how many threads ---------------------------------------------------------------------------
 
-int affinity() {
-  cpu_set_t set;  // of 1024 CPUs; where there are more, it cannot be asked this way
-  return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set)
-                                                     : int(sysconf(_SC_NPROCESSORS_ONLN));
-}
-
-// The share of CPU time that this process's control groups (cgroup v2) grant it, rounded up; 0 for
-// no limit. A limit may stand on any group above its own.
-int quota() {
-  std::ifstream groups("/proc/self/cgroup");
-  std::string line, own = "/";
-  while (std::getline(groups, line))
-    if (line.rfind("0::/", 0) == 0) own = line.substr(3);
-  int least = 0;
-  for (;; own.resize(own.rfind('/'))) {  // up to "", the root
-    while (!own.empty() && own.back() == '/') own.pop_back();
-    std::ifstream file("/sys/fs/cgroup" + own + "/cpu.max");
-    std::string most;
-    double period = 0;
-    if (file >> most >> period && most != "max" && period > 0) {
-      int here = std::max(1, int(std::atof(most.c_str()) / period + 0.999));
-      least = least ? std::min(least, here) : here;
-    }
-    if (own.empty()) return least;
-  }
-}
-
-constexpr int most_threads = 4096;
-
 int default_threads() {
   if (const char* text = std::getenv("FANANO_NUM_THREADS")) {
     char* end;
@@ -62,8 +30,8 @@ int default_threads() {
     if (end != text && *end == 0 && n >= 1 && n <= most_threads) return int(n);
     if (*text) refuse("threads_variable", text, most_threads);
   }
-  int limit = quota();
-  return limit ? std::min(affinity(), limit) : affinity();
+  int most = std::min(affinity(), most_threads), limit = quota();
+  return limit ? std::min(most, limit) : most;
 }
 
 std::atomic<int> num_threads{0};  // 0: not asked yet
@@ -167,9 +135,9 @@ int get_num_threads() {
   return n;
 }
 
-void set_num_threads(int n) {
-  if (n < 1) refuse("threads", n);
-  num_threads = n;
+void set_num_threads(int64_t n) {
+  if (n < 1 || n > most_threads) refuse("threads", n, most_threads);
+  num_threads = int(n);
 }
 
 void parallel_for(int64_t tasks, int threads, void (*body)(void*, int64_t, int), void* context) {

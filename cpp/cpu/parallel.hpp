@@ -8,8 +8,13 @@
 
 namespace fanano {
 
+// More than any machine has CPUs. Every thread costs a stack and scratch memory: a larger number is
+// a slip, and named as such instead of tried.
+inline constexpr int most_threads = 4096;
+
+// At first what FANANO_NUM_THREADS says, else the CPUs that this process may use.
 int get_num_threads();
-void set_num_threads(int);  // throws ValueError for less than 1
+void set_num_threads(int64_t);  // throws ValueError outside of [1, most_threads]
 
 // body(context, task, worker) for every task in [0, tasks), on at most `threads` threads, each with
 // a worker number of its own below that. An exception ends the work and is rethrown here. Safe to

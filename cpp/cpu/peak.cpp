@@ -25,6 +25,7 @@ template <class E> double products(int64_t rounds) {
   for (E& x : numbers) assign(x, A(0.5));
   auto x = Terms<E>::load(numbers), y = x;
   Vec<A> sum[chains];
+#pragma GCC unroll 16
   for (Vec<A>& s : sum) s = Vec<A>::all(0);
   for (int64_t i = 0; i < rounds; ++i) {
 #pragma GCC unroll 16

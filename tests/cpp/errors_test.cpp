@@ -17,7 +17,7 @@ TEST(a_row_says_which_error_and_in_which_words) {
   CHECK_THROWS(ValueError,
                "softcap must be a positive finite number, or 0 or None for none, got -1e-30",
                refuse("softcap", -1e-30));
-  CHECK(refusal("threads", -1) == "num_threads: got -1, expected at least 1");
+  CHECK(refusal("threads", -1, 9) == "num_threads: got -1, expected at least 1 and at most 9");
 }
 
 TEST(ids_and_blanks_are_words) {

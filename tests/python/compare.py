@@ -179,13 +179,14 @@ class Judgement:
         expected = oracle.as_given(exact.lse, query.ndim).shape
         assert lse.shape == expected, f"{self.what}: lse has shape {lse.shape}, expected {expected}"
         size = np.maximum(1, np.abs(np.where(np.isfinite(exact.lse), exact.lse, 0)))
-        floor = ulp(size, np.float32) + eps(np.float32) * exact.logit
-        # Before there is a logit there is a dot product: D terms summed in float32 err by up to
-        # lambda sqrt(D) u sum |q_d k_d| (Higham and Mary 2019, theorem 2.4). lambda = 2: where one
-        # term leads, a standard deviation is 1 / sqrt(3), and the worst of a thousand rows is met.
-        floor = floor + eps(np.float32) * query.shape[-1] ** 0.5 * exact.terms
-        if not self.against_plain:
-            floor = 1e-12 * np.maximum(size, exact.logit)
+        floor = 1e-12 * np.maximum(size, exact.logit)
+        if self.against_plain:
+            floor = ulp(size, np.float32) + eps(np.float32) * exact.logit
+            # Before there is a logit there is a dot product: D terms summed in float32 err by up to
+            # lambda sqrt(D) u sum |q_d k_d| (Higham and Mary 2019, theorem 2.4). lambda = 2: where
+            # one term leads, a standard deviation is 1 / sqrt(3), and the worst of a thousand rows
+            # is met.
+            floor = floor + eps(np.float32) * query.shape[-1] ** 0.5 * exact.terms
         self.lse.add(lse.reshape(exact.lse.shape), exact.lse, exact.lse, floor)
 
     def verdict(self):

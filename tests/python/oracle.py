@@ -5,6 +5,7 @@ same text computed in float32 with a rounding after each step is what compare.py
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -29,14 +30,42 @@ class Steps:
 
 @dataclass
 class Result:
-    """Attention of one problem; every array is (batch, heads, rows, ...)."""
+    """Attention of one problem; every array is (batch, heads, rows, ...). What only some ask for is
+    computed for them alone."""
 
     out: np.ndarray  # (B, H, S, Dv)
-    lse: np.ndarray  # (B, H, S), natural logarithm
-    seen: np.ndarray  # (B, H, S): the largest |v| that the row sees
-    logit: np.ndarray  # (B, H, S): the largest |logit| that the row sees
-    terms: np.ndarray  # (B, H, S): as above, of scale * sum |q_d k_d|: what the rounding is of
-    empty: np.ndarray  # (B, H, S): the row may attend to nothing
+    on: Steps
+
+    @property
+    def lse(self):
+        """(B, H, S), natural logarithm."""
+        return self.on.lse
+
+    @cached_property
+    def empty(self):
+        """(B, H, S): the row may attend to nothing."""
+        return ~self.on.may.any(-1)
+
+    @cached_property
+    def seen(self):
+        """(B, H, S): the largest |v| that the row sees."""
+        size = np.where(np.isfinite(self.on.v), np.abs(self.on.v), 0).max(-1, initial=0)
+        return self._largest(size[:, :, None])
+
+    @cached_property
+    def logit(self):
+        """(B, H, S): the largest |logit| that the row sees."""
+        return self._largest(self.on.s)
+
+    @cached_property
+    def terms(self):
+        """(B, H, S): as above, of scale * sum |q_d k_d|: what the rounding is of."""
+        with np.errstate(all="ignore"):
+            sums = product(np.abs(self.on.q), np.abs(self.on.k).swapaxes(-1, -2))
+            return self._largest(np.abs(self.on.scale) * sums)
+
+    def _largest(self, x):
+        return np.where(self.on.may & np.isfinite(x), np.abs(x), 0).max(-1, initial=0)
 
 
 def wide(dtype):
@@ -115,8 +144,9 @@ def product(a, b):
     if a.dtype != np.float32:
         return a @ b
     sums = np.zeros((*a.shape[:-1], b.shape[-1]), np.float32)
+    b, term = np.ascontiguousarray(b), np.empty_like(sums)
     for i in range(a.shape[-1]):
-        sums += a[..., i, None] * b[..., i, None, :]
+        sums += np.multiply(a[..., i, None], b[..., i, None, :], out=term)
     return sums
 
 
@@ -238,14 +268,7 @@ def attention(query, key, value, *, dropout_p=0.0, keep=None, rounded=lambda x, 
     """
     on = steps(query, key, value, rounded=rounded, **options)
     with np.errstate(all="ignore"):
-        out = rounded(combine(dropped(on.p, dropout_p, keep), on.v, on.may), "output")
-        size = np.where(np.isfinite(on.v), np.abs(on.v), 0).max(-1, initial=0)[:, :, None]
-        terms = np.abs(on.scale) * product(np.abs(on.q), np.abs(on.k).swapaxes(-1, -2))
-
-    def largest(x):
-        return np.where(on.may & np.isfinite(x), np.abs(x), 0).max(-1, initial=0)
-
-    return Result(out, on.lse, largest(size), largest(on.s), largest(terms), empty=~on.may.any(-1))
+        return Result(rounded(combine(dropped(on.p, dropout_p, keep), on.v, on.may), "output"), on)
 
 
 def softmax(x, axis=-1):

@@ -14,7 +14,8 @@ from fanano.cli.bench import report  # noqa: E402
     ("arguments", "code", "words"),
     [
         (["--peers", "tensorflow"], 2, "--peers tensorflow: expected none, or some of torch, jax,"),
-        (["--threads", "0"], 2, "--threads is 0; expected 1 or more"),
+        (["--threads", "0"], 2, "--threads is 0; expected 1 to 4096"),
+        (["--threads", "4097"], 2, "--threads is 4097; expected 1 to 4096"),
         (["--rounds", "-1"], 2, "--rounds is -1; expected 1 or more"),
         (["--json", "result.txt"], 2, "--json result.txt: expected a name in .json"),
         (["--json", "no/such/result.json"], 1, "--json no/such/result.json: no such folder"),

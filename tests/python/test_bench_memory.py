@@ -30,3 +30,10 @@ def test_memory_takes_shapes_that_fit(monkeypatch):
     assert memory.fitting(case) == case
     monkeypatch.setattr(memory, "available_memory", lambda: 2**32)
     assert memory.fitting(case).rows == 4096
+
+
+@pytest.mark.skipif(not memory.measurable(), reason="peak memory is measured on Linux only")
+def test_memory_does_not_wait_for_ever(monkeypatch):
+    monkeypatch.setattr(memory, "MOST_SECONDS", 0.05)
+    outcome = memory.in_own_process(cases.square(1, 1, 8, 8), "fanano", 1)
+    assert outcome == {"refused": "had not ended after 0.05 seconds"}

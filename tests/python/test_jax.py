@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from arrays import DTYPES, bits, numbers, problem
-from test_determinism import FLUSH_AND_DENORMALS_ARE_ZERO, Modes, tiny_problem, x86
+from test_modes import FLUSH_AND_DENORMALS_ARE_ZERO, Modes, tiny_problem, x86
 
 import fanano
 

@@ -63,6 +63,7 @@ OTHERS = {
         lambda: fanano.SoftmaxState().merge(1.0),
     ),
     "threads": ("threads", "threads", lambda: fanano.set_num_threads(0)),
+    "too many threads": ("threads", "4097", lambda: fanano.set_num_threads(4097)),
     "negative threads": ("threads", "threads", lambda: fanano.set_num_threads(-(2**40))),
     "no axis": (
         "integer",

@@ -1,5 +1,6 @@
 """What must hold of the sources, and of the objects built from them, on whatever machine."""
 
+import json
 import os
 import re
 import shutil
@@ -118,7 +119,7 @@ def objects(build_dir):
     found = []
     for path in build_dir.rglob("*.o"):
         folders = [p.name for p in path.parents if p.name.endswith(".dir")]
-        if not folders or "tests" in path.relative_to(build_dir).parts:
+        if not folders or {"tests", "benchmarks"} & set(path.relative_to(build_dir).parts):
             continue
         match = ISA_OF.match(folders[0])
         found.append((path, match[1] if match and match[1] != "core" else None))
@@ -147,6 +148,31 @@ def test_kernels_emit_nothing_of_the_standard_library(build_dir):
             continue
         for line in tool("nm", "-C", "--defined-only", str(path)):
             assert not line[19:].startswith("std::"), f"{path.name} of {isa} defines {line[19:]}"
+
+
+def test_kernels_call_nothing_that_computes(build_dir):
+    """exp, log and tanh are our own: another C library's would give other bits."""
+    if os.environ.get("FANANO_SANITIZE"):
+        pytest.skip("sanitized code calls its run-time library at every step")
+    for path, isa in objects(build_dir):
+        if isa is None:
+            continue
+        for line in tool("nm", "-C", "--undefined-only", str(path)):
+            name = line.split(" U ")[1]
+            allowed = name in ("memcpy", "memmove", "memset") or name.startswith(f"fanano::{isa}::")
+            assert allowed, f"{path.name} of {isa} calls {name}"
+
+
+def test_nothing_is_compiled_with_fast_math(build_dir):
+    """Nor are products and sums fused where the source does not say so."""
+    commands = json.loads((build_dir / "compile_commands.json").read_text())
+    ours = [c for c in commands if str(ROOT / "cpp") in c["file"] and "tsan" not in c["command"]]
+    assert len(ours) > 20
+    for entry in ours:
+        assert "-ffp-contract=off" in entry["command"], entry["file"]
+        assert not re.search("fast-math|-Ofast|-funsafe|-ffinite", entry["command"]), entry["file"]
+    linking = (build_dir / "build.ninja").read_text()
+    assert not re.search("fast-math|-Ofast|-funsafe", linking)
 
 
 def test_what_is_outside_the_table_runs_anywhere(build_dir):

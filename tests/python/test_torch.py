@@ -275,3 +275,19 @@ def test_torch_without_the_exchange_api():
     assert fanano.attention(*[x.bfloat16()] * 3).dtype is torch.bfloat16
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=120)
+
+
+def test_torch_flushing_denormals():
+    """torch.set_flush_denormal changes the modes of the whole thread."""
+    script = """
+import torch, fanano
+q, k = torch.ones(20, 8), torch.ones(30, 8)
+v = torch.full((30, 8), 2.0**-140)
+kept = fanano.attention(q, k, v)
+assert torch.set_flush_denormal(True)
+flushed = fanano.attention(q, k, v)
+assert (torch.tensor([2.0**-140]) * 1).item() == 0  # torch's mode is still torch's
+torch.set_flush_denormal(False)
+assert torch.equal(kept, flushed) and (kept > 0).all()
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)

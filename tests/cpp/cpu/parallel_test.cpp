@@ -2,6 +2,7 @@
 #include "cpu/parallel.hpp"
 
 #include <atomic>
+#include <cfenv>
 #include <chrono>
 #include <stdexcept>
 #include <thread>
@@ -10,6 +11,33 @@
 #include "errors.hpp"
 
 using namespace fanano;
+
+// By what arithmetic does: fegetround() asks the x87 unit, which nobody uses.
+static bool rounds_up() {
+  volatile float one = 1, little = 0x1p-30f;
+  return one + little > 1;
+}
+
+// First, for a new thread inherits the modes of the one that makes it: here they are upside down.
+TEST(tasks_run_in_our_modes_and_the_caller_gets_its_own_back) {
+  std::fesetround(FE_UPWARD);
+  std::atomic<int> wrong{0}, helped{0};
+  auto until = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (!helped && std::chrono::steady_clock::now() < until)
+    parallel_for(50, 2, [&](int64_t, int worker) {
+      helped += worker != 0;
+      wrong += rounds_up();
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    });
+  CHECK(helped > 0);
+  CHECK(wrong == 0);
+  CHECK(rounds_up());
+  CHECK_THROWS(std::runtime_error, "task",
+               parallel_for(50, 2, [&](int64_t, int) { throw std::runtime_error("task"); }));
+  CHECK(rounds_up());
+  std::fesetround(FE_TONEAREST);
+  CHECK(!rounds_up());
+}
 
 TEST(every_task_runs_once) {
   for (int64_t tasks : {0, 1, 2, 7, 1000})
@@ -103,6 +131,11 @@ TEST(the_number_of_threads) {
   CHECK(get_num_threads() == 3);
   CHECK_THROWS(ValueError, "got 0", set_num_threads(0));
   CHECK_THROWS(ValueError, "got -5", set_num_threads(-5));
+  CHECK_THROWS(ValueError, "at most 4096", set_num_threads(most_threads + 1));
+  CHECK_THROWS(ValueError, "at least 1", set_num_threads(INT64_MIN));
+  CHECK_THROWS(ValueError, "at most 4096", set_num_threads((int64_t(1) << 32) + 1));
   CHECK(get_num_threads() == 3);
+  set_num_threads(most_threads);
+  CHECK(get_num_threads() == most_threads);
   set_num_threads(before);
 }

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from fanano._core import most_threads
+
 from .. import errors
 from .cases import DTYPES, GROUPS
 
@@ -55,10 +57,11 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    for option in ("threads", "rounds"):
-        number = getattr(arguments, option)
-        if number is not None and number < 1:
-            raise errors.CommandError(f"--{option} is {number}; expected 1 or more", code=2)
+    if arguments.threads is not None and not 1 <= arguments.threads <= most_threads:
+        expected = f"expected 1 to {most_threads}"
+        raise errors.CommandError(f"--threads is {arguments.threads}; {expected}", code=2)
+    if arguments.rounds is not None and arguments.rounds < 1:
+        raise errors.CommandError(f"--rounds is {arguments.rounds}; expected 1 or more", code=2)
     if arguments.json:
         errors.check_file("--json", arguments.json, (".json",))
     if arguments.plot:

@@ -23,6 +23,8 @@ from .arrays import inputs
 from .cases import Case
 from .side_by_side import Outcome, Row, Tick, description, first_line
 
+MOST_SECONDS = 600.0  # of one contender: some compile for minutes, none hang unnoticed
+
 
 def fitting(case: Case) -> Case:
     """The case, halved until a library that holds its scores three times fits in this machine."""
@@ -50,7 +52,12 @@ def in_own_process(case: Case, name: str, threads: int) -> Outcome:
     asked = json.dumps({"case": asdict(case), "name": name, "threads": threads})
     command = [sys.executable, "-m", __spec__.name, asked]
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(128 * 1024)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=environment, timeout=MOST_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return {"refused": f"had not ended after {MOST_SECONDS:g} seconds"}
     if done.returncode:
         said = done.stderr.strip().splitlines() or ["no message"]
         return {"refused": f"ended with {done.returncode}: {said[-1]}"}

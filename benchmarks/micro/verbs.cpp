@@ -1,0 +1,132 @@
+// The verbs of a tile over memory that stays in the caches. Compiled once for each row of the ISA
+// table, with its flags; nothing of the standard library, for the linker may keep one copy of it.
+#include "cpu/absorb.hpp"
+#include "micro.hpp"
+
+#define FANANO_TEXT(x) #x
+#define FANANO_NAME(x) FANANO_TEXT(x)
+
+namespace fanano::FANANO_ISA {
+
+namespace {
+
+constexpr int64_t most_dim = 128;
+
+template <class A> struct Buffers {
+  alignas(64) A q[most_dim * strip_rows<A>], k[tile_keys * most_dim], s[tile_keys * strip_rows<A>],
+      o[most_dim * strip_rows<A>], rows[Vec<A>::width * most_dim];
+};
+template <class A> Buffers<A> buffers;
+alignas(64) char elements[strip_rows<float> * most_dim * sizeof(double)];  // of any type
+
+// Sizes that the compiler does not know, as in the kernels.
+int64_t opaque(int64_t n) {
+  __asm__ volatile("" : "+r"(n));
+  return n;
+}
+
+// Keeps what has been written, and thinks of everything as changed.
+template <class F> double repeat(int64_t rounds, double work, F f) {
+  for (int64_t i = 0; i < rounds; ++i) {
+    f();
+    __asm__ volatile("" ::: "memory");
+  }
+  return double(rounds) * work;
+}
+
+template <class A, int Keys, int Dim> double score_of(int64_t rounds) {
+  auto& b = buffers<A>;
+  int64_t n = opaque(Keys), dim = opaque(Dim);
+  return repeat(rounds, 2.0 * Keys * Dim * strip_rows<A>,
+                [&] { score(b.q, Operand<A>{b.k, dim}, n, dim, b.s).store(b.rows); });
+}
+
+template <class A, int Keys, int Dim> double accumulate_of(int64_t rounds) {
+  auto& b = buffers<A>;
+  int64_t n = opaque(Keys), dim = opaque(Dim);
+  Strip<A> alpha = Strip<A>::all(1);
+  return repeat(rounds, 2.0 * Keys * Dim * strip_rows<A>,
+                [&] { accumulate(b.s, Operand<A>{b.k, dim}, n, dim, alpha, b.o); });
+}
+
+// Weights of weights: with maxima of 10 they stay normal numbers.
+template <class A> double weigh_of(int64_t rounds) {
+  State<A> state{Strip<A>::all(10), Strip<A>::all(0)};
+  int64_t n = opaque(tile_keys);
+  return repeat(rounds, tile_keys * M, [&] { weigh(state, n, A(1), weights(A(0)), buffers<A>.s); });
+}
+
+template <class A, Vec<A> (*F)(Vec<A>)> double map(int64_t rounds) {
+  auto& b = buffers<A>;
+  int64_t n = opaque(tile_keys) * strip_rows<A>;
+  return repeat(rounds, tile_keys * M, [&] {
+    for (int64_t i = 0; i < n; i += Vec<A>::width) F(Vec<A>::load(b.s + i)).store(b.k + i);
+  });
+}
+template <class A> Vec<A> exp2_of(Vec<A> x) { return exp2(x, A(1 - bias<A>)); }
+template <class A> Vec<A> tanh_of(Vec<A> x) { return tanh(x); }
+
+template <class T, int Dim> double pack_of(int64_t rounds) {
+  using A = accumulator_t<T>;
+  auto& b = buffers<A>;
+  int64_t dim = opaque(Dim), step = opaque(1);
+  return repeat(rounds, Dim * M, [&] {
+    pack(reinterpret_cast<const T*>(elements), dim, step, strip_rows<A>, dim, A(1), b.q, b.rows);
+  });
+}
+
+template <class T, int Dim> double unpack_of(int64_t rounds) {
+  using A = accumulator_t<T>;
+  auto& b = buffers<A>;
+  int64_t dim = opaque(Dim), step = opaque(1);
+  Strip<A> factor = Strip<A>::all(1);
+  return repeat(rounds, Dim * M, [&] {
+    unpack(b.o, factor, strip_rows<A>, dim, reinterpret_cast<T*>(elements), dim, step, b.rows);
+  });
+}
+
+template <class T> double widen_of(int64_t rounds) {
+  int64_t n = opaque(1024), step = opaque(1);
+  return repeat(rounds, 1024.0 / Vec<float>::width,
+                [&] { widen(reinterpret_cast<const T*>(elements), step, buffers<float>.k, n); });
+}
+
+template <class T> double narrow_of(int64_t rounds) {
+  int64_t n = opaque(1024), step = opaque(1);
+  return repeat(rounds, 1024.0 / Vec<float>::width,
+                [&] { narrow(buffers<float>.k, reinterpret_cast<T*>(elements), step, n); });
+}
+
+constexpr Micro all[] = {
+    {"score, float32, 32 keys, D = 64", true, score_of<float, 32, 64>},
+    {"score, float32, 128 keys, D = 64", true, score_of<float, 128, 64>},
+    {"score, float32, 128 keys, D = 128", true, score_of<float, 128, 128>},
+    {"score, float64, 128 keys, D = 64", true, score_of<double, 128, 64>},
+    {"accumulate, float32, 32 keys, D = 64", true, accumulate_of<float, 32, 64>},
+    {"accumulate, float32, 128 keys, D = 64", true, accumulate_of<float, 128, 64>},
+    {"accumulate, float32, 128 keys, D = 128", true, accumulate_of<float, 128, 128>},
+    {"accumulate, float64, 128 keys, D = 64", true, accumulate_of<double, 128, 64>},
+    {"weigh, float32", false, weigh_of<float>},
+    {"weigh, float64", false, weigh_of<double>},
+    {"exp2, float32", false, map<float, exp2_of>},
+    {"exp2, float64", false, map<double, exp2_of>},
+    {"tanh, float32", false, map<float, tanh_of>},
+    {"pack, float32, D = 64", false, pack_of<float, 64>},
+    {"pack, bfloat16, D = 64", false, pack_of<bfloat16, 64>},
+    {"pack, float16, D = 64", false, pack_of<float16, 64>},
+    {"unpack, float32, D = 64", false, unpack_of<float, 64>},
+    {"unpack, bfloat16, D = 64", false, unpack_of<bfloat16, 64>},
+    {"unpack, float16, D = 64", false, unpack_of<float16, 64>},
+    {"widen, bfloat16", false, widen_of<bfloat16>},
+    {"widen, float16", false, widen_of<float16>},
+    {"narrow, bfloat16", false, narrow_of<bfloat16>},
+    {"narrow, float16", false, narrow_of<float16>},
+};
+
+}  // namespace
+
+extern const MicroTable micro_table;
+const MicroTable micro_table{FANANO_NAME(FANANO_ISA), Vec<float>::width, all,
+                             all + sizeof all / sizeof *all};
+
+}  // namespace fanano::FANANO_ISA
