@@ -42,7 +42,6 @@ double measure_peak(double seconds, Dtype = Dtype::float32, int max_threads = 0)
 uint64_t read(const Array& x, int max_threads = 0);
 
 int get_num_threads();
-void set_num_threads(int);  // throws ValueError for less than 1
 
 const char* version();
 bool built_with_cuda();

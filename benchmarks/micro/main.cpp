@@ -47,16 +47,17 @@ double median(std::vector<double> x) {
 }
 
 void measure(const Micro& micro, int width, const Kernels& kernels, double seconds) {
-  bool wide = std::strstr(micro.name, "float64");
+  Dtype dtype = std::strstr(micro.name, "float64") ? Dtype::float64 : Dtype::float32;
+  auto peak_loop = [&](int64_t n) { return kernels.peak(dtype, n); };
   int64_t rounds = rounds_for(micro.run, seconds);
-  int64_t peak_rounds = rounds_for(kernels.peak, seconds);
+  int64_t peak_rounds = rounds_for(peak_loop, seconds);
   std::vector<double> ratios, times;
-  double before = rate(kernels.peak, peak_rounds);
+  double before = rate(peak_loop, peak_rounds);
   for (int sample = 0; sample < 9; ++sample) {
-    double mine = rate(micro.run, rounds), after = rate(kernels.peak, peak_rounds);
+    double mine = rate(micro.run, rounds), after = rate(peak_loop, peak_rounds);
     double peak = (before + after) / 2;
     times.push_back(1e9 / mine);
-    ratios.push_back(micro.products ? mine / peak * (wide ? 2 : 1) : peak / mine);
+    ratios.push_back(micro.products ? mine / peak : peak / mine);
     before = after;
   }
   if (micro.products)
