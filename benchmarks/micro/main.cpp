@@ -79,9 +79,10 @@ int main(int count, char** arguments) {
         std::printf("%s: this CPU lacks %s\n", table->isa, feature_names(missing).c_str());
         continue;
       }
-      int64_t rounds = rounds_for(kernels->peak, 0.02);
+      auto peak_loop = [&](int64_t n) { return kernels->peak(Dtype::float32, n); };
+      int64_t rounds = rounds_for(peak_loop, 0.02);
       std::printf("%s: %.1f GFLOP/s of multiply-adds, float32, one thread\n", table->isa,
-                  rate(kernels->peak, rounds) / 1e9);
+                  rate(peak_loop, rounds) / 1e9);
       for (const Micro* micro = table->begin; micro != table->end; ++micro)
         measure(*micro, table->width, *kernels, seconds);
     }

@@ -53,7 +53,8 @@ template <class A, int Keys, int Dim> double accumulate_of(int64_t rounds) {
 template <class A> double weigh_of(int64_t rounds) {
   State<A> state{Strip<A>::all(10), Strip<A>::all(0), Strip<A>::all(0)};
   int64_t n = opaque(tile_keys);
-  return repeat(rounds, tile_keys * M, [&] { weigh<A>(state, n, A(1), weights(A(0)), buffers<A>.s); });
+  return repeat(rounds, tile_keys * M,
+                [&] { weigh<A>(state, n, A(1), weights(A(0)), buffers<A>.s); });
 }
 
 template <class A, Vec<A> (*F)(Vec<A>)> double map(int64_t rounds) {

@@ -11,8 +11,8 @@
 
 namespace fanano::FANANO_ISA {
 
-// weight is l once more, of the weights as o sums them: terms may have been rounded. out = o / weight
-// makes a row of a single key exact; l is for the lse.
+// weight is l once more, of the weights as o sums them: terms may have been rounded. out = o /
+// weight makes a row of a single key exact; l is for the lse.
 template <class A> struct State { Strip<A> m, l, weight; };
 
 // The state of a row that has seen its sink alone: a logit without a value, -inf for none.

@@ -46,8 +46,8 @@ template <class A, class E> struct Scratch {
   }
 };
 
-// One task: a block of query rows, strip by strip. T is the type of q, k and v, E that of the terms,
-// Out of the result.
+// One task: a block of query rows, strip by strip. T is the type of q, k and v, E that of the
+// terms, Out of the result.
 template <class T, class E, class Out> class RowBlock {
   using A = accumulator_t<T>;
   static constexpr int strip = strip_rows<A>;

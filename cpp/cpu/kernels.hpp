@@ -52,8 +52,8 @@ struct Kernels {
   double (*merge)(const MergeRow&, const void* a, double lse_a, const void* b, double lse_b,
                   void* out);  // returns the merged lse
 
-  // Multiply-adds in registers, as the products of prefill are made for inputs of that type; returns
-  // the floating-point operations done.
+  // Multiply-adds in registers, as the products of prefill are made for inputs of that type;
+  // returns the floating-point operations done.
   double (*peak)(Dtype, int64_t rounds);
 
   // Loads all of these bytes; returns a number that depends on each of them.

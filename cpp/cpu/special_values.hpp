@@ -53,8 +53,8 @@ template <class A> FANANO_FN bool any_nan(Vec<A> x) {
   return any;
 }
 
-// A sum of pairs that is small may lack products that were taken for zeros: where a row gives weight
-// to a tiny value, it is made again from numbers.
+// A sum of pairs that is small may lack products that were taken for zeros: where a row gives
+// weight to a tiny value, it is made again from numbers.
 template <class A>
 Vec<A> with_tiny(Vec<A> c, const bfloat16* p, Operand<bfloat16> v, int64_t n, int64_t d,
                  const Visible<A>& see, int m) {
@@ -75,8 +75,8 @@ Vec<A> with_tiny(Vec<A> c, const bfloat16* p, Operand<bfloat16> v, int64_t n, in
 }
 
 // o = o * alpha + v p. A row's weights of what it must not see are exactly 0, but 0 times a NaN or
-// an infinity is NaN: where a sum is not finite it is made again, by the same steps, with the values
-// selected row by row. block holds a strip of sums, dim columns.
+// an infinity is NaN: where a sum is not finite it is made again, by the same steps, with the
+// values selected row by row. block holds a strip of sums, dim columns.
 template <class A, class E>
 void accumulate(const E* p, Operand<E> v, int64_t n, int64_t dim, const Strip<A>& alpha, A* o,
                 const Visible<A>& see, A* block) {

@@ -44,8 +44,8 @@ template <class A> FANANO_FN Strip<A> operator+(const Strip<A>& a, const Strip<A
   return sum;
 }
 
-// Keys of a tile, row by row: columns are contiguous. Or values; where terms are pairs, those of two
-// neighbouring rows stand together, column by column.
+// Keys of a tile, row by row: columns are contiguous. Or values; where terms are pairs, those of
+// two neighbouring rows stand together, column by column.
 template <class E> struct Operand {
   const E* data;
   int64_t row;  // stride, of rows or pairs of them

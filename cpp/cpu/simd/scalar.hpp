@@ -32,8 +32,8 @@ FANANO_FN Vec<float> fma_once(Vec<float> a, Vec<float> b, Vec<float> c) {
   return {__builtin_convertvector(sum, Vec<float>::Native)};
 }
 
-// What the instruction of other machines does, so that its kernels run on all: subnormal numbers are
-// taken for zeros.
+// What the instruction of other machines does, so that its kernels run on all: subnormal numbers
+// are taken for zeros.
 FANANO_FN Vec<float> flushed(Vec<float> x) {
   auto bits = (Vec<float>::Integer)x.v;
   return {(bits & 0x7f800000) != 0 ? x.v : Vec<float>::Native{}};
