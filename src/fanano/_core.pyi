@@ -118,6 +118,8 @@ def softmax(x: object | None, axis: object | None, algorithm: object | None, emp
 
 def merge_states(out_a: object, lse_a: object, out_b: object, lse_b: object, empty: object | None, max_threads: int) -> tuple[object, object]: ...
 
+most_threads: int = 4096
+
 def version() -> str: ...
 
 def refusals() -> list[tuple[str, str, str]]:
@@ -166,6 +168,6 @@ def set_num_threads(threads: int) -> None:
     """
     Sets how many threads a call uses at most, in the whole process.
 
-    Raises TypeError or ValueError unless threads is an integer of at least 1. Results do not
+    Raises TypeError or ValueError unless threads is an integer from 1 to 4096. Results do not
     depend on it.
     """

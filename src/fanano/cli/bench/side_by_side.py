@@ -35,7 +35,7 @@ def measure(
         outcomes[peer.name], prepared = compared(peer, case, sets, reference)
         if prepared is not None:
             contenders[peer.name] = Contender(prepared.calls, peer.around)
-    yardstick = partial(measure_peak, PEAK_SECONDS, case.dtype)
+    yardstick: Callable[[], float] = partial(measure_peak, PEAK_SECONDS, case.dtype)
     if group == "decode":
         # From the middle of the rotation: the caches hold what was used last.
         yardstick = reading(x for kv in (*sets[count // 2 :], *sets[: count // 2]) for x in kv[1:])
