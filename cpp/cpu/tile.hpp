@@ -16,31 +16,32 @@ namespace fanano::FANANO_ISA {
 
 inline constexpr int M = tile_sizes.vectors;
 
-// One value for each query row of a strip.
-template <class A> struct Strip {
-  Vec<A> v[M];
+// One value for each query row of a strip; of fewer vectors where it holds columns.
+template <class A, int V = M> struct Strip {
+  Vec<A> v[V];
   static FANANO_FN Strip all(A x) {
     Strip s;
 #pragma GCC unroll 4
-    for (int m = 0; m < M; ++m) s.v[m] = Vec<A>::all(x);
+    for (int m = 0; m < V; ++m) s.v[m] = Vec<A>::all(x);
     return s;
   }
   static FANANO_FN Strip load(const A* p) {
     Strip s;
 #pragma GCC unroll 4
-    for (int m = 0; m < M; ++m) s.v[m] = Vec<A>::load(p + m * Vec<A>::width);
+    for (int m = 0; m < V; ++m) s.v[m] = Vec<A>::load(p + m * Vec<A>::width);
     return s;
   }
   FANANO_FN void store(A* p) const {
 #pragma GCC unroll 4
-    for (int m = 0; m < M; ++m) v[m].store(p + m * Vec<A>::width);
+    for (int m = 0; m < V; ++m) v[m].store(p + m * Vec<A>::width);
   }
 };
 
-template <class A> FANANO_FN Strip<A> operator+(const Strip<A>& a, const Strip<A>& b) {
-  Strip<A> sum;
+template <class A, int V>
+FANANO_FN Strip<A, V> operator+(const Strip<A, V>& a, const Strip<A, V>& b) {
+  Strip<A, V> sum;
 #pragma GCC unroll 4
-  for (int m = 0; m < M; ++m) sum.v[m] = a.v[m] + b.v[m];
+  for (int m = 0; m < V; ++m) sum.v[m] = a.v[m] + b.v[m];
   return sum;
 }
 
@@ -133,23 +134,30 @@ void pack(const T* x, int64_t row, int64_t column, int64_t n, int64_t dim, A fac
 
 // ---- the micro-kernel ---------------------------------------------------------------------------
 
-// c[r] = sum over i < n of a[i] * b[r * row + i * step], summed in the order of i: R x M
+// c[r] += sum over i < n of a[i] * b[r * row + i * step], summed in the order of i: R x V
 // accumulators.
+template <int R, class A, int V>
+FANANO_FN void multiply_more(Strip<A, V> (&c)[R], const A* a, const A* b, int64_t row, int64_t step,
+                             int64_t n) {
+#pragma GCC unroll 4
+  for (int64_t i = 0; i < n; ++i) {
+    Strip<A, V> x = Strip<A, V>::load(a + i * strip_rows<A>);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      Vec<A> y = Vec<A>::all(b[r * row + i * step]);
+#pragma GCC unroll 4
+      for (int m = 0; m < V; ++m) c[r].v[m] = fma(x.v[m], y, c[r].v[m]);
+    }
+  }
+}
+
+// The same from zero.
 template <int R, class A>
 FANANO_FN void multiply(Strip<A> (&c)[R], const A* a, const A* b, int64_t row, int64_t step,
                         int64_t n) {
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) c[r] = Strip<A>::all(0);
-#pragma GCC unroll 4
-  for (int64_t i = 0; i < n; ++i) {
-    Strip<A> x = Strip<A>::load(a + i * strip_rows<A>);
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      Vec<A> y = Vec<A>::all(b[r * row + i * step]);
-#pragma GCC unroll 4
-      for (int m = 0; m < M; ++m) c[r].v[m] = fma(x.v[m], y, c[r].v[m]);
-    }
-  }
+  multiply_more<R>(c, a, b, row, step, n);
 }
 
 // Calls f.template operator()<R>(first) for groups of R from 0 to n, then for what is left.
