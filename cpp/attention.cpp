@@ -84,6 +84,24 @@ void forward(const Problem& p, int max_threads) {
   run(plan.tasks, k.decode, workspace.get());
 }
 
+void backward(const Problem& p, int max_threads) {
+  BackwardPlan plan = make_backward_plan(p, this_machine(max_threads));
+  int64_t stride = (plan.scratch + 63) / 64 * 64;
+  ScratchMemory scratch(stride * plan.threads);
+  Memory workspace = allocate(plan.workspace);
+  const Kernels& k = *plan.kernels;
+  auto run = [&](int64_t tasks, BackwardTask* kernel) {
+    parallel_for(tasks, plan.threads, [&](int64_t task, int worker) {
+      kernel(p, plan, task, scratch.get() + worker * stride, workspace.get());
+    });
+  };
+  run(plan.row_tasks, k.backward_rows);
+  run(plan.key_tasks, k.backward_keys);
+  run(plan.add_tasks, k.backward_add);
+  run(plan.bias_tasks, k.backward_bias);
+  run(plan.sink_tasks, k.backward_sinks);
+}
+
 namespace {
 
 int64_t count(const Array& x, int axes) {

@@ -13,6 +13,10 @@ namespace fanano {
 // Attention of a checked problem into problem.out (and problem.lse).
 void forward(const Problem&, int max_threads = 0);
 
+// The gradients of a checked problem that has been described with its gradients: p.out and p.lse
+// are read, what is in p.gradient is read and written.
+void backward(const Problem&, int max_threads = 0);
+
 // softmax of x along axis into out (same shape and dtype), by one of the three softmax algorithms.
 void softmax(const Array& x, const Array& out, int axis, Algorithm, int max_threads = 0);
 

@@ -24,6 +24,9 @@ constexpr int64_t teams_per_thread = 4;
 // Bytes of the states that split keys may leave, of all teams together.
 constexpr int64_t most_states = 64 << 20;
 
+// With fewer key heads, what each of them sums up in backward is split.
+constexpr int64_t key_heads_per_thread = 4;
+
 // Below this a second thread takes longer to wake than it saves (about 60 us against 100).
 constexpr double parallel_work = 2e6;  // multiply-adds
 
@@ -86,6 +89,42 @@ Plan make_plan(const Problem& p, const Machine& machine) {
       if (__builtin_mul_overflow(bytes, factor, &bytes)) refuse("scores_memory", name(p.algorithm));
     plan.workspace = bytes;
   }
+  return plan;
+}
+
+BackwardPlan make_backward_plan(const Problem& p, const Machine& machine) {
+  const Shape& s = p.shape;
+  const Gradient& g = p.gradient;
+  const Kernels& k = *machine.kernels;
+  BackwardPlan plan;
+  plan.kernels = machine.kernels;
+  int64_t rows = p.dtype == Dtype::float64 ? block_rows<double> : block_rows<float>;
+  int64_t blocks = ceil_div(s.queries, rows), tiles = ceil_div(s.keys, k.tile_keys);
+
+  // Heads of a group start at sums one apart, so that few rows of many heads are dealt out, too.
+  plan.key_heads = s.batch * s.kv_heads;
+  if (plan.key_heads) {
+    int64_t passes = ceil_div(blocks, blocks_together), group = s.heads / s.kv_heads;
+    plan.sums = std::clamp<int64_t>(group + passes - 1, 1, most_sums);
+  }
+  double work = double(s.batch) * double(s.heads) * double(s.queries) * double(s.keys) *
+                double(s.dim + s.value_dim);
+  int threads = work < parallel_work ? 1 : machine.threads;
+  plan.split = threads > 1 && plan.sums > 1 && plan.key_heads < key_heads_per_thread * threads;
+
+  plan.row_tasks = s.batch * s.heads * blocks;
+  plan.key_tasks = plan.key_heads * (plan.split ? plan.sums : 1);
+  plan.add_tasks = plan.split ? plan.key_heads * tiles : 0;
+  if (g.dbias.data)
+    plan.bias_tasks = (g.bias_batch ? s.batch : 1) * (g.bias_head ? s.heads : 1) *
+                      (g.bias_row ? blocks : 1) * (g.bias_column ? tiles : 1);
+  if (g.dsinks.data) plan.sink_tasks = s.heads;
+  plan.threads = threads;
+
+  plan.scratch = k.backward_scratch(p, plan);
+  plan.row_bytes = k.row_numbers(p);
+  if (plan.split) plan.sum_bytes = k.key_sums(p);
+  plan.workspace = plan.row_bytes + plan.key_tasks * plan.sum_bytes;
   return plan;
 }
 

@@ -69,6 +69,36 @@ struct Plan {
   int64_t workspace = 0;  // bytes shared by all threads: scores, or the states of the splits
 };
 
+// ---- backward -----------------------------------------------------------------------------------
+
+// Query rows of a block: its P and dS, with a tile of 128 keys, are 32 KiB each, and its rows are
+// one chain of the sums of dk and dv. Blocks pass the keys a few together. Both are part of the
+// bits.
+template <class A> inline constexpr int64_t block_rows = 256 / int64_t(sizeof(A));
+inline constexpr int64_t blocks_together = 4;
+
+// The passes over a key head are dealt out to this many sums of dk and dv, which are then added in
+// order: so the sums are the same whether one thread makes all of them or each is made by another.
+inline constexpr int64_t most_sums = 8;
+
+struct BackwardPlan {
+  const Kernels* kernels = nullptr;
+  int64_t key_heads = 0;  // of all sequences
+  int64_t sums = 1;       // of dk and dv
+  bool split = false;     // the sums of one key head are tasks of their own, then added
+  int64_t row_tasks = 0;  // numbers of the rows, before all else
+  int64_t key_tasks = 0;  // dk, dv and dq
+  int64_t add_tasks = 0;  // only when split
+  int64_t bias_tasks = 0, sink_tasks = 0;
+  int threads = 0;        // that will take part
+  int64_t scratch = 0;    // bytes for each thread
+  int64_t row_bytes = 0;  // shared by all threads: the numbers of the rows
+  int64_t sum_bytes = 0;  // of one sum of one key head
+  int64_t workspace = 0;  // bytes of both
+};
+
+BackwardPlan make_backward_plan(const Problem&, const Machine&);
+
 Machine this_machine(int max_threads = 0);  // 0: as many as get_num_threads()
 Plan make_plan(const Problem&, const Machine&);
 std::string to_string(const Plan&, const Problem&);

@@ -7,7 +7,7 @@
 #include <cmath>
 #include <utility>
 
-#include "array.hpp"
+#include "axes.hpp"
 #include "errors.hpp"
 #include "float_mode.hpp"
 
@@ -21,30 +21,6 @@ constexpr const char* algorithms[] = {"naive", "safe", "online", "flash"};
 constexpr const char* layouts[] = {"bhsd", "bshd"};
 
 std::string quoted(const std::string& s) { return '"' + s + '"'; }
-
-// Which axis of an array is which; -1: it has none, and its extent is 1.
-struct Axes { int batch, head, row, column; };
-
-Axes axes_of(int ndim, Layout layout) {
-  bool rows_first = layout == Layout::bshd;
-  if (ndim == 2) return {-1, -1, 0, 1};
-  if (ndim == 3) return rows_first ? Axes{-1, 1, 0, 2} : Axes{-1, 0, 1, 2};
-  return rows_first ? Axes{0, 2, 1, 3} : Axes{0, 1, 2, 3};
-}
-
-Axes lse_axes(int ndim) { return {ndim - 3, ndim - 2, ndim - 1, -1}; }  // below 0: none
-
-int64_t extent(const Array& a, int axis) { return axis < 0 ? 1 : a.shape[axis]; }
-
-// Strides along axes of one element are never taken, so what they say does not matter.
-Tensor tensor_of(const Array& a, Axes axes) {
-  if (is_empty(a)) return {};
-  auto stride = [&](int axis, int64_t otherwise) {
-    return axis < 0 || a.shape[axis] < 2 ? otherwise : a.strides[axis];
-  };
-  return {a.data, stride(axes.batch, 0), stride(axes.head, 0), stride(axes.row, 0),
-          stride(axes.column, axes.column < 0 ? 0 : 1)};
-}
 
 void check_rank(const Array& a, const char* argument, int ndim, Layout layout) {
   check_extents(a, argument);
@@ -93,11 +69,6 @@ Shape checked_shape(const Request& r) {
   if (s.value_dim > max_dim) refuse("value_dim", max_dim, shape_text(r.value));
   if (s.kv_heads ? s.heads % s.kv_heads : s.heads) refuse_heads(r, s.heads, s.kv_heads);
   return s;
-}
-
-// "float16 or float32": what results of these inputs may be.
-std::string dtype_or_partial(Dtype dtype) {
-  return std::string(name(dtype)) + (dtype == accumulator(dtype) ? "" : " or float32");
 }
 
 Dtype checked_out_dtype(const Request& r) {
@@ -168,6 +139,9 @@ const char* name(Dtype d) { return dtypes[int(d)]; }
 const char* name(Algorithm a) { return algorithms[int(a)]; }
 const char* name(Layout l) { return layouts[int(l)]; }
 Dtype accumulator(Dtype d) { return d == Dtype::float64 ? d : Dtype::float32; }
+std::string dtype_or_partial(Dtype d) {
+  return std::string(name(d)) + (d == accumulator(d) ? "" : " or float32");
+}
 
 Algorithm algorithm_named(const std::string& text, const char* argument) {
   return named<Algorithm>(text, argument, algorithms);

@@ -27,7 +27,8 @@ FANANO_FN int64_t size_of(Dtype d) {
 const char* name(Dtype);
 const char* name(Algorithm);
 const char* name(Layout);
-Dtype accumulator(Dtype);  // float64 for float64, else float32
+Dtype accumulator(Dtype);             // float64 for float64, else float32
+std::string dtype_or_partial(Dtype);  // "float16 or float32": what results of such inputs may be
 Algorithm algorithm_named(const std::string&, const char* argument);  // throws ValueError
 Layout layout_named(const std::string&);
 Dtype dtype_named(const std::string&, const char* argument);
@@ -66,6 +67,18 @@ struct Lengths {
   const int64_t* q_offset = nullptr;
 };
 
+// What backward reads beside a problem's out and lse, and what it writes. An element of dbias
+// belongs to all pairs that the mask was broadcast to: one sequence, head, query and key where
+// `bias` says so, else all of them.
+struct Gradient {
+  Tensor dout;  // of out_dtype, as out
+  Tensor dlse;  // accumulator(dtype); data null: lse is in no use
+  Tensor dq, dk, dv;
+  Tensor dbias;  // mask_dtype; data null: not asked for
+  bool bias_batch = false, bias_head = false, bias_row = false, bias_column = false;
+  Tensor dsinks;  // accumulator(dtype), by head; data null: there are no sinks
+};
+
 struct Problem {
   Dtype dtype = Dtype::float32;      // of q, k and v
   Dtype out_dtype = Dtype::float32;  // dtype, or float32 for partial results
@@ -78,6 +91,7 @@ struct Problem {
   Score score;
   Window window;
   Lengths lengths;
+  Gradient gradient;  // of backward alone
 };
 
 // ---- the caller's side --------------------------------------------------------------------------
@@ -141,6 +155,21 @@ int softmax_axis(const Array& x, int64_t axis);
 void check_scores(const Array& x);
 void check_merge(const Array& out_a, const Array& lse_a, const Array& out_b, const Array& lse_b);
 
+// What backward reads beside the arrays of a request: out and lse as attention gave them, and the
+// gradients by them.
+struct Upstream {
+  Array dout, out, lse;
+  const Array* dlse = nullptr;  // null: zeros
+  bool grad_mask = false;       // whether dbias is asked for
+};
+
+// What it writes; null: not asked for.
+struct GradientArrays {
+  const Array *dq = nullptr, *dk = nullptr, *dv = nullptr;  // as query, key, value
+  const Array* dbias = nullptr;                             // as attn_mask
+  const Array* dsinks = nullptr;                            // (heads,)
+};
+
 struct Extents {
   int ndim = 0;
   int64_t size[4] = {};
@@ -158,6 +187,10 @@ class Description {
   // has an out; without one the problem has shapes only: good for a plan, not for forward().
   void write_to(const Array& out, const Array* lse = nullptr);
 
+  // The same for backward, in this order: what it reads, and where it writes.
+  void read(const Upstream&);
+  void write_to(const GradientArrays&);
+
   const Problem& problem() const { return problem_; }
   Extents out_shape() const;  // in the layout and rank of query
   Extents lse_shape() const;  // out_shape() without its last axis, heads before rows
@@ -167,6 +200,7 @@ class Description {
 
   Problem problem_;
   Request request_;
+  Upstream upstream_;
   std::unique_ptr<int64_t[]> numbers_;  // owns the three (batch,) arrays
   std::vector<double> slopes_, sinks_;
 };

@@ -147,7 +147,10 @@ inline constexpr Refusal refusals[] = {
      "algorithm='{algorithm}' would materialise more scores than memory can be addressed; use "
      "algorithm='flash'"},
 
-    // ---- attention: results (problem.cpp) ----
+    // ---- attention: results (problem.cpp), and what backward reads of them (problem_gradient.cpp)
+    {"grad_mask", Error::value,
+     "grad_mask asks for the gradient of an additive attn_mask, of a floating dtype; attn_mask is "
+     "{kind}"},
     {"result_dtype", Error::type, "{argument} must have dtype {dtypes}; it is {dtype}"},
     {"result_shape", Error::value, "{argument} must have shape {shape}; it has shape {shape}"},
 

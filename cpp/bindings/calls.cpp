@@ -124,6 +124,41 @@ nb::object attention(nb::handle query, nb::handle key, nb::handle value, nb::han
   return lse ? nb::make_tuple(result, lse->object()) : result;
 }
 
+Five attention_backward(nb::handle dout, nb::handle query, nb::handle key, nb::handle value,
+                        nb::handle out, nb::handle lse, nb::handle dlse, nb::handle empty,
+                        nb::handle grad_mask, const Options& options, int max_threads) {
+  Imported q(query, "query"), k(key, "key"), v(value, "value");
+  Converted converted(options, q.floats(), k.floats(), v.floats());
+  const Request& request = converted.request;
+  Description description(request);
+
+  Imported d(dout, "dout"), o(out, "out"), l(lse, "lse");
+  std::optional<Imported> dl;
+  Array of_lse;
+  Upstream upstream{d.floats(), o.floats(), l.floats(), nullptr, flag(grad_mask, "grad_mask")};
+  if (!dlse.is_none()) upstream.dlse = &(of_lse = dl.emplace(dlse, "dlse").floats());
+  description.read(upstream);
+
+  std::optional<Result> dbias, dsinks;
+  auto like = [&](const char* argument, const Array& a) {
+    return Result(empty, q, argument, a.ndim, a.shape, a.dtype);
+  };
+  Result dq = like("dq", request.query), dk = like("dk", request.key);
+  Result dv = like("dv", request.value);
+  if (upstream.grad_mask)
+    dbias.emplace(empty, q, "dbias", request.attn_mask->ndim, request.attn_mask->shape,
+                  request.attn_mask->dtype);
+  if (request.sinks.data)
+    dsinks.emplace(empty, q, "dsinks", Extents{1, {description.problem().shape.heads}},
+                   accumulator(request.query.dtype));
+  description.write_to({&dq.array, &dk.array, &dv.array, dbias ? &dbias->array : nullptr,
+                        dsinks ? &dsinks->array : nullptr});
+  without_gil([&] { backward(description.problem(), max_threads); });
+  return nb::borrow<Five>(nb::make_tuple(dq.object(), dk.object(), dv.object(),
+                                         dbias ? dbias->object() : nb::none(),
+                                         dsinks ? dsinks->object() : nb::none()));
+}
+
 ExplainedPlan explain(nb::handle query, nb::handle key, nb::handle value, const Options& options,
                       int max_threads) {
   Imported q(query, "query"), k(key, "key"), v(value, "value");

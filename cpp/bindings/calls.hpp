@@ -26,9 +26,14 @@ struct ExplainedPlan {
 };
 
 using Pair = nb::typed<nb::tuple, nb::object, nb::object>;
+using Five = nb::typed<nb::tuple, nb::object, nb::object, nb::object, nb::object, nb::object>;
 
 nb::object attention(nb::handle query, nb::handle key, nb::handle value, nb::handle out,
                      nb::handle empty, nb::handle return_lse, const Options&, int max_threads);
+// (dq, dk, dv, dbias, dsinks), the last two None where not asked for or not there.
+Five attention_backward(nb::handle dout, nb::handle query, nb::handle key, nb::handle value,
+                        nb::handle out, nb::handle lse, nb::handle dlse, nb::handle empty,
+                        nb::handle grad_mask, const Options&, int max_threads);
 ExplainedPlan explain(nb::handle query, nb::handle key, nb::handle value, const Options&,
                       int max_threads);
 ExplainedPlan explain_shapes(nb::handle query, nb::handle key, nb::handle value, nb::handle dtype,

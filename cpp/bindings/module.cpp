@@ -164,6 +164,23 @@ NB_MODULE(_core, m) {
       arg("kv_lengths").none(), arg("layout").none(), arg("algorithm").none(),
       arg("out_dtype").none(), arg("max_threads"));
   m.def(
+      "attention_backward",
+      [](handle dout, handle query, handle key, handle value, handle out, handle lse, handle dlse,
+         handle empty, handle grad_mask, handle attn_mask, handle is_causal, handle window_size,
+         handle q_offset, handle scale, handle softcap, handle alibi_slopes, handle sinks,
+         handle q_lengths, handle kv_lengths, handle layout, int max_threads) {
+        return attention_backward(dout, query, key, value, out, lse, dlse, empty, grad_mask,
+                                  {attn_mask, is_causal, window_size, q_offset, scale, softcap,
+                                   alibi_slopes, sinks, q_lengths, kv_lengths, layout,
+                                   nb::str("flash"), nb::none()},
+                                  max_threads);
+      },
+      arg("dout"), arg("query"), arg("key"), arg("value"), arg("out"), arg("lse"),
+      arg("dlse").none(), arg("empty").none(), arg("grad_mask").none(), arg("attn_mask").none(),
+      arg("is_causal").none(), arg("window_size").none(), arg("q_offset").none(),
+      arg("scale").none(), arg("softcap").none(), arg("alibi_slopes").none(), arg("sinks").none(),
+      arg("q_lengths").none(), arg("kv_lengths").none(), arg("layout").none(), arg("max_threads"));
+  m.def(
       "explain",
       [](handle query, handle key, handle value, handle attn_mask, handle is_causal,
          handle window_size, handle q_offset, handle scale, handle softcap, handle alibi_slopes,

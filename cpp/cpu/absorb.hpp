@@ -157,7 +157,7 @@ const E* weigh(State<A>& state, int64_t n, A unit, Weights<A> weights, A* s) {
 
 // 1 / l, and 0 for a row that saw nothing.
 template <class A> FANANO_FN Vec<A> inverse(Vec<A> l) {
-  return select_equal(l, Vec<A>::all(0), l, Vec<A>{Vec<A>::all(1).v / l.v});
+  return select_equal(l, Vec<A>::all(0), l, Vec<A>::all(1) / l);
 }
 template <class A> FANANO_FN Strip<A> inverse(const State<A>& state) {
   Strip<A> factor;

@@ -11,6 +11,7 @@ struct Block {
   int64_t batch, head, kv_head;
   Range rows;  // all rows of the block; those from `used` on are padding
   int64_t used;
+  int64_t queries;  // of the sequence, used
   Mask mask;
   Elements elements;
   double sink;  // -inf: none
@@ -25,7 +26,7 @@ FANANO_FN Block head_block(const Problem& p, int64_t batch, int64_t head, Range 
   Sequence s = sequence(batch, shape.queries, shape.keys, p.lengths.queries, p.lengths.keys,
                         p.lengths.q_offset);
   b.rows = rows;
-  b.used = clamp(s.queries, rows.begin, rows.end);
+  b.used = clamp(s.queries, rows.begin, rows.end), b.queries = s.queries;
   b.mask = make_mask(s, p.window.left, p.window.right);
   if (p.mask.data)
     b.elements = {static_cast<char*>(p.mask.data) +

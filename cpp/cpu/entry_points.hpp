@@ -17,6 +17,11 @@ int64_t decode_state(const Problem&);
 void decode_split(const Problem&, const Plan&, int64_t task, void* scratch, void* workspace);
 void decode(const Problem&, const Plan&, int64_t task, void* scratch, void* workspace);
 
+int64_t backward_scratch(const Problem&, const BackwardPlan&);
+int64_t row_numbers(const Problem&);
+int64_t key_sums(const Problem&);
+BackwardTask backward_rows, backward_keys, backward_add, backward_bias, backward_sinks;
+
 void softmax(const SoftmaxRow&, const void* x, void* out);
 OnlineSoftmax<double> absorb(OnlineSoftmax<double>, Dtype, const void* x, int64_t n,
                              int64_t stride);

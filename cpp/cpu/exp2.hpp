@@ -48,6 +48,17 @@ template <class T> FANANO_FN Vec<T> exp2(Vec<T> x, T lowest) {
   return select_less(x, Vec<T>::all(lowest), Vec<T>::all(0), power);
 }
 
+// 2^(s unit - m) for a whole number m, where the exponent's own rounding would show: the fraction
+// is taken from the product once more, after all that is whole has been taken off. m is at most
+// exact_exponent, beyond which its distance to another whole number may be rounded.
+template <class T> inline constexpr T exact_exponent = magic<T> / T(1.5);
+template <class T> FANANO_FN Vec<T> exp2_exactly(Vec<T> s, Vec<T> unit, Vec<T> minus_m, T lowest) {
+  Vec<T> x = fma_once(s, unit, minus_m), shift = Vec<T>::all(magic<T> + bias<T>);
+  Vec<T> shifted = x + shift, n = shifted - shift;
+  Vec<T> power = exp2_fraction(fma_once(s, unit, minus_m - n)) * power_of_two(shifted);
+  return select_less(x, Vec<T>::all(lowest), Vec<T>::all(0), power);
+}
+
 // e^x for any x, infinite above the range of T, 0 below. The fraction is taken from x in two steps
 // whose products are exact (Cody and Waite 1980): x log2 e alone would lose digits of a large x.
 // One factor 2 is kept out of 2^n, which reaches one power too few.
@@ -72,7 +83,7 @@ template <class T> FANANO_FN Vec<T> tanh(Vec<T> x) {
   Vec<T> shift = Vec<T>::all(magic<T> + bias<T>), shifted = fma(x, unit, shift);
   Vec<T> f = fma(x, unit, shift - shifted), power = power_of_two(shifted);
   Vec<T> t = fma(power, exp2_slope(f) * exp2_step(f), power - Vec<T>::all(1));
-  return {t.v / (t + Vec<T>::all(2)).v};
+  return t / (t + Vec<T>::all(2));
 }
 
 }  // namespace fanano::FANANO_ISA

@@ -21,6 +21,10 @@ struct MergeRow {
   int64_t n, a_stride, b_stride, out_stride;
 };
 
+// One task of a stage. scratch is the thread's own; workspace is shared.
+using BackwardTask = void(const Problem&, const BackwardPlan&, int64_t task, void* scratch,
+                          void* workspace);
+
 struct Kernels {
   const char* isa;
   uint32_t features;     // what the compiler was allowed to use: cpu/isa.hpp
@@ -44,6 +48,15 @@ struct Kernels {
   // One split of a team; then a team: by itself, or (workspace not null) of what its splits left.
   void (*decode_split)(const Problem&, const Plan&, int64_t task, void* scratch, void* workspace);
   void (*decode)(const Problem&, const Plan&, int64_t task, void* scratch, void* workspace);
+
+  // Bytes that backward needs: of scratch for one thread, for the numbers of all rows, for one sum
+  // of dk and dv.
+  int64_t (*backward_scratch)(const Problem&, const BackwardPlan&);
+  int64_t (*row_numbers)(const Problem&);
+  int64_t (*key_sums)(const Problem&);
+
+  // A task of each stage of backward.
+  BackwardTask *backward_rows, *backward_keys, *backward_add, *backward_bias, *backward_sinks;
 
   // One row each.
   void (*softmax)(const SoftmaxRow&, const void* x, void* out);

@@ -16,31 +16,32 @@ namespace fanano::FANANO_ISA {
 
 inline constexpr int M = tile_sizes.vectors;
 
-// One value for each query row of a strip.
-template <class A> struct Strip {
-  Vec<A> v[M];
+// One value for each query row of a strip; of fewer vectors where it holds columns.
+template <class A, int V = M> struct Strip {
+  Vec<A> v[V];
   static FANANO_FN Strip all(A x) {
     Strip s;
 #pragma GCC unroll 4
-    for (int m = 0; m < M; ++m) s.v[m] = Vec<A>::all(x);
+    for (int m = 0; m < V; ++m) s.v[m] = Vec<A>::all(x);
     return s;
   }
   static FANANO_FN Strip load(const A* p) {
     Strip s;
 #pragma GCC unroll 4
-    for (int m = 0; m < M; ++m) s.v[m] = Vec<A>::load(p + m * Vec<A>::width);
+    for (int m = 0; m < V; ++m) s.v[m] = Vec<A>::load(p + m * Vec<A>::width);
     return s;
   }
   FANANO_FN void store(A* p) const {
 #pragma GCC unroll 4
-    for (int m = 0; m < M; ++m) v[m].store(p + m * Vec<A>::width);
+    for (int m = 0; m < V; ++m) v[m].store(p + m * Vec<A>::width);
   }
 };
 
-template <class A> FANANO_FN Strip<A> operator+(const Strip<A>& a, const Strip<A>& b) {
-  Strip<A> sum;
+template <class A, int V>
+FANANO_FN Strip<A, V> operator+(const Strip<A, V>& a, const Strip<A, V>& b) {
+  Strip<A, V> sum;
 #pragma GCC unroll 4
-  for (int m = 0; m < M; ++m) sum.v[m] = a.v[m] + b.v[m];
+  for (int m = 0; m < V; ++m) sum.v[m] = a.v[m] + b.v[m];
   return sum;
 }
 
@@ -176,26 +177,33 @@ void pack(const T* x, int64_t row, int64_t column, int64_t n, int64_t dim, float
 
 // ---- the micro-kernel ---------------------------------------------------------------------------
 
-// c[r] = sum over i < n of a[i] * b[r * row + i * step], summed in the order of i: R x M
+// c[r] += sum over i < n of a[i] * b[r * row + i * step], summed in the order of i: R x V
 // accumulators. a[i] is a strip of terms; so is n counted.
-template <int R, class A, class E>
-FANANO_FN void multiply(Strip<A> (&c)[R], const E* a, const E* b, int64_t row, int64_t step,
-                        int64_t n) {
+template <int R, class A, int V, class E>
+FANANO_FN void multiply_more(Strip<A, V> (&c)[R], const E* a, const E* b, int64_t row, int64_t step,
+                             int64_t n) {
   constexpr int lanes = Vec<A>::width * together<E>;
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) c[r] = Strip<A>::all(0);
 #pragma GCC unroll 4
   for (int64_t i = 0; i < n; ++i) {
-    decltype(Terms<E>::load(a)) x[M];
+    decltype(Terms<E>::load(a)) x[V];
 #pragma GCC unroll 4
-    for (int m = 0; m < M; ++m) x[m] = Terms<E>::load(a + (i * M + m) * lanes);
+    for (int m = 0; m < V; ++m) x[m] = Terms<E>::load(a + (i * M + m) * lanes);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       auto y = Terms<E>::all(b + r * row + i * step);
 #pragma GCC unroll 4
-      for (int m = 0; m < M; ++m) c[r].v[m] = fma(x[m], y, c[r].v[m]);
+      for (int m = 0; m < V; ++m) c[r].v[m] = fma(x[m], y, c[r].v[m]);
     }
   }
+}
+
+// The same from zero.
+template <int R, class A, class E>
+FANANO_FN void multiply(Strip<A> (&c)[R], const E* a, const E* b, int64_t row, int64_t step,
+                        int64_t n) {
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) c[r] = Strip<A>::all(0);
+  multiply_more<R>(c, a, b, row, step, n);
 }
 
 // Calls f.template operator()<n>(first), for an n of at most R.

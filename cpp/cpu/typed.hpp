@@ -16,7 +16,15 @@ template <class F> FANANO_FN void with_type(Dtype dtype, F f) {
   }
 }
 
-// The same for the elements of a mask, of which booleans are bytes.
+// f<A>(), A the type in which sums of this dtype are made.
+template <class F> FANANO_FN void with_accumulator(Dtype dtype, F f) {
+  if (dtype == Dtype::float64)
+    f.template operator()<double>();
+  else
+    f.template operator()<float>();
+}
+
+// with_type() for the elements of a mask, of which booleans are bytes.
 template <class F> FANANO_FN void with_element(Dtype dtype, F f) {
   if (dtype == Dtype::boolean) return f.template operator()<uint8_t>();
   with_type(dtype, f);

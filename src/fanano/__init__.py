@@ -14,6 +14,7 @@ from ._core import (
     version,
 )
 from .attention import attention
+from .attention_backward import Gradients, attention_backward
 from .explain import explain
 from .softmax import SoftmaxState, merge_states, softmax
 
@@ -21,11 +22,13 @@ __version__ = version()
 del version
 
 __all__ = [
+    "Gradients",
     "Kernel",
     "Plan",
     "SoftmaxState",
     "__version__",
     "attention",
+    "attention_backward",
     "build_info",
     "explain",
     "get_num_threads",

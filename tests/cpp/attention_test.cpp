@@ -6,6 +6,7 @@
 #include <random>
 
 #include "check.hpp"
+#include "errors.hpp"
 #include "math/numbers.hpp"
 
 using namespace fanano;
@@ -47,12 +48,15 @@ struct Owned {
       case Dtype::boolean: break;
     }
   }
+  int64_t size() const {
+    int64_t n = 1;
+    for (int64_t s : shape) n *= s;
+    return n;
+  }
   void fill(int seed) {
     std::mt19937 bits(seed);
     std::normal_distribution<double> normal;
-    int64_t n = 1;
-    for (int64_t s : shape) n *= s;
-    for (int64_t i = 0; i < n; ++i) set(i, normal(bits));
+    for (int64_t i = 0; i < size(); ++i) set(i, normal(bits));
   }
 };
 
@@ -102,6 +106,49 @@ void check_attention(Dtype dtype, Algorithm algorithm, Sizes s, bool causal, boo
       }
 }
 
+// A problem with everything that backward reads and writes.
+struct Differentiated {
+  Sizes s;
+  Owned q, k, v, out, dout, lse, dlse, dq, dk, dv;
+
+  Differentiated(Dtype t, Sizes s)
+      : s(s), q(t, {s.batch, s.heads, s.queries, s.dim}),
+        k(t, {s.batch, s.kv_heads, s.keys, s.dim}),
+        v(t, {s.batch, s.kv_heads, s.keys, s.value_dim}),
+        out(t, {s.batch, s.heads, s.queries, s.value_dim}), dout(t, out.shape),
+        lse(accumulator(t), {s.batch, s.heads, s.queries}), dlse(accumulator(t), lse.shape),
+        dq(t, q.shape), dk(t, k.shape), dv(t, v.shape) {
+    q.fill(1), k.fill(2), v.fill(3), dout.fill(4), dlse.fill(5);
+  }
+
+  Request request(bool causal) const {
+    Request r;
+    r.query = q.array, r.key = k.array, r.value = v.array, r.is_causal = causal;
+    r.out = &out.array, r.lse = &lse.array;
+    return r;
+  }
+  double loss(bool causal) const {
+    Description description(request(causal));
+    forward(description.problem());
+    double sum = 0;
+    for (int64_t i = 0; i < out.size(); ++i) sum += out[i] * dout[i];
+    for (int64_t i = 0; i < lse.size(); ++i)
+      if (lse[i] > -HUGE_VAL) sum += lse[i] * dlse[i];
+    return sum;
+  }
+  void run(bool causal) const {
+    loss(causal);
+    Request r = request(causal);
+    r.out = r.lse = nullptr;
+    Description description(r);
+    description.read({dout.array, out.array, lse.array, &dlse.array, false});
+    description.write_to({&dq.array, &dk.array, &dv.array, nullptr, nullptr});
+    backward(description.problem());
+  }
+};
+
+const Sizes differentiated[] = {{2, 4, 2, 33, 150, 24, 17}, {1, 2, 1, 300, 40, 7, 5}};
+
 const Dtype dtypes[] = {Dtype::float64, Dtype::float32, Dtype::bfloat16, Dtype::float16};
 const Algorithm algorithms[] = {Algorithm::flash, Algorithm::naive, Algorithm::safe,
                                 Algorithm::online};
@@ -116,6 +163,69 @@ TEST(attention_against_a_double_loop) {
           for (Sizes s : {Sizes{2, 4, 2, 33, 150, 24, 17}, Sizes{1, 2, 1, 70, 40, 7, 5},
                           Sizes{3, 1, 1, 1, 129, 64, 64}, Sizes{1, 1, 1, 5, 1, 1, 1}})
             check_attention(dtype, algorithm, s, causal, lengths);
+}
+
+TEST(backward_against_differences) {
+  for (Sizes s : differentiated)
+    for (bool causal : {false, true}) {
+      Differentiated x(Dtype::float64, s);
+      x.run(causal);
+      for (auto [input, gradient] :
+           {std::pair(&x.q, &x.dq), std::pair(&x.k, &x.dk), std::pair(&x.v, &x.dv)}) {
+        Owned direction(Dtype::float64, input->shape), at(Dtype::float64, input->shape);
+        direction.fill(6);
+        for (int64_t i = 0; i < at.size(); ++i) at.set(i, (*input)[i]);
+        double loss[2], slope = 0, h = 1e-5;
+        for (int side : {0, 1}) {
+          for (int64_t i = 0; i < at.size(); ++i)
+            input->set(i, at[i] + (side ? h : -h) * direction[i]);
+          loss[side] = x.loss(causal);
+        }
+        for (int64_t i = 0; i < at.size(); ++i) {
+          input->set(i, at[i]);
+          slope += (*gradient)[i] * direction[i];
+        }
+        CHECK_CLOSE(slope, (loss[1] - loss[0]) / (2 * h), 1e-6);
+      }
+    }
+}
+
+TEST(backward_of_every_dtype) {
+  for (Dtype dtype : {Dtype::float32, Dtype::bfloat16, Dtype::float16})
+    for (Sizes s : differentiated) {
+      Differentiated low(dtype, s), exact(Dtype::float64, s);
+      const std::pair<const Owned*, Owned*> same[] = {{&low.q, &exact.q},
+                                                      {&low.k, &exact.k},
+                                                      {&low.v, &exact.v},
+                                                      {&low.dout, &exact.dout},
+                                                      {&low.dlse, &exact.dlse}};
+      for (auto [from, to] : same)
+        for (int64_t i = 0; i < to->size(); ++i) to->set(i, (*from)[i]);
+      low.run(true), exact.run(true);
+      for (auto [got, expected] : {std::pair(&low.dq, &exact.dq), std::pair(&low.dk, &exact.dk),
+                                   std::pair(&low.dv, &exact.dv)})
+        for (int64_t i = 0; i < got->size(); ++i)
+          CHECK_CLOSE((*got)[i], (*expected)[i],
+                      4 * tolerance[int(dtype)] * (1 + std::fabs((*expected)[i])));
+    }
+}
+
+TEST(backward_writes_to_places_of_their_own) {
+  Differentiated x(Dtype::float32, differentiated[1]);
+  Request request = x.request(false);
+  request.out = request.lse = nullptr;
+  Description description(request);
+  description.read({x.dout.array, x.out.array, x.lse.array, nullptr, false});
+  auto write_to = [&](const Array& dq, const Array& dk) {
+    description.write_to({&dq, &dk, &x.dv.array, nullptr, nullptr});
+  };
+  CHECK_THROWS(ValueError, "dq shares its memory range with query",
+               write_to(x.q.array, x.dk.array));
+  CHECK_THROWS(ValueError, "dk must have shape", write_to(x.dq.array, x.dq.array));
+  Array read_only = x.dk.array;
+  read_only.writable = false;
+  CHECK_THROWS(ValueError, "dk is read-only", write_to(x.dq.array, read_only));
+  write_to(x.dq.array, x.dk.array);
 }
 
 TEST(the_worked_example_as_attention) {

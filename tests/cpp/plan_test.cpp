@@ -120,6 +120,48 @@ TEST(flash_needs_no_memory_for_scores) {
   }
 }
 
+TEST(backward_splits_sums_where_key_heads_are_few) {
+  for (const Kernels* k : runnable_isas())
+    for (int threads : {1, 2, 64})
+      for (int64_t batch : {1, 100}) {
+        Shape shape = usual;
+        shape.batch = batch;
+        BackwardPlan plan = make_backward_plan(problem(shape), {k, threads});
+        bool split = threads > 1 && batch * shape.kv_heads < 4 * threads;
+        CHECK(plan.split == split);
+        CHECK(plan.sums == 5);  // two passes of four heads, each a sum later than the last
+        CHECK(plan.row_tasks == batch * shape.heads * 5);
+        CHECK(plan.key_tasks == batch * shape.kv_heads * (split ? plan.sums : 1));
+        CHECK(plan.add_tasks == (split ? batch * shape.kv_heads * 4 : 0));
+        CHECK(plan.bias_tasks == 0 && plan.sink_tasks == 0);
+        CHECK(plan.workspace >= plan.row_bytes);
+      }
+}
+
+TEST(a_task_of_dbias_is_a_tile_of_the_mask) {
+  float element;
+  for (int axes = 0; axes < 16; ++axes) {
+    Problem p = problem(usual);
+    Gradient& g = p.gradient;
+    g.dbias.data = p.mask.data = &element;
+    g.bias_batch = axes & 1, g.bias_head = axes & 2, g.bias_row = axes & 4;
+    g.bias_column = axes & 8;
+    int64_t tiles =
+        (axes & 1 ? 2 : 1) * (axes & 2 ? 8 : 1) * (axes & 4 ? 5 : 1) * (axes & 8 ? 4 : 1);
+    CHECK(make_backward_plan(p, {&chosen_isa(), 2}).bias_tasks == tiles);
+  }
+}
+
+TEST(backward_needs_memory_in_proportion_to_the_sequence) {
+  for (int threads : {1, 2}) {
+    Shape shape = {1, 1, 1, 20000, 20000, 64, 64};
+    BackwardPlan one = make_backward_plan(problem(shape), {&chosen_isa(), threads});
+    shape.queries = shape.keys = 40000;
+    BackwardPlan two = make_backward_plan(problem(shape), {&chosen_isa(), threads});
+    CHECK(two.workspace + two.scratch <= 2 * (one.workspace + one.scratch));
+  }
+}
+
 TEST(the_others_store_all_scores) {
   for (Algorithm a : {Algorithm::naive, Algorithm::safe, Algorithm::online}) {
     CHECK(make_plan(problem(usual, Dtype::bfloat16, a), {&chosen_isa(), 2}).workspace ==

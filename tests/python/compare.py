@@ -5,7 +5,9 @@ dtype and the products accumulated in float32 (float64 for float64): what a care
 formula would write. A result may err at most twice as much as that anywhere, and a quarter more on
 average, plus a floor: one unit in the last place of the output at the largest |v| that the row
 sees, and four roundings of the accumulator at that size. Gradients are held to the same, with the
-largest term that they are summed from in place of |v|.
+largest term that they are summed from in place of |v|, and what they are computed from in its
+place: an lse that was rounded, and (all but dv) an out that was. So on average, where plain rounds
+nothing, a quarter of the floor is allowed, and an eighth to outputs.
 """
 
 import math
@@ -107,6 +109,8 @@ class Errors:
     or of several, for a problem of few rows says little about rounding."""
 
     what: str
+    average: float = 1 / 8  # of the floor
+    fewest: int = 1  # errors whose mean is judged
     drawn: list = field(default_factory=list)  # (error, plain's error, floor), flat
 
     def add(self, got, exact, plain, floor):
@@ -131,8 +135,8 @@ class Errors:
             return Ratio()
         largest, mean_plain, mean = by_hand.max(), by_hand.mean(), error.mean()
         within(error, 2 * largest + floor, f"{self.what} (plain: {largest:.3g})")
-        most = 1.25 * mean_plain + floor.mean() / 8
-        assert mean <= most, (
+        most = 1.25 * mean_plain + floor.mean() * self.average
+        assert mean <= most or error.size < self.fewest, (
             f"{self.what}: mean error {mean:.3g}, where {most:.3g} is allowed "
             f"(plain: {mean_plain:.3g})"
         )
@@ -215,7 +219,8 @@ class GradientJudgement:
     what: str = ""
 
     def __post_init__(self):
-        self.errors = {name: Errors(f"{self.what}: {name}") for name in GRADIENTS}
+        # Some have one number for each head: their mean is a matter of chance.
+        self.errors = {name: Errors(f"{self.what}: {name}", 1 / 4, 32) for name in GRADIENTS}
 
     def add(self, got, query, key, value, dout, **options):
         """got.dq is None, and so on, where it was not asked for."""
@@ -232,15 +237,19 @@ class GradientJudgement:
         if self.against_plain:
             dtypes = {name: x.dtype for name, x in got.items()}
             by_hand = plain_gradients(query, key, value, dout, dtypes, **options)
-            tight = 4 * eps(dtype)
+            # Beyond 32 a kernel may make it again, from the scores.
+            tight = 4 * eps(dtype) + ulp(min(max(1, exact.lse), 32), np.float32) / 2
         else:
             by_hand, tight = exact, 1e-12 * max(1, exact.logit / 1e3)
         for name, x in got.items():
             what, right, parts = f"{self.what}: {name}", getattr(exact, name), exact.parts[name]
             assert right is not None, f"{what} of a problem that has none"
-            # The result is rounded, and before that what cancels within its terms.
-            size = np.fmax(exact.term[name], np.abs(right))
-            floor = ulp(size, x.dtype) + tight * np.asarray(parts, np.float64)
+            # The result is rounded, and before that what cancels within its terms; an error of lse
+            # is one of all terms of a row.
+            size = np.fmax(exact.term[name], np.abs(right)).astype(np.float64)
+            floor = ulp(size, x.dtype) + tight * np.fmax(parts, size)
+            if self.against_plain and name != "dv":  # delta is dout times an out that was rounded
+                floor = floor + ulp(parts, dtype) / 2
             self.errors[name].add(x, right, getattr(by_hand, name), floor)
             nothing = (right == 0) & (parts == 0)
             assert (x[nothing] == 0).all(), f"{what} is not zero where there are no terms"

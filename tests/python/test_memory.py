@@ -1,5 +1,6 @@
 """Memory beside the inputs and the output: a constant for each thread, however long the sequences;
-decode may keep 64 MiB more. By the high-water mark of a process of its own."""
+decode may keep 64 MiB more, and backward sums of dk and dv. By the high-water mark of a process of
+its own."""
 
 import subprocess
 import sys
@@ -57,3 +58,28 @@ def test_decode_keeps_the_states_that_the_plan_says(rows):
     extra, states = map(int, done.stdout.split())
     assert states <= 64 * 2**20
     assert 0 < states <= extra <= states + CONSTANT
+
+
+BACKWARD = f"""\
+import numpy as np
+import fanano
+from fanano.cli.memory import extra_peak
+
+fanano.set_num_threads(2)
+rng = np.random.default_rng(0)
+query, key, value = rng.standard_normal((3, 1, 1, {LONG}, 16), dtype=np.float32)
+options = {{"is_causal": True, "window_size": (300, 0), "return_lse": True}}
+out, lse = fanano.attention(query, key, value, **options)
+del options["return_lse"]
+call = lambda: fanano.attention_backward(out, query, key, value, out, lse, **options)
+print(extra_peak(call), query.nbytes)
+"""
+
+
+def test_extra_memory_of_backward_is_linear():
+    """Three results, eight sums of dk and of dv at most, three numbers for each row. The scores
+    would be 16 GiB."""
+    command = [sys.executable, "-c", BACKWARD]
+    done = subprocess.run(command, check=True, capture_output=True, timeout=300)
+    extra, array = map(int, done.stdout.split())
+    assert extra <= (3 + 2 * 8 + 1) * array + CONSTANT

@@ -142,10 +142,20 @@ def test_nothing_else_is_public():
     assert public - modules == set(fanano.__all__) - {"__version__"}
 
 
-def test_every_argument_of_attention_is_documented():
-    documented = inspect.getdoc(fanano.attention)
-    for name in inspect.signature(fanano.attention).parameters:
+@pytest.mark.parametrize("function", [fanano.attention, fanano.attention_backward])
+def test_every_argument_of_attention_is_documented(function):
+    documented = inspect.getdoc(function)
+    for name in inspect.signature(function).parameters:
         assert re.search(rf"\b{name}\b", documented), name
+
+
+def test_backward_takes_the_options_of_attention():
+    results = {"out", "return_lse", "algorithm", "out_dtype"}
+    attention = inspect.signature(fanano.attention).parameters
+    backward = inspect.signature(fanano.attention_backward).parameters
+    assert set(attention) - results <= set(backward)
+    shared = [name for name in attention if name in backward and name != "out"]
+    assert all(backward[name].default == attention[name].default for name in shared)
 
 
 def test_explain_takes_the_options_of_attention():

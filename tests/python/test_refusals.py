@@ -11,6 +11,7 @@ import sys
 
 import numpy as np
 import pytest
+import test_backward_errors
 import test_dlpack
 import test_errors
 import test_ladder_errors
@@ -152,6 +153,7 @@ def test_which_errors_are_of_types():
 def test_every_row_is_provoked():
     tables = (
         test_errors.ARRAYS,
+        test_backward_errors.BACKWARD,
         test_option_errors.OPTIONS,
         test_ladder_errors.OTHERS,
         test_ladder_errors.MERGE,

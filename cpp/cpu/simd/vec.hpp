@@ -31,6 +31,7 @@ template <class T> struct Vec {
 template <class T> FANANO_FN Vec<T> operator+(Vec<T> a, Vec<T> b) { return {a.v + b.v}; }
 template <class T> FANANO_FN Vec<T> operator-(Vec<T> a, Vec<T> b) { return {a.v - b.v}; }
 template <class T> FANANO_FN Vec<T> operator*(Vec<T> a, Vec<T> b) { return {a.v * b.v}; }
+template <class T> FANANO_FN Vec<T> operator/(Vec<T> a, Vec<T> b) { return {a.v / b.v}; }
 template <class T> FANANO_FN Vec<T> fma(Vec<T> a, Vec<T> b, Vec<T> c) { return {a.v * b.v + c.v}; }
 
 // Where one rounding matters: an instruction set whose fma rounds twice has another way.

@@ -60,8 +60,8 @@ def _prepare(argument: str, array: Any) -> Any:
     _check_transforms(argument, array)
     if array.requires_grad and torch.is_grad_enabled():
         raise NotImplementedError(
-            f"{argument} requires grad, and the backward pass is not there yet: "
-            "call under torch.no_grad(), or pass x.detach()"
+            f"{argument} requires grad, and autograd is not there yet: call under torch.no_grad(), "
+            "or pass x.detach(); fanano.attention_backward computes the gradients"
         )
     if forward_ad.unpack_dual(array).tangent is not None:  # type: ignore[no-untyped-call]
         raise NotImplementedError(

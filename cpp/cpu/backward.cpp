@@ -1,0 +1,276 @@
+// Flash attention, backward: a pass of query rows over the tiles of K and V makes P and dS again,
+// tile by tile, and from them the three products dq = dS k, dk += dS^T q and dv += P^T dout (Dao et
+// al. 2022, algorithm 4; Dao 2023, algorithm 2). With the two that made P and dS, five in all, and
+// each row of q is looked at once.
+//
+// A pass owns its rows of dq. dk and dv are sums over all passes of all query heads that share the
+// key head: most_sums of them, to which passes are dealt out in turn, and which are added at the
+// end. No two threads ever add to one place, and where sums begin and end depends on nothing but
+// the number of the head in its group and the row.
+#include "entry_points.hpp"
+
+#include "gradients.hpp"
+#include "key_sums.hpp"
+#include "special_values.hpp"
+
+namespace fanano::FANANO_ISA {
+
+namespace {
+
+template <class A> inline constexpr int64_t block_strips = block_rows<A> / strip_rows<A>;
+template <class A> inline constexpr int64_t pass_strips = blocks_together * block_strips<A>;
+template <class A> inline constexpr int64_t pass_rows = blocks_together * block_rows<A>;
+
+// A strip of a pass: also its rows as they stand, by panels, and its dq, [column][row].
+template <class A> struct PassStrip : Queries<A> {
+  A *q_panels, *dout_panels, *dq;
+  bool finite;  // q and dout
+};
+
+template <class A> struct Scratch {
+  PassStrip<A>* strips;
+  Visible<A>* see;  // of each strip of a block, and so are
+  A *s, *ds;
+  A *k, *v, *rows, *block, *bias, *slope;
+  KeySums<A> sums, more;  // where they are not split over tasks
+
+  Scratch(void* memory, const Problem& p, const BackwardPlan& plan, int64_t& bytes) {
+    constexpr int w = Vec<A>::width, strip = strip_rows<A>;
+    const Shape& shape = p.shape;
+    Arena arena{static_cast<char*>(memory)};
+    int64_t dim = round_up(shape.dim, w), value_dim = round_up(shape.value_dim, w);
+    strips = arena.take<PassStrip<A>>(pass_strips<A>);
+    for (int64_t i = 0; i < pass_strips<A>; ++i) {
+      A* q = arena.take<A>(dim * strip);
+      A* dout = arena.take<A>(value_dim * strip);
+      A* dq = arena.take<A>(dim * strip);
+      A* q_panels = arena.take<A>(panels_size<A>(dim));
+      A* dout_panels = arena.take<A>(panels_size<A>(value_dim));
+      if (!memory) continue;
+      PassStrip<A>& x = strips[i];
+      x.q = q, x.dout = dout, x.dq = dq, x.q_panels = q_panels, x.dout_panels = dout_panels;
+    }
+    see = arena.take<Visible<A>>(block_strips<A>);
+    s = arena.take<A>(block_rows<A> * tile_keys);
+    ds = arena.take<A>(block_rows<A> * tile_keys);
+    k = arena.take<A>(tile_keys * shape.dim);
+    v = arena.take<A>(tile_keys * shape.value_dim);
+    rows = arena.take<A>(w * longest_row(dim, value_dim));
+    block = arena.take<A>(shape.dim * strip);
+    bias = p.mask.data ? arena.take<A>(tile_keys * strip) : nullptr;
+    slope = p.score.softcap != 0 ? arena.take<A>(tile_keys * strip) : nullptr;
+    if (!plan.split) sums = KeySums<A>(arena, shape);
+    if (!plan.split && plan.sums > 1) more = KeySums<A>(arena, shape);
+    bytes = arena.used;
+  }
+};
+
+// x times the size of the scale, whose sign is in the factor.
+template <class A> struct ScaleBack {
+  Vec<A> power, factor;
+  explicit ScaleBack(double scale) {
+    Scale<A> s = split_scale<A>(scale);
+    power = Vec<A>::all(s.power), factor = Vec<A>::all(s.sign * s.size);
+  }
+  // Zeros are positive, as in unpack().
+  FANANO_FN Vec<A> operator()(Vec<A> x) const { return fma(x * power, factor, Vec<A>::all(0)); }
+};
+
+// Rows of one head, and all keys that they see.
+template <class T> class Pass {
+  using A = accumulator_t<T>;
+  static constexpr int strip = strip_rows<A>;
+
+  const Problem& p_;
+  const Block b_;
+  const Scratch<A>& scratch_;
+  const KeySums<A>& sums_;
+  const Differentiator<A> differentiate_{
+      p_, b_, {p_, b_.batch, b_.head, log2e<double>}, scratch_.bias, scratch_.slope, scratch_.rows};
+  const int64_t dim_ = p_.shape.dim, value_dim_ = p_.shape.value_dim;
+  const Range rows_ = {b_.rows.begin, b_.used};
+  const int64_t strips_ = round_up(rows_.size(), strip) / strip;
+
+  // load: q and dout of a strip, [column][row] and by panels
+  void load_strip(PassStrip<A>& x, Range r, const RowNumbers<A>& numbers) const {
+    load_queries<T>(p_, b_, r, numbers, differentiate_.constants.scale.sign, x, scratch_.rows);
+    load_dout<T>(p_, b_, r, x, scratch_.rows);
+    load_panels(at<const T>(p_.q, b_.batch, b_.head, r.begin), p_.q.row, p_.q.column, r.size(),
+                dim_, x.q_panels);
+    with_out<T>(p_, [&]<class Out>() {
+      const Tensor& t = p_.gradient.dout;
+      load_panels(at<const Out>(t, b_.batch, b_.head, r.begin), t.row, t.column, r.size(),
+                  value_dim_, x.dout_panels);
+    });
+    auto all_finite = [](const A* panels, int64_t dim) {
+      return finite(Operand<A>{panels, strip}, panels_size<A>(dim) / strip, strip);
+    };
+    x.finite = all_finite(x.q_panels, dim_) && all_finite(x.dout_panels, value_dim_);
+    for (int64_t i = 0; i < round_up(dim_, Vec<A>::width) * strip; ++i) x.dq[i] = 0;
+  }
+
+  // dq += dS k
+  void add_queries(const PassStrip<A>& x, Tile<A>& tile, int64_t n, const A* ds,
+                   Visible<A>& see) const {
+    const Strip<A> one = Strip<A>::all(1);
+    if ((see.whole && !b_.elements.additive()) || tile.finite_keys(dim_))
+      return accumulate(ds, tile.k, n, dim_, one, x.dq);
+    look(b_.mask, b_.elements, true, x.rows, tile.j0, n, see);
+    accumulate(ds, tile.k, n, dim_, one, x.dq, see, scratch_.block);
+  }
+
+  // A block of rows, the strips [first, last), and a tile.
+  void step(int64_t first, int64_t last, Tile<A>& tile) const {
+    Range columns =
+        b_.mask.columns({scratch_.strips[first].rows.begin, scratch_.strips[last - 1].rows.end});
+    int64_t n = clamp(columns.end - tile.j0, 0, tile.n);
+    if (columns.begin >= tile.j0 + n) return;
+
+    WeightedBlock<A> of_k, of_v;
+    bool finite = true;
+    for (int64_t i = first; i < last; ++i) {
+      const PassStrip<A>& x = scratch_.strips[i];
+      Visible<A>& see = scratch_.see[i - first];
+      A* s = scratch_.s + (i - first) * tile_keys * strip;
+      A* ds = scratch_.ds + (i - first) * tile_keys * strip;
+      if (!differentiate_(x, tile, n, true, !x.finite, see, s, ds)) continue;
+      add_queries(x, tile, n, ds, see);
+      of_k.add({ds, x.q_panels, x.rows.size(), &see});
+      of_v.add({s, x.dout_panels, x.rows.size(), &see});
+      finite &= x.finite;
+    }
+    // dk += dS^T q, dv += P^T dout
+    auto add = finite ? add_rows<A> : add_seen_rows<A>;
+    add(of_k, n, dim_, sums_.dk + tile.j0 * sums_.dk_row, sums_.dk_row);
+    add(of_v, n, value_dim_, sums_.dv + tile.j0 * sums_.dv_row, sums_.dv_row);
+  }
+
+  // finish: dq, times the scale
+  void finish(const PassStrip<A>& x) const {
+    const ScaleBack<A> back(p_.score.scale);
+    for (int64_t i = 0; i < dim_ * strip; i += Vec<A>::width)
+      back(Vec<A>::load(x.dq + i)).store(x.dq + i);
+    unpack(x.dq, Strip<A>::all(1), x.rows.size(), dim_,
+           at<T>(p_.gradient.dq, b_.batch, b_.head, x.rows.begin), p_.gradient.dq.row,
+           p_.gradient.dq.column, scratch_.rows);
+  }
+
+ public:
+  Pass(const Problem& p, const Block& b, const Scratch<A>& scratch, const KeySums<A>& sums)
+      : p_(p), b_(b), scratch_(scratch), sums_(sums) {}
+
+  void run(const RowNumbers<A>& numbers) const {
+    for (int64_t i = 0; i < strips_; ++i) {
+      int64_t begin = rows_.begin + i * strip;
+      load_strip(scratch_.strips[i], {begin, clamp(begin + strip, begin, rows_.end)}, numbers);
+    }
+    Range tiles = strips_ ? b_.mask.tiles(rows_, tile_keys) : Range{};
+    int64_t end = strips_ ? b_.mask.columns(rows_).end : 0;
+    for (int64_t j0 = tiles.begin * tile_keys; j0 < end; j0 += tile_keys) {
+      Tile<A> tile =
+          load_tile<T>(p_, b_, j0, clamp(end - j0, 0, tile_keys), scratch_.k, scratch_.v);
+      for (int64_t i = 0; i < strips_; i += block_strips<A>)
+        step(i, clamp(i + block_strips<A>, i, strips_), tile);
+    }
+    for (int64_t i = 0; i < strips_; ++i) finish(scratch_.strips[i]);
+    for (int64_t i = b_.used; i < b_.rows.end; ++i) {  // padding
+      T* dq = at<T>(p_.gradient.dq, b_.batch, b_.head, i);
+      for (int64_t d = 0; d < dim_; ++d) assign(dq[d * p_.gradient.dq.column], 0);
+    }
+  }
+};
+
+// The passes over one key head that belong to one of its sums.
+template <class T>
+void make_sum(const Problem& p, const BackwardPlan& plan, int64_t key_head, int64_t number,
+              const Scratch<accumulator_t<T>>& scratch, const RowNumbers<accumulator_t<T>>& numbers,
+              const KeySums<accumulator_t<T>>& sums) {
+  constexpr int64_t rows = pass_rows<accumulator_t<T>>;
+  const Shape& s = p.shape;
+  int64_t group = s.heads / s.kv_heads, first = key_head % s.kv_heads * group;
+  int64_t passes = (s.queries + rows - 1) / rows;
+  sums.clear();
+  for (int64_t h = 0; h < group; ++h)
+    for (int64_t i = 0; i < passes; ++i) {
+      if ((h + i) % plan.sums != number) continue;
+      Block b = head_block(p, key_head / s.kv_heads, first + h,
+                           {i * rows, clamp((i + 1) * rows, 0, s.queries)});
+      Pass<T>(p, b, scratch, sums).run(numbers);
+    }
+}
+
+// finish: dk, times the scale, and dv of some keys.
+template <class T>
+void write_keys(const Problem& p, int64_t key_head, Range keys,
+                const KeySums<accumulator_t<T>>& sums, accumulator_t<T>* row) {
+  using A = accumulator_t<T>;
+  const ScaleBack<A> back(p.score.scale);
+  int64_t batch = key_head / p.shape.kv_heads, head = key_head % p.shape.kv_heads;
+  for (int64_t j = keys.begin; j < keys.end; ++j) {
+    for (int64_t d = 0; d < sums.dk_row; d += Vec<A>::width)
+      back(Vec<A>::load(sums.dk + j * sums.dk_row + d)).store(row + d);
+    narrow(row, at<T>(p.gradient.dk, batch, head, j), p.gradient.dk.column, p.shape.dim);
+    narrow(sums.dv + j * sums.dv_row, at<T>(p.gradient.dv, batch, head, j), p.gradient.dv.column,
+           p.shape.value_dim);
+  }
+}
+
+// A sum that stands in the workspace, after the numbers of the rows.
+template <class A>
+KeySums<A> shared_sums(const Problem& p, const BackwardPlan& plan, int64_t index, void* workspace) {
+  Arena arena{static_cast<char*>(workspace) + plan.row_bytes + index * plan.sum_bytes};
+  return {arena, p.shape};
+}
+
+}  // namespace
+
+int64_t key_sums(const Problem& p) {
+  Arena arena{nullptr};
+  with_accumulator(p.dtype, [&]<class A>() { KeySums<A>(arena, p.shape); });
+  return arena.used;
+}
+
+int64_t backward_scratch(const Problem& p, const BackwardPlan& plan) {
+  int64_t bytes = 0;
+  with_accumulator(p.dtype, [&]<class A>() { Scratch<A>(nullptr, p, plan, bytes); });
+  for (int64_t other : {row_scratch(p), bias_scratch(p)}) bytes = other > bytes ? other : bytes;
+  return bytes;
+}
+
+// A key head; or one of its sums, to be added to the others later.
+void backward_keys(const Problem& p, const BackwardPlan& plan, int64_t task, void* memory,
+                   void* workspace) {
+  with_type(p.dtype, [&]<class T>() {
+    using A = accumulator_t<T>;
+    int64_t bytes;
+    const Scratch<A> scratch(memory, p, plan, bytes);
+    const RowNumbers<A> numbers(workspace, p.shape);
+    if (plan.split)
+      return make_sum<T>(p, plan, task / plan.sums, task % plan.sums, scratch, numbers,
+                         shared_sums<A>(p, plan, task, workspace));
+    const Range all{0, p.shape.keys};
+    make_sum<T>(p, plan, task, 0, scratch, numbers, scratch.sums);
+    for (int64_t i = 1; i < plan.sums; ++i) {
+      make_sum<T>(p, plan, task, i, scratch, numbers, scratch.more);
+      scratch.sums.add(scratch.more, all);
+    }
+    write_keys<T>(p, task, all, scratch.sums, scratch.rows);
+  });
+}
+
+// The sums of one tile of keys, added in order.
+void backward_add(const Problem& p, const BackwardPlan& plan, int64_t task, void* memory,
+                  void* workspace) {
+  with_type(p.dtype, [&]<class T>() {
+    using A = accumulator_t<T>;
+    int64_t tiles = (p.shape.keys + tile_keys - 1) / tile_keys, key_head = task / tiles;
+    Range keys{task % tiles * tile_keys, (task % tiles + 1) * tile_keys};
+    if (keys.end > p.shape.keys) keys.end = p.shape.keys;
+    KeySums<A> sums = shared_sums<A>(p, plan, key_head * plan.sums, workspace);
+    for (int64_t i = 1; i < plan.sums; ++i)
+      sums.add(shared_sums<A>(p, plan, key_head * plan.sums + i, workspace), keys);
+    write_keys<T>(p, key_head, keys, sums, static_cast<A*>(memory));
+  });
+}
+
+}  // namespace fanano::FANANO_ISA

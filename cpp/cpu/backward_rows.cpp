@@ -1,0 +1,174 @@
+// What backward has to know of each query row before keys pass it: how its logits become
+// probabilities, from lse, and delta = dout . out - dlse. Of these also dsinks.
+#include "entry_points.hpp"
+
+#include "gradients.hpp"
+
+namespace fanano::FANANO_ISA {
+
+namespace {
+
+template <class A> struct Scratch {
+  A *q, *s, *k, *rows, *bias;
+  Visible<A>* see;
+
+  Scratch(void* memory, const Problem& p, int64_t& bytes) {
+    constexpr int w = Vec<A>::width;
+    Arena arena{static_cast<char*>(memory)};
+    int64_t dim = round_up(p.shape.dim, w);
+    q = arena.take<A>(dim * strip_rows<A>);
+    s = arena.take<A>(tile_keys * strip_rows<A>);
+    k = arena.take<A>(tile_keys * p.shape.dim);
+    rows = arena.take<A>(w * longest_row(dim, 0));
+    bias = p.mask.data ? arena.take<A>(tile_keys * strip_rows<A>) : nullptr;
+    see = arena.take<Visible<A>>(1);
+    bytes = arena.used;
+  }
+};
+
+// How many keys a row may attend to, counted up to `most`.
+int64_t seen_keys(const Block& b, int64_t row, int64_t most) {
+  Range columns = b.mask.columns(row);
+  if (!b.elements.data) return clamp(columns.size(), 0, most);
+  int64_t count = 0;
+  with_element(b.elements.dtype, [&]<class T>() {
+    for (int64_t j = columns.begin; j < columns.end && count < most; ++j)
+      count += shows(*b.elements.at<T>(row, j));
+  });
+  return count;
+}
+
+// lse was rounded when it was written, and p = e^(logit - lse) is wrong by as much. It is made
+// again, from the scores, where it is far from 0. In float32, whose own rounding is no larger, also
+// where so few keys share a row that hardly anything else is rounded, and where few queries had
+// their scores summed in the order of decode.
+template <class T> bool trusted(double lse, const Block& b, int64_t row) {
+  constexpr bool single = std::is_same_v<T, float>;
+  constexpr double far = single ? 32 : 1024;
+  constexpr int64_t few_keys = 64;
+  if (single && b.queries <= decode_queries) return false;
+  if (single && seen_keys(b, row, few_keys + 1) <= few_keys) return false;
+  return lse < far && lse > -far;
+}
+
+// delta; of a row that sees nothing, whatever its dout is, what lse alone leaves of it.
+template <class T> accumulator_t<T> delta_of(const Problem& p, const Block& b, int64_t row) {
+  using A = accumulator_t<T>;
+  const Tensor& dout = p.gradient.dout;
+  double dlse = 0, sum = 0;
+  if (p.gradient.dlse.data) dlse = double(*at<A>(p.gradient.dlse, b.batch, b.head, row));
+  with_out<T>(p, [&]<class Out>() {
+    const Out* x = at<const Out>(dout, b.batch, b.head, row);
+    const Out* y = at<const Out>(p.out, b.batch, b.head, row);
+    for (int64_t d = 0; d < p.shape.value_dim; ++d)
+      sum += double(number(x[d * dout.column])) * double(number(y[d * p.out.column]));
+  });
+  if (sum - sum != 0 && seen_keys(b, row, 1) == 0) sum = 0;
+  return A(sum - dlse);
+}
+
+// The state of a strip's softmax, as the forward pass has it.
+template <class T>
+State<accumulator_t<T>> softmax_state(const Problem& p, const Block& b, Range r,
+                                      const Scratch<accumulator_t<T>>& scratch) {
+  using A = accumulator_t<T>;
+  const ScoreConstants<A> c(p, b.batch, b.head, log2e<double>);
+  const OnlineSoftmax<A> first = sink_state(b.sink, A(0));
+  const Range tiles = b.mask.tiles(r, tile_keys), columns = b.mask.columns(r);
+  Visible<A>& see = *scratch.see;
+  State<A> state{Strip<A>::all(first.m), Strip<A>::all(first.l), Strip<A>::all(first.l)};
+  pack(at<const T>(p.q, b.batch, b.head, r.begin), p.q.row, p.q.column, r.size(), p.shape.dim,
+       c.scale.sign, scratch.q, scratch.rows);
+  for (int64_t j0 = tiles.begin * tile_keys; j0 < columns.end; j0 += tile_keys) {
+    int64_t n = clamp(columns.end - j0, 0, tile_keys);
+    look(b.mask, b.elements, b.elements.boolean(), r, j0, n, see);
+    if (see.none) continue;
+    Operand<A> k = load(at<const T>(p.k, b.batch, b.kv_head, j0), p.k.row, p.k.column, n,
+                        p.shape.dim, scratch.k);
+    score(scratch.q, k, n, p.shape.dim, scratch.s);
+    const A* bias = load_bias(b.elements, r, j0, n, scratch.bias, scratch.rows);
+    Strip<A> largest = c.plain ? hide(see, n, c.scale.power, scratch.s)
+                               : logits(c, b.mask, r, j0, bias, see, n, scratch.s);
+    absorb(state, largest, c.factor, A(0));
+    weigh<A>(state, n, c.factor, weights(A(0)), scratch.s);
+  }
+  return state;
+}
+
+// The numbers of rows r, at most a strip.
+template <class T>
+void strip_numbers(const Problem& p, const Block& b, Range r,
+                   const RowNumbers<accumulator_t<T>>& to,
+                   const Scratch<accumulator_t<T>>& scratch) {
+  using A = accumulator_t<T>;
+  bool doubtful[strip_rows<A>], any = false;
+  for (int64_t i = 0; i < r.size(); ++i) {
+    int64_t row = row_index(p.shape, b, r.begin + i);
+    double lse = double(*at<A>(p.lse, b.batch, b.head, r.begin + i));
+    double x = pivot(lse) * log2e<double>, m = ceil(Vec<double>::all(x)).v[0];
+    to.m[row] = A(m), to.weight[row] = A(exp2_nonpositive(m - x));
+    to.delta[row] = delta_of<T>(p, b, r.begin + i);
+    doubtful[i] = lse - lse == 0 && !trusted<T>(lse, b, r.begin + i);
+    any |= doubtful[i];
+  }
+  if (!any) return;
+  State<A> state = softmax_state<T>(p, b, r, scratch);
+  A m[strip_rows<A>], weight[strip_rows<A>];
+  state.m.store(m), inverse(state).store(weight);
+  for (int64_t i = 0; i < r.size(); ++i) {
+    int64_t row = row_index(p.shape, b, r.begin + i);
+    if (doubtful[i]) to.m[row] = pivot(m[i]), to.weight[row] = weight[i];
+  }
+}
+
+}  // namespace
+
+int64_t row_scratch(const Problem& p) {
+  int64_t bytes = 0;
+  with_accumulator(p.dtype, [&]<class A>() { Scratch<A>(nullptr, p, bytes); });
+  return bytes;
+}
+
+int64_t row_numbers(const Problem& p) {
+  int64_t bytes = 0;
+  with_accumulator(p.dtype, [&]<class A>() { RowNumbers<A>(nullptr, p.shape, bytes); });
+  return bytes;
+}
+
+// One block of rows of one head.
+void backward_rows(const Problem& p, const BackwardPlan&, int64_t task, void* memory,
+                   void* workspace) {
+  with_type(p.dtype, [&]<class T>() {
+    using A = accumulator_t<T>;
+    int64_t bytes, blocks = (p.shape.queries + block_rows<A> - 1) / block_rows<A>;
+    Scratch<A> scratch(memory, p, bytes);
+    RowNumbers<A> numbers(workspace, p.shape);
+    Range rows{task % blocks * block_rows<A>, (task % blocks + 1) * block_rows<A>};
+    int64_t head = task / blocks;
+    Block b = head_block(p, head / p.shape.heads, head % p.shape.heads,
+                         {rows.begin, clamp(rows.end, 0, p.shape.queries)});
+    for (int64_t i = b.rows.begin; i < b.used; i += strip_rows<A>)
+      strip_numbers<T>(p, b, {i, clamp(i + strip_rows<A>, i, b.used)}, numbers, scratch);
+  });
+}
+
+// One head: the sum over its rows of -delta times the sink's probability.
+void backward_sinks(const Problem& p, const BackwardPlan&, int64_t head, void*, void* workspace) {
+  with_accumulator(p.dtype, [&]<class A>() {
+    RowNumbers<A> numbers(workspace, p.shape);
+    double sum = 0;
+    for (int64_t batch = 0; batch < p.shape.batch && p.score.sinks; ++batch) {
+      Block b = head_block(p, batch, head, {0, p.shape.queries});
+      OnlineSoftmax<A> sink = sink_state(b.sink, A(0));
+      for (int64_t i = 0; i < b.used && b.sink != -infinity<double>; ++i) {
+        int64_t row = row_index(p.shape, b, i);
+        double change = double(sink.m) - double(numbers.m[row]);
+        double weight = exp2_nonpositive(change) * double(sink.l) * double(numbers.weight[row]);
+        if (weight != 0) sum -= weight * double(numbers.delta[row]);
+      }
+    }
+    *at<A>(p.gradient.dsinks, 0, head, 0) = A(sum);
+  });
+}
+
+}  // namespace fanano::FANANO_ISA

@@ -1,0 +1,188 @@
+// What the stages of backward share: the numbers of each row, query rows made ready for the keys to
+// pass, and the probabilities and gradients of one strip and tile.
+//
+// Lanes are query rows, as in the forward pass: a tile's logits are made by the same verbs, in the
+// same order, and meet the lse that came of them.
+#pragma once
+
+#include "../math/gradient.hpp"
+#include "absorb.hpp"
+#include "block.hpp"
+#include "logits.hpp"
+
+namespace fanano::FANANO_ISA {
+
+// Of all rows, (batch, heads, queries), in the workspace: p = 2^(logit - m) weight, with m a whole
+// number in log2 units, and ds = p (dp - delta).
+template <class A> struct RowNumbers {
+  A *m, *weight, *delta;
+
+  RowNumbers(void* workspace, const Shape& s, int64_t& bytes) {
+    Arena arena{static_cast<char*>(workspace)};
+    int64_t rows = s.batch * s.heads * s.queries;
+    m = arena.take<A>(rows), weight = arena.take<A>(rows), delta = arena.take<A>(rows);
+    bytes = arena.used;
+  }
+  RowNumbers(void* workspace, const Shape& s) {
+    int64_t bytes;
+    *this = RowNumbers(workspace, s, bytes);
+  }
+};
+
+FANANO_FN int64_t row_index(const Shape& s, const Block& b, int64_t row) {
+  return (b.batch * s.heads + b.head) * s.queries + row;
+}
+
+// f<Out>(), Out the type of out and dout.
+template <class T, class F> FANANO_FN void with_out(const Problem& p, F f) {
+  if (p.out_dtype == p.dtype)
+    f.template operator()<T>();
+  else
+    f.template operator()<accumulator_t<T>>();
+}
+
+// A strip of query rows.
+template <class A> struct Queries {
+  Range rows;
+  A *q, *dout;  // [column][row]; q with the sign of the scale
+  Strip<A> minus_m, weight, delta;
+  bool large;  // an m beyond exact_exponent
+};
+
+// Fills in all but `dout`; the numbers of rows that are missing are 0. rows is as in pack().
+template <class T, class A>
+void load_queries(const Problem& p, const Block& b, Range r, const RowNumbers<A>& numbers, A sign,
+                  Queries<A>& x, A* rows) {
+  x.rows = r;
+  pack(at<const T>(p.q, b.batch, b.head, r.begin), p.q.row, p.q.column, r.size(), p.shape.dim, sign,
+       x.q, rows);
+  A minus_m[strip_rows<A>] = {}, weight[strip_rows<A>] = {}, delta[strip_rows<A>] = {};
+  x.large = false;
+  for (int64_t i = 0; i < r.size(); ++i) {
+    int64_t row = row_index(p.shape, b, r.begin + i);
+    minus_m[i] = -numbers.m[row], weight[i] = numbers.weight[row], delta[i] = numbers.delta[row];
+    x.large |= minus_m[i] > exact_exponent<A> || minus_m[i] < -exact_exponent<A>;
+  }
+  x.minus_m = Strip<A>::load(minus_m), x.weight = Strip<A>::load(weight);
+  x.delta = Strip<A>::load(delta);
+}
+
+template <class T, class A>
+void load_dout(const Problem& p, const Block& b, Range r, Queries<A>& x, A* rows) {
+  with_out<T>(p, [&]<class Out>() {
+    const Tensor& t = p.gradient.dout;
+    pack(at<const Out>(t, b.batch, b.head, r.begin), t.row, t.column, r.size(), p.shape.value_dim,
+         A(1), x.dout, rows);
+  });
+}
+
+// Of raw scores s: what softcap * tanh changes by, into slope.
+template <class A>
+void softcap_slopes(const ScoreConstants<A>& c, int64_t n, const A* s, A* slope) {
+  const Vec<A> unit = Vec<A>::all(c.scale.size), power = Vec<A>::all(c.scale.power);
+  for (int64_t at = 0; at < n * strip_rows<A>; at += Vec<A>::width) {
+    Vec<A> y = Vec<A>::load(s + at) * power * unit, size = max(y, Vec<A>::all(0) - y);
+    Vec<A> e = exp(Vec<A>::all(0) - (size + size));
+    softcap_slope(e, Vec<A>::all(1)).store(slope + at);
+  }
+}
+
+// s becomes P and dp the gradient of the scores, 0 both where a row does not see a key: by
+// selection, for either may be anything there. power(s, i) is 2^(s - m), i the vector.
+template <class A, class F>
+FANANO_FN void weigh(const Queries<A>& x, int64_t n, const Visible<A>& see, const A* bias,
+                     const A* slope, A* s, A* dp, F power) {
+  const Vec<A> none = Vec<A>::all(0), hidden = Vec<A>::all(-infinity<A>);
+  for (int64_t j = 0; j < n; ++j) {
+    uint64_t rows = see.whole ? ~uint64_t(0) : see.rows[j];
+#pragma GCC unroll 4
+    for (int m = 0; m < M; ++m) {
+      int64_t lane = m * Vec<A>::width, at = j * strip_rows<A> + lane;
+      Vec<A> p = power(Vec<A>::load(s + at), m) * x.weight.v[m];
+      Vec<A> g = logit_gradient(p, Vec<A>::load(dp + at), x.delta.v[m]);
+      if (slope) g = g * Vec<A>::load(slope + at);
+      if (bias) {
+        Vec<A> added = Vec<A>::load(bias + at);
+        p = select_equal(added, hidden, none, p), g = select_equal(added, hidden, none, g);
+      }
+      if (!see.whole)
+        p = select_bits(rows >> lane, p, none), g = select_bits(rows >> lane, g, none);
+      p.store(s + at), g.store(dp + at);
+    }
+  }
+}
+
+// Keys and values [j0, j0 + n).
+template <class A> struct Tile {
+  int64_t j0, n;
+  Operand<A> k, v;
+  enum { unknown, no, yes } finite_k = unknown;  // until somebody has to know
+
+  bool finite_keys(int64_t dim) {
+    if (finite_k == unknown) finite_k = finite(k, n, dim) ? yes : no;
+    return finite_k == yes;
+  }
+};
+
+template <class T>
+Tile<accumulator_t<T>> load_tile(const Problem& p, const Block& b, int64_t j0, int64_t n,
+                                 accumulator_t<T>* k, accumulator_t<T>* v) {
+  return {
+      j0, n, load(at<const T>(p.k, b.batch, b.kv_head, j0), p.k.row, p.k.column, n, p.shape.dim, k),
+      load(at<const T>(p.v, b.batch, b.kv_head, j0), p.v.row, p.v.column, n, p.shape.value_dim, v)};
+}
+
+// P and the gradients of one strip and tile, with what they need on the way.
+template <class A> struct Differentiator {
+  const Problem& p;
+  const Block& b;
+  ScoreConstants<A> constants;
+  A *bias, *slope, *rows;
+
+  // For the tile's first n keys; false where no row sees any of them: nothing is written then.
+  // of_scores: dp becomes the gradient of k q times the scale, else that of the logit. read: look
+  // at an additive mask, too, so that `see` says all.
+  bool operator()(const Queries<A>& x, const Tile<A>& tile, int64_t n, bool of_scores, bool read,
+                  Visible<A>& see, A* s, A* dp) const {
+    const ScoreConstants<A>& c = constants;
+    look(b.mask, b.elements, read || b.elements.boolean(), x.rows, tile.j0, n, see);
+    if (see.none || (b.elements.additive() && hides_all(b.elements, x.rows, tile.j0, n)))
+      return false;
+    const A* added = load_bias(b.elements, x.rows, tile.j0, n, bias, rows);
+
+    // score
+    score(x.q, tile.k, n, p.shape.dim, s);
+    bool capped = of_scores && c.softcap != 0;
+    if (capped) softcap_slopes(c, n, s, slope);
+    if (!c.plain)
+      logits(c, b.mask, x.rows, tile.j0, added, see, n, s);
+    else if (c.scale.power != 1)
+      hide(see, n, c.scale.power, s);
+    for (int64_t i = 0; p.shape.value_dim == 0 && i < n * strip_rows<A>; ++i) dp[i] = 0;
+    score(x.dout, tile.v, n, p.shape.value_dim, dp);
+
+    // absorb
+    const Vec<A> unit = Vec<A>::all(c.factor);
+    const Weights<A> limits = weights(A(0));
+    auto exactly = [&](Vec<A> y, int m) {
+      return exp2_exactly(y, unit, x.minus_m.v[m], limits.lowest);
+    };
+    auto carefully = [&](Vec<A> y, int m) {  // row by row: neighbours must not matter
+      Vec<A> minus_m = x.minus_m.v[m], size = max(minus_m, Vec<A>::all(0) - minus_m);
+      Vec<A> power = exp2(careful_exponent(y, unit, minus_m, limits.least), limits.lowest);
+      return select_less(Vec<A>::all(exact_exponent<A>), size, power, exactly(y, m));
+    };
+    const A* slopes = capped ? slope : nullptr;
+    if (x.large)
+      weigh(x, n, see, added, slopes, s, dp, carefully);
+    else
+      weigh(x, n, see, added, slopes, s, dp, exactly);
+    return true;
+  }
+};
+
+// Bytes of scratch of the stages beside the one of dk, dv and dq.
+int64_t row_scratch(const Problem&);
+int64_t bias_scratch(const Problem&);
+
+}  // namespace fanano::FANANO_ISA
