@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import _core
-from .adapters import Adapter, adapter_of, common_adapter, prepared_option
+from .adapters import Adapter, Watched, adapter_of, common_adapter, prepared_option
 
 __all__ = ["attention"]
 
@@ -94,16 +94,17 @@ def attention(
         adapter = adapter_of("query", query)
     else:
         adapter = common_adapter(query=query, key=key, value=value)
-    if adapter.prepare is not None:
-        query, key, value = adapter.prepare(("query", "key", "value"), (query, key, value))
-    if out is not None:
-        common_adapter(query=query, out=out).check_out(out)
-    if out_dtype is not None:
-        out_dtype = dtype_name(adapter, out_dtype)
-    finish = None
-    if adapter.finisher is not None and (out is None or return_lse):
-        finish = adapter.finisher(query)
+    given = query, key, value
     try:
+        if adapter.prepare is not None:
+            query, key, value = adapter.prepare(("query", "key", "value"), given)
+        if out is not None:
+            common_adapter(query=query, out=out).check_out(out)
+        if out_dtype is not None:
+            out_dtype = dtype_name(adapter, out_dtype)
+        finish = None
+        if adapter.finisher is not None and (out is None or return_lse):
+            finish = adapter.finisher(query)
         result: Any = _core.attention(
             query,
             key,
@@ -115,8 +116,8 @@ def attention(
             is_causal,
             window_size,
             prepared_option("q_offset", q_offset),
-            scale,
-            softcap,
+            prepared_option("scale", scale),
+            prepared_option("softcap", softcap),
             prepared_option("alibi_slopes", alibi_slopes),
             prepared_option("sinks", sinks),
             prepared_option("q_lengths", q_lengths),
@@ -125,6 +126,28 @@ def attention(
             algorithm,
             out_dtype,
             adapter.max_threads(),
+        )
+    except Watched as watched:
+        _, library, watched_attention = watched.args
+        if library != adapter.library:  # a mask of another library than query
+            raise
+        return watched_attention(
+            *given,
+            attn_mask=attn_mask,
+            is_causal=is_causal,
+            window_size=window_size,
+            q_offset=q_offset,
+            scale=scale,
+            softcap=softcap,
+            alibi_slopes=alibi_slopes,
+            sinks=sinks,
+            q_lengths=q_lengths,
+            kv_lengths=kv_lengths,
+            return_lse=return_lse,
+            layout=layout,
+            algorithm=algorithm,
+            out_dtype=out_dtype,
+            out=out,
         )
     except (TypeError, ValueError):
         if adapter.diagnose is not None:
