@@ -1,4 +1,4 @@
-"""fanano for PyTorch: differentiable, compiled, transformed.
+"""fanano for PyTorch: differentiable, compiled, transformed; and in the place of torch's own.
 
 Importing this imports torch. CPU tensors only, no dropout yet.
 """
@@ -11,8 +11,17 @@ import torch
 
 from ..attention import refuse_missing
 from .calls import dispatch
+from .installing import install, installed, is_installed, uninstall
+from .sdpa import scaled_dot_product_attention
 
-__all__ = ["attention"]
+__all__ = [
+    "attention",
+    "install",
+    "installed",
+    "is_installed",
+    "scaled_dot_product_attention",
+    "uninstall",
+]
 
 
 def attention(
