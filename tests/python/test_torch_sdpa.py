@@ -63,6 +63,10 @@ def test_shared_heads_are_torchs(shapes):
     agree(tensors(*shapes), enable_gqa=True, is_causal=True)
 
 
+def test_a_mask_and_causal_are_both():
+    agree(tensors(*[(2, 4, 5, 8)] * 3), attn_mask=numbers(5, 5) > -1, is_causal=True)
+
+
 def test_masks_of_many_dimensions():
     inputs = tensors(*SHAPES["5-D, broadcast"])
     for shape in (2, 1, 1, 5, 7), (3, 1, 1, 7), (2, 3, 4, 5, 7), (1, 7):
@@ -88,8 +92,6 @@ def test_refusals():
         NotImplementedError, match=r"dropout_p is 0.5, and dropout is not there yet"
     ):
         scaled_dot_product_attention(x, x, x, dropout_p=0.5)
-    with pytest.raises(ValueError, match="attn_mask cannot be given together with is_causal"):
-        scaled_dot_product_attention(x, x, x, torch.ones(5, 5), is_causal=True)
     with pytest.raises(ValueError, match=r"must broadcast, got .*; enable_gqa=True lets"):
         scaled_dot_product_attention(x.expand(1, 2, 5, 8), x.repeat(1, 2, 1, 1), x)
     with pytest.raises(TypeError, match=r"key must be a torch tensor .* got shape \(8,\)"):

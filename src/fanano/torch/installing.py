@@ -38,7 +38,7 @@ def install() -> None:
     dims above 576, and heads that are no multiple of the key heads.
 
     Installed twice is installed once. Results are torch's but for rounding, and but for what stands
-    behind masks: NaN and infinities there reach nothing, and rows that may attend to nothing are 0.
+    behind masks: NaN and infinities there reach nothing.
 
     Raises:
         RuntimeError: this torch has no such kernels, or cannot say what they are.

@@ -36,13 +36,14 @@ def scaled_dot_product_attention(
             before the last two broadcast against each other.
         attn_mask: broadcasts to (N, ..., Hq, L, S). bool: True may attend; else it is added.
         dropout_p: 0. Others are not there yet; in evaluation torch's users pass 0 as well.
-        is_causal: row i sees the keys j <= i, also where L and S differ (upper left).
+        is_causal: row i sees the keys j <= i, also where L and S differ (upper left). Together with
+            attn_mask both apply, as in torch's flash kernel for CPUs (its others refuse that).
         scale: None: 1 / sqrt(E).
         enable_gqa: query head h uses key head h // (Hq // H). K and V are not repeated in memory.
 
     Returns:
-        (N, ..., Hq, L, Ev), of the dtype of query. Unlike torch's: a row that may attend to nothing
-        is 0 with gradients of 0, and NaN and infinities behind a mask reach nothing.
+        (N, ..., Hq, L, Ev), of the dtype of query. A row that may attend to nothing is 0, with
+        gradients of 0. Unlike with torch, NaN and infinities behind a mask reach nothing.
 
     Raises:
         TypeError, ValueError: an argument is wrong; the message names it.
@@ -52,10 +53,6 @@ def scaled_dot_product_attention(
         raise NotImplementedError(
             f"dropout_p is {dropout_p}, and dropout is not there yet in this version of fanano: "
             "pass 0.0 (in evaluation: dropout_p=self.p if self.training else 0.0)"
-        )
-    if is_causal and attn_mask is not None:
-        raise ValueError(
-            "attn_mask cannot be given together with is_causal=True: pass one of the two"
         )
     arrays = {"query": query, "key": key, "value": value}
     for argument, x in arrays.items():
