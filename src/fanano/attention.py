@@ -98,6 +98,7 @@ def attention(
     else:
         adapter = common_adapter(query=query, key=key, value=value)
     given = query, key, value
+    watched_attention = None
     try:
         if adapter.prepare is not None:
             query, key, value = adapter.prepare(("query", "key", "value"), given)
@@ -134,6 +135,11 @@ def attention(
         _, library, watched_attention = watched.args
         if library != adapter.library:  # a mask of another library than query
             raise
+    except (TypeError, ValueError):
+        if adapter.diagnose is not None:
+            adapter.diagnose(query=query, key=key, value=value, out=out)
+        raise
+    if watched_attention is not None:
         return watched_attention(
             *given,
             attn_mask=attn_mask,
@@ -152,10 +158,6 @@ def attention(
             out_dtype=out_dtype,
             out=out,
         )
-    except (TypeError, ValueError):
-        if adapter.diagnose is not None:
-            adapter.diagnose(query=query, key=key, value=value, out=out)
-        raise
     if out is not None and adapter.written is not None:
         adapter.written(out)
     if finish is None:

@@ -227,6 +227,8 @@ def test_wrong_arguments():
     }.items():
         refused(TypeError, message, call)
     refused(ValueError, "key", lambda: attention(query, key[..., :5], value))
+    caught = refused(ValueError, "key", lambda: fanano.attention(query, key[..., :5], value))
+    assert caught.value.__context__ is None  # nothing is said of how it got there
     refused(ValueError, "kv_lengths", lambda: attention(query, key, value, kv_lengths=[8, 1]))
 
 
