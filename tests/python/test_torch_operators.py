@@ -118,6 +118,9 @@ def test_gradients_are_those_of_attention_backward(name, dtype):
 
 def test_only_what_is_asked_for():
     inputs = problem(grad=False)
+    sinks = numbers(4, dtype=torch.float32).requires_grad_()
+    (of_sinks,) = gradients(lambda s: attention(*inputs, sinks=s), [sinks])
+    assert bits(of_sinks) == bits(by_hand(inputs, sinks=sinks).dsinks)
     mask = numbers(5, 7, dtype=torch.float32).requires_grad_()
     (of_mask,) = gradients(lambda m: attention(*inputs, attn_mask=m), [mask])
     assert bits(of_mask) == bits(by_hand(inputs, attn_mask=mask).dbias)
@@ -165,6 +168,18 @@ def test_compiled(call, dynamic, dynamo):
     if dynamic:
         with torch.compiler.set_stance("fail_on_recompile"):
             same([compiled(*shorter)], [attend(*shorter)])
+
+
+@pytest.mark.parametrize("transform", [torch.func.grad, torch.func.vmap])
+def test_transforms_inside_of_what_is_compiled_are_refused(transform, dynamo):
+    """Never are derivatives lost without a word."""
+    query, key, value = problem(grad=False)
+
+    def attend(query):
+        return transform(lambda q: attention(q, key, value).sum())(query)
+
+    with pytest.raises(Exception, match=r"cannot be compiled inside of torch\.func's transforms"):
+        torch.compile(attend, fullgraph=True, backend="aot_eager")(query)
 
 
 @pytest.mark.filterwarnings("ignore")  # the compiler's own

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from test_torch_operators import gradients, numbers, problem, weighted
 
 import fanano.torch
-from fanano.torch import installing, scaled_dot_product_attention
+from fanano.torch import installing, scaled_dot_product_attention, sdpa
 
 
 def tensors(*shapes, dtype=torch.float64):
@@ -56,6 +56,12 @@ def test_broadcasting_is_torchs(shapes):
     agree(inputs, is_causal=True, scale=0.3)  # upper left
     agree(inputs, attn_mask=torch.arange(35).reshape(5, 7) % 4 > 0)
     agree(inputs, attn_mask=numbers(5, 7).requires_grad_())
+
+
+def test_one_key_head_is_not_repeated():
+    query, key, value = sdpa._broadcast(*tensors(*SHAPES["one head of all"]), enable_gqa=False)
+    assert query.shape[:2] == (3, 4)
+    assert key.shape[:2] == value.shape[:2] == (3, 1)
 
 
 @pytest.mark.parametrize("shapes", SHARED.values(), ids=SHARED)

@@ -90,6 +90,11 @@ def attention(
     )
     arguments = query, key, value, out_dtype, *options
     if adapter.transformed():
+        if torch.compiler.is_compiling():  # torch 2.13 would trace forward alone, or fail inside
+            raise NotImplementedError(
+                "fanano's attention cannot be compiled inside of torch.func's transforms: keep the "
+                "transform out of the compiled function, or compile only what is around it"
+            )
         found = Attention.apply(*arguments)
     elif not torch.is_grad_enabled() or not any(
         x is not None and x.requires_grad for x in (query, key, value, *options[:2])
