@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import _core
-from .adapters import Adapter, adapter_of, common_adapter, prepared_option
+from .adapters import Adapter, Watched, adapter_of, common_adapter, prepared_option
 
 __all__ = ["attention"]
 
@@ -82,8 +82,11 @@ def attention(
     Raises:
         TypeError, ValueError: an argument is wrong; the message names it. Nothing was written.
             Lengths are checked number by number, at every call.
-        NotImplementedError: an option is not there yet, a torch tensor requires grad, a JAX array
-            is traced, or an array is one of CuPy's.
+        NotImplementedError: an option is not there yet, a JAX array is traced, or an array is one
+            of CuPy's. Of torch tensors also what fanano.torch.attention says.
+
+    Torch tensors that require grad, are transformed by torch.func, or are traced or compiled, are
+    taken to ``fanano.torch.attention``: the result is differentiable where that is.
 
     Memory that another thread frees, resizes or writes during the call, and arrays that lie about
     where their memory is, cannot be guarded against: they crash or give wrong numbers.
@@ -98,29 +101,19 @@ def attention(
         adapter = adapter_of("query", query)
     else:
         adapter = common_adapter(query=query, key=key, value=value)
-    if adapter.prepare is not None:
-        query, key, value = adapter.prepare(("query", "key", "value"), (query, key, value))
-    if out is not None:
-        common_adapter(query=query, out=out).check_out(out)
-    if out_dtype is not None:
-        out_dtype = dtype_name(adapter, out_dtype)
-    # Small calls are mostly questions: none is asked about an option that was not given.
-    if attn_mask is not None:
-        attn_mask = prepared_option("attn_mask", attn_mask)
-    if q_offset is not None:
-        q_offset = prepared_option("q_offset", q_offset)
-    if alibi_slopes is not None:
-        alibi_slopes = prepared_option("alibi_slopes", alibi_slopes)
-    if sinks is not None:
-        sinks = prepared_option("sinks", sinks)
-    if q_lengths is not None:
-        q_lengths = prepared_option("q_lengths", q_lengths)
-    if kv_lengths is not None:
-        kv_lengths = prepared_option("kv_lengths", kv_lengths)
-    finish = None
-    if adapter.finisher is not None and (out is None or return_lse):
-        finish = adapter.finisher(query)
+    given = query, key, value
+    watched_attention = None
     try:
+        if adapter.prepare is not None:
+            query, key, value = adapter.prepare(("query", "key", "value"), given)
+        if out is not None:
+            common_adapter(query=query, out=out).check_out(out)
+        if out_dtype is not None:
+            out_dtype = dtype_name(adapter, out_dtype)
+        finish = None
+        if adapter.finisher is not None and (out is None or return_lse):
+            finish = adapter.finisher(query)
+        # Small calls are mostly questions: none is asked about an option that was not given.
         result: Any = _core.attention(
             query,
             key,
@@ -128,25 +121,48 @@ def attention(
             out,
             adapter.empty,
             return_lse,
-            attn_mask,
+            None if attn_mask is None else prepared_option("attn_mask", attn_mask),
             is_causal,
             window_size,
-            q_offset,
-            scale,
-            softcap,
-            alibi_slopes,
-            sinks,
-            q_lengths,
-            kv_lengths,
+            None if q_offset is None else prepared_option("q_offset", q_offset),
+            None if scale is None else prepared_option("scale", scale),
+            None if softcap is None else prepared_option("softcap", softcap),
+            None if alibi_slopes is None else prepared_option("alibi_slopes", alibi_slopes),
+            None if sinks is None else prepared_option("sinks", sinks),
+            None if q_lengths is None else prepared_option("q_lengths", q_lengths),
+            None if kv_lengths is None else prepared_option("kv_lengths", kv_lengths),
             layout,
             algorithm,
             out_dtype,
             adapter.max_threads(),
         )
+    except Watched as watched:
+        _, library, watched_attention = watched.args
+        if library != adapter.library:  # a mask of another library than query
+            raise
     except (TypeError, ValueError):
         if adapter.diagnose is not None:
             adapter.diagnose(query=query, key=key, value=value, out=out)
         raise
+    if watched_attention is not None:
+        return watched_attention(
+            *given,
+            attn_mask=attn_mask,
+            is_causal=is_causal,
+            window_size=window_size,
+            q_offset=q_offset,
+            scale=scale,
+            softcap=softcap,
+            alibi_slopes=alibi_slopes,
+            sinks=sinks,
+            q_lengths=q_lengths,
+            kv_lengths=kv_lengths,
+            return_lse=return_lse,
+            layout=layout,
+            algorithm=algorithm,
+            out_dtype=out_dtype,
+            out=out,
+        )
     if out is not None and adapter.written is not None:
         adapter.written(out)
     if finish is None:

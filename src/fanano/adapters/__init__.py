@@ -11,7 +11,16 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, Protocol, cast
 
-__all__ = ["Adapter", "adapter_of", "common_adapter", "diagnosis", "prepared_option"]
+__all__ = ["Adapter", "Watched", "adapter_of", "common_adapter", "diagnosis", "prepared_option"]
+
+
+class Watched(NotImplementedError):
+    """The library watches what is done to an array (it differentiates, transforms or records), so
+    its memory alone does not say what to do. args: the message, the library, and an ``attention``
+    that the library can watch."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class Adapter(Protocol):
@@ -19,8 +28,9 @@ class Adapter(Protocol):
 
     library: str  # its name in messages
 
-    # The arrays whose memory holds the numbers of the given ones; raises where none does. The names
-    # are for messages. None: every array is its memory.
+    # The arrays whose memory holds the numbers of the given ones; raises where none does, Watched
+    # if attention can be had in another way. The names are for messages. None: every array is its
+    # memory.
     prepare: Callable[[Sequence[str], Sequence[Any]], Sequence[Any]] | None
 
     # Tells the library that the caller's `out` was written. None: it does not care.

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
+from . import Watched
+
 library = "torch"
 finisher = None
 
@@ -27,6 +29,17 @@ _function_modes = getattr(torch._C, "_len_torch_function_stack", lambda: 0)
 _early_modes = getattr(torch._ops, "_len_torch_dispatch_stack_pre_dispatch", lambda: 0)
 
 
+# Whether a torch.func transform (vmap, grad, jvp ...) is under way.
+transformed = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
+
+
+def operators(*args: Any, **options: Any) -> Any:
+    """``fanano.attention`` where torch watches."""
+    from ..torch import calls
+
+    return calls.attention(*args, **options)
+
+
 def accepts(argument: str, kind: type) -> bool:
     if not issubclass(kind, torch.Tensor):
         return False
@@ -40,14 +53,22 @@ def accepts(argument: str, kind: type) -> bool:
 
 def prepare(names: Sequence[str], arrays: Sequence[Any]) -> Sequence[Any]:
     # In the order of cost: small calls spend most of their time in such questions.
-    if _is_tracing() or _modes() or (_function_modes() and _early_modes()):
-        raise NotImplementedError(
+    if (
+        torch.compiler.is_compiling()
+        or _is_tracing()
+        or _modes()
+        or (_function_modes() and _early_modes())
+    ):
+        raise Watched(
             "this call is being traced, and what fanano computes would be recorded as a constant; "
-            "traced and compiled use will come with fanano.torch: call it eagerly, outside of "
-            "torch.jit.trace, make_fx and torch's dispatch modes"
+            "of fanano only attention can be traced: call the others eagerly, outside of "
+            "torch.compile, torch.jit.trace, make_fx and torch's dispatch modes",
+            library,
+            operators,
         )
     tracked = torch.is_grad_enabled()
-    if _exchange and getattr(forward_ad, "_current_level", 0) < 0:  # no dual numbers anywhere
+    # No dual numbers anywhere, nor tensors of transforms.
+    if _exchange and getattr(forward_ad, "_current_level", 0) < 0 and not transformed():
         for array in arrays:
             if (tracked and array.requires_grad) or array.is_neg():
                 break
@@ -59,19 +80,34 @@ def prepare(names: Sequence[str], arrays: Sequence[Any]) -> Sequence[Any]:
 def _prepare(argument: str, array: Any) -> Any:
     _check_transforms(argument, array)
     if array.requires_grad and torch.is_grad_enabled():
-        raise NotImplementedError(
-            f"{argument} requires grad, and autograd is not there yet: call under torch.no_grad(), "
-            "or pass x.detach(); fanano.attention_backward computes the gradients"
+        raise Watched(
+            f"{argument} requires grad, and of fanano only attention has a derivative: "
+            "call under torch.no_grad(), or pass x.detach()",
+            library,
+            operators,
         )
-    if forward_ad.unpack_dual(array).tangent is not None:  # type: ignore[no-untyped-call]
-        raise NotImplementedError(
-            f"{argument} has a forward-mode tangent, and derivatives are not there yet: "
-            "pass the primal of torch.autograd.forward_ad.unpack_dual(x)"
+    if has_tangent(array):
+        raise Watched(
+            f"{argument} has a forward-mode tangent, and fanano has no forward derivatives: "
+            "pass the primal of torch.autograd.forward_ad.unpack_dual(x)",
+            library,
+            operators,
         )
     if array.is_neg():  # a lazy view: its memory holds the numbers before the negation
         array = array.resolve_neg()
+    return memory(array)
+
+
+def has_tangent(array: Any) -> bool:
+    if getattr(forward_ad, "_current_level", 0) < 0:
+        return False
+    return forward_ad.unpack_dual(array).tangent is not None  # type: ignore[no-untyped-call]
+
+
+def memory(array: Any) -> Any:
+    """What the core reads where nothing is left to be asked of torch."""
     # Without the exchange torch refuses to lend parameters, even under no_grad().
-    return array if _exchange else array.detach()
+    return array if _exchange or array is None else array.detach()
 
 
 def check_out(out: Any) -> None:
@@ -125,7 +161,9 @@ def max_threads() -> int:
 def _check_transforms(argument: str, array: Any) -> None:
     functorch = getattr(torch._C, "_functorch", None)
     if functorch is not None and functorch.is_functorch_wrapped_tensor(array):
-        raise NotImplementedError(
+        raise Watched(
             f"{argument} is inside of a torch.func transform (vmap, grad, jvp ...), "
-            "and these are not there yet"
+            "and of fanano only attention can be transformed",
+            library,
+            operators,
         )

@@ -1,0 +1,187 @@
+"""What torch's autograd and torch.func see of attention: the operators with derivatives, and vmap.
+
+A torch.autograd.Function and not an autograd formula of the operators: torch.func.grad takes only
+the former (torch 2.13). Private.
+"""
+
+# mypy: disable-error-code="no-untyped-call, misc"
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import torch
+from torch.autograd import Function
+
+from ..adapters import torch as adapter
+from . import operators
+
+__all__ = ["Attention", "AttentionBackward", "EagerAttention"]
+
+
+class Attention(Function):
+    """(query, key, value, out_dtype, options) -> (out, lse), differentiable in the first three, an
+    additive attn_mask and sinks."""
+
+    @staticmethod
+    def forward(query: Any, key: Any, value: Any, out_dtype: str | None, *options: Any) -> Any:
+        return operators.attention(query, key, value, out_dtype, *options)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        query, key, value, _, *options = inputs
+        tensors = options[: operators.TENSOR_OPTIONS]
+        ctx.numbers = tuple(options[operators.TENSOR_OPTIONS :])
+        ctx.save_for_backward(query, key, value, *output, *tensors)
+        if not torch.compiler.is_compiling():  # which has no such, and fills in zeros
+            ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, dout: Any, dlse: Any) -> Any:
+        query, key, value, out, lse, *tensors = ctx.saved_tensors
+        nothing = (None,) * len(ctx.numbers)
+        if dout is None and dlse is None:
+            return (None,) * (4 + len(tensors)) + nothing
+        mask, sinks, *_ = tensors
+        of_mask = mask is not None and mask.dtype != torch.bool and ctx.needs_input_grad[4]
+        # Where a graph of this is asked for or a transform goes on, it must say what it cannot do.
+        # The compiler refuses second derivatives itself.
+        watched = torch.is_grad_enabled() or adapter.transformed()
+        compute: Any = AttentionBackward.apply
+        if torch.compiler.is_compiling() or not watched:
+            compute = operators.attention_backward
+        dq, dk, dv, dbias, dsinks = compute(
+            torch.zeros_like(out) if dout is None else dout,
+            *(query, key, value, out, lse, dlse, of_mask, *tensors, *ctx.numbers),
+        )
+        return (
+            *(dq, dk, dv, None),
+            dbias if of_mask else None,
+            None if sinks is None else dsinks.to(sinks.dtype),
+            *(None,) * (len(tensors) - 2),
+            *nothing,
+        )
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+        query, options = args[0], args[4:]
+        if _must_loop(options):
+            return _one_by_one(Attention, info.batch_size, in_dims, args)
+        fold = Fold(info.batch_size, query, in_dims[0], options[-1])
+        rows = [fold.rows(x, d) for x, d in zip(args[:3], in_dims, strict=False)]
+        mask = fold.mask(options[0], in_dims[4])
+        out, lse = Attention.apply(*rows, args[3], mask, *options[1:])
+        return (fold.unfold_rows(out), fold.unfold_rows(lse, 1)), (0, 0)
+
+
+class EagerAttention(Function):
+    """Attention where no transform and no compiler is about, at a third of what that costs: torch
+    inspects the signature of a Function with setup_context at every call."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Any:
+        output = Attention.forward(*inputs)
+        Attention.setup_context(ctx, inputs, output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, dout: Any, dlse: Any) -> Any:
+        return Attention.backward(ctx, dout, dlse)
+
+
+class AttentionBackward(Function):
+    """The gradients. It has none itself, and says so."""
+
+    @staticmethod
+    def forward(*args: Any) -> Any:
+        return operators.attention_backward(*args)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> NoReturn:
+        raise NotImplementedError(
+            "fanano's attention has no second derivative: call backward without create_graph, or "
+            "use plain torch operations (sdpa_kernel(SDPBackend.MATH)) where you need it"
+        )
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+        dlse, of_mask, *options = args[6:]
+        if _must_loop(options):
+            return _one_by_one(AttentionBackward, info.batch_size, in_dims, args)
+        query, mask = args[1], options[0]
+        fold = Fold(info.batch_size, query, in_dims[1], options[-1])
+        rows = [fold.rows(x, d) for x, d in zip(args[:5], in_dims, strict=False)]
+        lse = fold.rows(args[5], in_dims[5], 1)
+        dlse = None if dlse is None else fold.rows(dlse, in_dims[6], 1)
+        folded = fold.mask(mask, in_dims[8], of_each=of_mask)
+        dq, dk, dv, dbias, dsinks = AttentionBackward.apply(
+            *rows, lse, dlse, of_mask, folded, *options[1:]
+        )
+        if of_mask:
+            dbias = fold.unfold_mask(dbias, mask, in_dims[8])
+        found = [fold.unfold_rows(x) for x in (dq, dk, dv)]
+        return (*found, dbias, dsinks), (0, 0, 0, 0 if of_mask else None, None)
+
+
+def _must_loop(options: Any) -> bool:
+    """Whether there are options that are not rows of a batch: sinks, slopes, lengths, offsets."""
+    return any(x is not None for x in options[1 : operators.TENSOR_OPTIONS])
+
+
+def _one_by_one(function: Any, size: int, in_dims: Any, args: Any) -> Any:
+    found = [
+        function.apply(
+            *(x if d is None else x.select(d, i) for x, d in zip(args, in_dims, strict=True))
+        )
+        for i in range(size)
+    ]
+    together = tuple(torch.stack(x) for x in zip(*found, strict=True))
+    return together, (0,) * len(together)
+
+
+class Fold:
+    """The examples of a vmap as the batch of one call: (N, B, ...) as (N B, ...) and back."""
+
+    def __init__(self, examples: int, query: Any, dim: int | None, layout: str) -> None:
+        shape = list(query.shape)
+        if dim is not None:
+            del shape[dim]
+        self.examples, self.rank = examples, len(shape)
+        self.batch = shape[0] if self.rank == 4 else 1
+        self.head_axis = 2 if layout == "bshd" else 1  # of the one head that rank 2 leaves out
+
+    def rows(self, x: Any, dim: int | None, head_axis: int | None = None) -> Any:
+        """query and its like; lse and its like have their head_axis at 1 in both layouts."""
+        x = self._first(x, dim)
+        if self.rank == 2:
+            return x.unsqueeze(head_axis or self.head_axis)
+        return x.flatten(0, 1) if self.rank == 4 else x
+
+    def unfold_rows(self, x: Any, head_axis: int | None = None) -> Any:
+        if self.rank == 2:
+            return x.squeeze(head_axis or self.head_axis)
+        return x.unflatten(0, (self.examples, self.batch)) if self.rank == 4 else x
+
+    def mask(self, x: Any, dim: int | None, of_each: bool = False) -> Any:
+        """of_each: its gradient is wanted of each example, so that it cannot be shared."""
+        if x is None or (dim is None and not of_each and (x.dim() < 4 or x.shape[0] == 1)):
+            return x
+        x = self._first(x, dim)
+        x = x.reshape(self.examples, *(1,) * (5 - x.dim()), *x.shape[1:])
+        return x.expand(-1, self.batch, -1, -1, -1).flatten(0, 1)
+
+    def unfold_mask(self, gradient: Any, mask: Any, dim: int | None) -> Any:
+        shape = list(mask.shape)
+        if dim is not None:
+            del shape[dim]
+        gradient = gradient.unflatten(0, (self.examples, self.batch))
+        if len(shape) < 4 or shape[0] == 1:
+            gradient = gradient.sum(1)
+        return gradient.reshape(self.examples, *shape)
+
+    def _first(self, x: Any, dim: int | None) -> Any:
+        return x.expand(self.examples, *x.shape) if dim is None else x.movedim(dim, 0)

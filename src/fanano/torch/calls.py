@@ -1,0 +1,191 @@
+"""From ``fanano.attention``'s arguments to the operators. Private."""
+
+# mypy: disable-error-code="no-untyped-call"
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..adapters import torch as adapter
+from ..attention import attention as facade
+from . import operators
+from .autograd import Attention, EagerAttention
+
+__all__ = ["attention", "dispatch"]
+
+
+def dispatch(query: Any, key: Any, value: Any, **options: Any) -> Any:
+    """Under autocast in its dtype; past torch's dispatcher where it has nothing to do."""
+    if torch.is_autocast_enabled("cpu"):
+        query, key, value = autocast(query, key, value)
+    if plain(query, key, value):  # the facade comes back if gradients are asked for, for example
+        return facade(query, key, value, **options)
+    return attention(query, key, value, **options)
+
+
+def autocast(*tensors: Any) -> tuple[Any, ...]:
+    """What torch's own attention would compute with: float64 stays as it is."""
+    dtype = torch.get_autocast_dtype("cpu")
+    low = torch.float32, torch.bfloat16, torch.float16
+    return tuple(
+        x.to(dtype) if isinstance(x, torch.Tensor) and x.dtype in low else x for x in tensors
+    )
+
+
+def plain(*tensors: Any) -> bool:
+    """Whether ``fanano.attention`` may see them: it refuses what is more than its memory."""
+    if torch.compiler.is_compiling():
+        return False
+    kinds = torch.Tensor, torch.nn.Parameter
+    return all(type(x) in kinds and not x.is_meta for x in tensors)
+
+
+def attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    *,
+    attn_mask: Any = None,
+    is_causal: bool = False,
+    window_size: Any = None,
+    q_offset: Any = None,
+    scale: Any = None,
+    softcap: Any = None,
+    alibi_slopes: Any = None,
+    sinks: Any = None,
+    q_lengths: Any = None,
+    kv_lengths: Any = None,
+    return_lse: bool = False,
+    layout: str = "bhsd",
+    algorithm: str = "flash",
+    out_dtype: Any = None,
+    out: Any = None,
+) -> Any:
+    """``fanano.attention`` on torch tensors that autograd, a transform or a trace watches."""
+    _refuse_out(out, algorithm)
+    tensors = {"query": query, "key": key, "value": value}
+    for argument, x in (*tensors.items(), ("attn_mask", attn_mask), ("sinks", sinks)):
+        if argument in tensors or isinstance(x, torch.Tensor):
+            _check(argument, x)
+    left, right = _window(window_size)
+    offsets = None if q_offset is None or _is_integer(q_offset) else q_offset
+    if out_dtype is not None and not isinstance(out_dtype, str):
+        out_dtype = adapter.dtype_name(out_dtype)
+    options = (
+        _tensor("attn_mask", attn_mask, query),
+        _tensor("sinks", sinks, query, torch.float64),
+        _constant("alibi_slopes", _tensor("alibi_slopes", alibi_slopes, query, torch.float64)),
+        _tensor("q_lengths", q_lengths, query),
+        _tensor("kv_lengths", kv_lengths, query),
+        _tensor("q_offset", offsets, query),
+        is_causal,
+        left,
+        right,
+        q_offset if offsets is None else None,
+        _number("scale", scale),
+        _number("softcap", softcap),
+        layout,
+    )
+    arguments = query, key, value, out_dtype, *options
+    if adapter.transformed():
+        if torch.compiler.is_compiling():  # torch 2.13 would trace forward alone, or fail inside
+            raise NotImplementedError(
+                "fanano's attention cannot be compiled inside of torch.func's transforms: keep the "
+                "transform out of the compiled function, or compile only what is around it"
+            )
+        found = Attention.apply(*arguments)
+    elif not torch.is_grad_enabled() or not any(
+        x is not None and x.requires_grad for x in (query, key, value, *options[:2])
+    ):
+        found = operators.attention(*arguments)
+    elif torch.compiler.is_compiling():
+        found = Attention.apply(*arguments)
+    else:
+        found = EagerAttention.apply(*arguments)
+    return tuple(found) if return_lse else found[0]
+
+
+def _refuse_out(out: Any, algorithm: Any) -> None:
+    if out is not None:
+        raise ValueError(
+            "out cannot be given where an input requires grad, inside of a torch.func transform "
+            "or a trace: leave it out, or call under torch.no_grad()"
+        )
+    if algorithm != "flash":
+        raise NotImplementedError(
+            f"algorithm={algorithm!r} has no derivative and cannot be traced; where an input "
+            'requires grad, inside of a torch.func transform or a trace only "flash" can be used'
+        )
+
+
+def _check(argument: str, x: Any) -> None:
+    """Whether the operators take it, said in fanano's words."""
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(
+            f"{argument} must be a torch tensor, got {type(x).__name__}; fanano.attention takes "
+            "arrays of every library, those of one call from one library"
+        )
+    if x.layout is not torch.strided or x.device.type not in ("cpu", "meta"):
+        adapter.diagnose(**{argument: x})
+    if adapter.has_tangent(x):
+        raise NotImplementedError(
+            f"{argument} has a forward-mode tangent (jvp, jacfwd, dual numbers), and fanano has no "
+            "forward derivatives: use backward, torch.func.grad, vjp or jacrev"
+        )
+
+
+def _is_integer(x: Any) -> bool:
+    return isinstance(x, int | torch.SymInt) and not isinstance(x, bool)
+
+
+def _window(window_size: Any) -> tuple[Any, Any]:
+    if window_size is None:
+        return None, None
+    if (
+        not isinstance(window_size, tuple | list)
+        or len(window_size) != 2
+        or not all(x is None or _is_integer(x) for x in window_size)
+    ):
+        raise TypeError(
+            "window_size must be None or (left, right), each an integer or None, "
+            f"got {window_size!r}"
+        )
+    left, right = window_size
+    return left, right
+
+
+def _tensor(argument: str, x: Any, query: Any, dtype: torch.dtype | None = None) -> Any:
+    """x as a tensor; lists and scalars of this dtype, or of their own."""
+    if x is None or isinstance(x, torch.Tensor):
+        return x
+    if hasattr(type(x), "__dlpack__"):
+        dtype = None
+    try:
+        return torch.as_tensor(x, dtype=dtype, device=query.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"{argument} must be a tensor or numbers that make one, got {type(x).__name__}: {error}"
+        ) from None
+
+
+def _constant(argument: str, x: Any) -> Any:
+    if isinstance(x, torch.Tensor) and x.requires_grad and torch.is_grad_enabled():
+        raise NotImplementedError(
+            f"{argument} requires grad, and fanano's attention has no derivative by it: "
+            f"pass {argument}.detach()"
+        )
+    return x
+
+
+def _number(argument: str, x: Any) -> Any:
+    _constant(argument, x)
+    if x is None or isinstance(x, float | torch.SymFloat):
+        return x
+    try:
+        if not isinstance(x, bool | str):
+            return float(x)
+    except (TypeError, ValueError):
+        pass
+    raise TypeError(f"{argument} must be a number, got {type(x).__name__}")

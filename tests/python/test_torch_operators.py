@@ -1,0 +1,254 @@
+"""fanano.torch.attention: derivatives, and what compiles, transforms and records it.
+
+The derivatives themselves are judged in float64 by differences; everything else must then have the
+bits of fanano.attention and fanano.attention_backward.
+"""
+
+import numpy as np
+import pytest
+import torch
+from arrays import bits
+from torch.fx.experimental.proxy_tensor import make_fx
+
+import fanano
+import fanano.torch
+
+attention = fanano.torch.attention
+
+# Of (2, 4, 5, 6) queries, (2, 2, 7, 6) keys and (2, 2, 7, 3) values. What is a function makes
+# tensors that are differentiated by, if they may be.
+OPTIONS = {
+    "plain": {},
+    "scale": {"scale": -0.7},
+    "causal": {"is_causal": True},
+    "upper left": {"is_causal": True, "q_offset": 0},
+    "window": {"window_size": (2, 1)},
+    "rows that see nothing": {"is_causal": True, "q_offset": -2},
+    "offsets": {"is_causal": True, "q_offset": [-1, 3]},
+    "softcap": {"softcap": 1.5},
+    "lengths": {"is_causal": True, "q_lengths": [5, 2], "kv_lengths": torch.tensor([0, 4])},
+    "bool mask": {"attn_mask": torch.arange(35).reshape(5, 7) % 3 > 0},
+    "mask (Sq, Sk)": {"attn_mask": lambda: numbers(5, 7)},
+    "mask (Hq, 1, Sk)": {"attn_mask": lambda: numbers(4, 1, 7), "is_causal": True},
+    "mask (B, 1, Sq, 1)": {"attn_mask": lambda: numbers(2, 1, 5, 1), "softcap": 2.0},
+    "mask (B, Hq, Sq, Sk)": {"attn_mask": lambda: numbers(2, 4, 5, 7), "window_size": (1, None)},
+    "slopes": {"alibi_slopes": [0.5, 0.25, 0.125, 0.0]},
+    "slopes (B, Hq)": {"alibi_slopes": torch.linspace(0, 1, 8).reshape(2, 4)},
+    "sinks": {"sinks": lambda: numbers(4), "is_causal": True, "q_offset": -1},
+}
+
+
+def numbers(*shape, dtype=torch.float64, seed=0):
+    x = np.random.default_rng(seed).standard_normal(shape)  # torch's are refused inside of vmap
+    return torch.from_numpy(x).to(dtype)
+
+
+def problem(dtype=torch.float32, grad=True):
+    shapes = (2, 4, 5, 6), (2, 2, 7, 6), (2, 2, 7, 3)
+    return [numbers(*s, dtype=dtype, seed=i).requires_grad_(grad) for i, s in enumerate(shapes)]
+
+
+def made(options, dtype=torch.float64):
+    """The options, and their tensors that require grad, by name."""
+    tensors = {k: x().to(dtype).requires_grad_() for k, x in options.items() if callable(x)}
+    return options | tensors, tensors
+
+
+def weighted(out, seed=9):
+    """A loss by which no two elements have the same derivative."""
+    return (out * numbers(*out.shape, dtype=out.dtype, seed=seed)).sum()
+
+
+def gradients(call, inputs):
+    return torch.autograd.grad(weighted(call(*inputs)), inputs)
+
+
+def by_hand(inputs, **options):
+    """The same by fanano.attention_backward."""
+    with torch.no_grad():
+        out, lse = fanano.attention(*inputs, return_lse=True, **options)
+        dout = numbers(*out.shape, dtype=out.dtype, seed=9)
+        of_mask = getattr(options.get("attn_mask"), "requires_grad", False)
+        return fanano.attention_backward(dout, *inputs, out, lse, grad_mask=of_mask, **options)
+
+
+def same(got, expected):
+    for x, y in zip(got, expected, strict=True):
+        assert x.shape == y.shape
+        assert x.dtype == y.dtype
+        assert bits(x.detach()) == bits(y.detach())
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("layout", ["bhsd", "bshd"])
+def test_derivatives_are_differences(name, layout):
+    options, tensors = made(OPTIONS[name])
+    if layout == "bshd":
+        options["layout"] = layout
+
+    def both(query, key, value, *others):
+        if layout == "bshd":
+            query, key, value = (x.transpose(1, 2) for x in (query, key, value))
+        given = options | dict(zip(tensors, others, strict=True))
+        out, lse = attention(query, key, value, return_lse=True, **given)
+        return out, torch.where(torch.isfinite(lse), lse, 0)
+
+    inputs = [*problem(torch.float64), *tensors.values()]
+    assert torch.autograd.gradcheck(both, inputs, fast_mode=name != "plain")
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_are_those_of_attention_backward(name, dtype):
+    options, tensors = made(OPTIONS[name], dtype)
+    inputs = problem(dtype)
+    found = by_hand(inputs, **options)
+    expected = [*found[:3]]
+    if "attn_mask" in tensors:
+        expected.append(found.dbias)
+    if "sinks" in tensors:
+        expected.append(found.dsinks.to(dtype))
+    for call in attention, fanano.attention:
+        out = call(*inputs, **options)
+        assert bits(out.detach()) == bits(call(*[x.detach() for x in inputs], **{
+            k: x.detach() if k in tensors else x for k, x in options.items()
+        }))  # fmt: skip
+        same(torch.autograd.grad(weighted(out), [*inputs, *tensors.values()]), expected)
+
+
+def test_only_what_is_asked_for():
+    inputs = problem(grad=False)
+    sinks = numbers(4, dtype=torch.float32).requires_grad_()
+    (of_sinks,) = gradients(lambda s: attention(*inputs, sinks=s), [sinks])
+    assert bits(of_sinks) == bits(by_hand(inputs, sinks=sinks).dsinks)
+    mask = numbers(5, 7, dtype=torch.float32).requires_grad_()
+    (of_mask,) = gradients(lambda m: attention(*inputs, attn_mask=m), [mask])
+    assert bits(of_mask) == bits(by_hand(inputs, attn_mask=mask).dbias)
+    inputs[1].requires_grad_()
+    lse = attention(*inputs, return_lse=True)[1]
+    (dk,) = torch.autograd.grad(weighted(lse), inputs[1])
+    with torch.no_grad():
+        out, lse = fanano.attention(*inputs, return_lse=True)
+        dlse = numbers(*lse.shape, dtype=lse.dtype, seed=9)
+        nothing = torch.zeros_like(out)
+        found = fanano.attention_backward(nothing, *inputs, out, lse, dlse=dlse)
+    assert bits(dk) == bits(found.dk)
+    out, lse = attention(*problem(), return_lse=True, out_dtype=torch.float32)
+    assert out.requires_grad
+    assert lse.requires_grad
+    with torch.no_grad():
+        assert not attention(*problem()).requires_grad
+
+
+# ---- compiled, exported, recorded ----------------------------------------------------------------
+
+
+@pytest.fixture
+def dynamo():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own
+@pytest.mark.parametrize("call", [attention, fanano.attention])
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compiled(call, dynamic, dynamo):
+    _, tensors = made(OPTIONS["mask (Hq, 1, Sk)"] | {"sinks": lambda: numbers(4)})
+
+    def attend(query, key, value, attn_mask, sinks):
+        others = {"attn_mask": attn_mask, "sinks": sinks, "is_causal": True}
+        return call(query, key, value, window_size=(3, None), **others)
+
+    compiled = torch.compile(attend, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    inputs = [*problem(), *(x.float().detach().requires_grad_() for x in tensors.values())]
+    same([compiled(*inputs)], [attend(*inputs)])
+    same(gradients(compiled, inputs), gradients(attend, inputs))
+    shorter = [inputs[0][:, :, :3].detach().clone().requires_grad_(), *inputs[1:]]
+    if dynamic:
+        with torch.compiler.set_stance("fail_on_recompile"):
+            same([compiled(*shorter)], [attend(*shorter)])
+
+
+@pytest.mark.parametrize("transform", [torch.func.grad, torch.func.vmap])
+def test_transforms_inside_of_what_is_compiled_are_refused(transform, dynamo):
+    """Never are derivatives lost without a word."""
+    query, key, value = problem(grad=False)
+
+    def attend(query):
+        return transform(lambda q: attention(q, key, value).sum())(query)
+
+    with pytest.raises(Exception, match=r"cannot be compiled inside of torch\.func's transforms"):
+        torch.compile(attend, fullgraph=True, backend="aot_eager")(query)
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_compiled_by_inductor(dynamo):
+    def attend(query, key, value):
+        out, lse = attention(query * 2, key, value, layout="bshd", return_lse=True)
+        return out.relu() + lse.transpose(1, 2)[..., None]
+
+    inputs = [x.detach().transpose(1, 2).requires_grad_() for x in problem()]
+    compiled = torch.compile(attend, fullgraph=True)
+    torch.testing.assert_close(compiled(*inputs), attend(*inputs))
+    torch.testing.assert_close(gradients(compiled, inputs), gradients(attend, inputs))
+
+
+class Attend(torch.nn.Module):
+    def forward(self, query, key, value):
+        return attention(query, key, value, is_causal=True, kv_lengths=[7, 3])
+
+
+def test_exported():
+    inputs = problem(grad=False)
+    exported = torch.export.export(Attend(), tuple(inputs))
+    assert "torch.ops.fanano.attention.default" in exported.graph_module.code
+    assert bits(exported.module()(*inputs)) == bits(Attend()(*inputs))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_recorded():
+    inputs = problem(grad=False)
+    other = [x + 1 for x in inputs]
+    for trace in (
+        lambda f: torch.jit.trace(f, tuple(inputs)),
+        lambda f: make_fx(f)(*inputs),
+        lambda f: make_fx(f, pre_dispatch=True)(*inputs),
+        lambda f: make_fx(f, tracing_mode="fake")(*inputs),
+    ):
+        recorded = trace(lambda *x: attention(*x))
+        assert bits(recorded(*other)) == bits(attention(*other))
+
+
+@pytest.mark.parametrize("rank", [4, 3, 2])
+@pytest.mark.parametrize("layout", ["bhsd", "bshd"])
+def test_shapes_are_known_before(layout, rank):
+    """Sizes, strides and dtypes of what is not computed are those of what is."""
+    inputs = problem(torch.bfloat16, grad=False)
+    if layout == "bshd":
+        inputs = [x.transpose(1, 2) for x in inputs]
+    for _ in range(4 - rank):
+        axis = 1 if layout == "bshd" and inputs[0].dim() == 3 else 0
+        inputs = [x.select(axis, 0) for x in inputs]
+    options = {"return_lse": True, "layout": layout, "out_dtype": "float32"}
+    computed = attention(*inputs, **options)
+    promised = attention(*(x.to("meta") for x in inputs), **options)
+    for x, y in zip(computed, promised, strict=True):
+        assert (x.shape, x.stride(), x.dtype) == (y.shape, y.stride(), y.dtype)
+
+
+@pytest.mark.parametrize("name", ["plain", "mask (Hq, 1, Sk)", "sinks", "lengths"])
+def test_the_operators_keep_torchs_rules(name):
+    options, tensors = made(OPTIONS[name])
+    tensors = {k: x.detach() for k, x in tensors.items()}
+    lengths = [torch.as_tensor(options[k]) if k in options else None
+               for k in ("q_lengths", "kv_lengths")]  # fmt: skip
+    given = (tensors.get("attn_mask"), tensors.get("sinks"), None, *lengths, None)
+    given = (*given, True, None, 1, None, 0.5, None, "bhsd")
+    inputs = problem(grad=False)
+    torch.library.opcheck(torch.ops.fanano.attention.default, (*inputs, None, *given))
+    out, lse = torch.ops.fanano.attention(*inputs, None, *given)
+    torch.library.opcheck(
+        torch.ops.fanano.attention_backward.default,
+        (out, *inputs, out, lse, lse, "attn_mask" in tensors, *given),
+    )
