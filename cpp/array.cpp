@@ -75,9 +75,9 @@ void check_memory(const Array& a, const char* argument) {
 }
 
 Bytes bytes_of(const Array& a) {
+  if (is_empty(a)) return {};
   int64_t below = 0, above = 0;
   for (int i = 0; i < a.ndim; ++i) {
-    if (a.shape[i] == 0) return {};
     int64_t step = (a.shape[i] - 1) * a.strides[i];
     (step < 0 ? below : above) += step;
   }

@@ -86,20 +86,21 @@ void forward(const Problem& p, int max_threads) {
 
 void backward(const Problem& p, int max_threads) {
   BackwardPlan plan = make_backward_plan(p, this_machine(max_threads));
-  int64_t stride = (plan.scratch + 63) / 64 * 64;
-  ScratchMemory scratch(stride * plan.threads);
+  auto aligned = [](int64_t bytes) { return (bytes + 63) / 64 * 64; };
+  int64_t stride = aligned(plan.scratch), key_stride = aligned(plan.key_scratch);
+  ScratchMemory scratch(std::max(stride * plan.threads, key_stride * plan.key_threads));
   Memory workspace = allocate(plan.workspace);
   const Kernels& k = *plan.kernels;
-  auto run = [&](int64_t tasks, BackwardTask* kernel) {
-    parallel_for(tasks, plan.threads, [&](int64_t task, int worker) {
-      kernel(p, plan, task, scratch.get() + worker * stride, workspace.get());
+  auto run = [&](int64_t tasks, BackwardTask* kernel, int threads, int64_t bytes) {
+    parallel_for(tasks, threads, [&](int64_t task, int worker) {
+      kernel(p, plan, task, scratch.get() + worker * bytes, workspace.get());
     });
   };
-  run(plan.row_tasks, k.backward_rows);
-  run(plan.key_tasks, k.backward_keys);
-  run(plan.add_tasks, k.backward_add);
-  run(plan.bias_tasks, k.backward_bias);
-  run(plan.sink_tasks, k.backward_sinks);
+  run(plan.row_tasks, k.backward_rows, plan.threads, stride);
+  run(plan.key_tasks, k.backward_keys, plan.key_threads, key_stride);
+  run(plan.add_tasks, k.backward_add, plan.threads, stride);
+  run(plan.bias_tasks, k.backward_bias, plan.threads, stride);
+  run(plan.sink_tasks, k.backward_sinks, plan.threads, stride);
 }
 
 namespace {

@@ -21,7 +21,7 @@ constexpr int64_t tasks_per_thread = 16;
 // With fewer teams, their keys are split: a thread that has none left must find something to do.
 constexpr int64_t teams_per_thread = 4;
 
-// Bytes of the states that split keys may leave, of all teams together.
+// Bytes of the states that split keys may leave, of all teams together; and of backward's sums.
 constexpr int64_t most_states = 64 << 20;
 
 // With fewer key heads, what each of them sums up in backward is split.
@@ -111,6 +111,15 @@ BackwardPlan make_backward_plan(const Problem& p, const Machine& machine) {
                 double(s.dim + s.value_dim);
   int threads = work < parallel_work ? 1 : machine.threads;
   plan.split = threads > 1 && plan.sums > 1 && plan.key_heads < key_heads_per_thread * threads;
+  if (plan.split) {
+    // As long as there is a key head for each thread, splitting is worth some memory, not any.
+    int64_t bytes = plan.sum_bytes = k.key_sums(p);
+    bool huge = false;
+    for (int64_t factor : {plan.key_heads, plan.sums})
+      huge |= __builtin_mul_overflow(bytes, factor, &bytes);
+    plan.split = !huge && (plan.key_heads < threads || bytes <= most_states);
+    if (!plan.split) plan.sum_bytes = 0;
+  }
 
   plan.row_tasks = s.batch * s.heads * blocks;
   plan.key_tasks = plan.key_heads * (plan.split ? plan.sums : 1);
@@ -119,11 +128,16 @@ BackwardPlan make_backward_plan(const Problem& p, const Machine& machine) {
     plan.bias_tasks = (g.bias_batch ? s.batch : 1) * (g.bias_head ? s.heads : 1) *
                       (g.bias_row ? blocks : 1) * (g.bias_column ? tiles : 1);
   if (g.dsinks.data) plan.sink_tasks = s.heads;
-  plan.threads = threads;
+  plan.threads = int(std::clamp<int64_t>(
+      std::max({plan.row_tasks, plan.key_tasks, plan.add_tasks, plan.bias_tasks, plan.sink_tasks}),
+      1, threads));
+  plan.key_threads = int(std::clamp<int64_t>(plan.key_tasks, 1, plan.threads));
 
-  plan.scratch = k.backward_scratch(p, plan);
+  plan.key_scratch = k.backward_scratch(p, plan);
+  BackwardPlan without_sums = plan;
+  without_sums.split = true;
+  plan.scratch = k.backward_scratch(p, without_sums);
   plan.row_bytes = k.row_numbers(p);
-  if (plan.split) plan.sum_bytes = k.key_sums(p);
   plan.workspace = plan.row_bytes + plan.key_tasks * plan.sum_bytes;
   return plan;
 }

@@ -90,8 +90,10 @@ struct BackwardPlan {
   int64_t key_tasks = 0;  // dk, dv and dq
   int64_t add_tasks = 0;  // only when split
   int64_t bias_tasks = 0, sink_tasks = 0;
-  int threads = 0;        // that will take part
-  int64_t scratch = 0;    // bytes for each thread
+  int threads = 0;      // that will take part
+  int key_threads = 0;  // and in the key tasks, whose scratch may hold sums
+  int64_t scratch = 0;  // bytes for each thread
+  int64_t key_scratch = 0;
   int64_t row_bytes = 0;  // shared by all threads: the numbers of the rows
   int64_t sum_bytes = 0;  // of one sum of one key head
   int64_t workspace = 0;  // bytes of both

@@ -3,8 +3,8 @@
 //     cmake --preset test && cmake --build --preset test --target fanano_micro
 //     build/test/benchmarks/micro/fanano_micro [milliseconds of a sample: 2]
 //
-// Products are told as their part of that loop's rate (float64: of half of it), everything else in
-// nanoseconds a vector, and in the multiply-adds of a vector that take as long. Medians of nine
+// Products are told as their part of that loop's rate, everything else in nanoseconds a vector, and
+// in the multiply-adds of a vector that take as long. Medians of nine
 // samples, each between two of the loop: clocks fall and rise within milliseconds.
 #include <algorithm>
 #include <cstdio>

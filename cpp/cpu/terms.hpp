@@ -1,8 +1,10 @@
 // What the products of a tile are made from: numbers of the accumulator's type, or pairs of
 // bfloat16 where one instruction adds both their products to a float (`bf16_dot`).
 //
-// That instruction takes subnormal numbers for zeros. To scores they add nothing that a float could
-// show, unless the scale or the other factor is huge; what they add to values is mended (tile.hpp).
+// That instruction takes subnormal numbers for zeros. Subnormal products reach no logit where the
+// scale is not huge, and huge scales do without (`bears_pairs`); subnormal factors do count as
+// zeros, which shows where the other factor is near the end of the range. Values are mended
+// (special_values.hpp).
 #pragma once
 
 #include <cstring>

@@ -127,7 +127,10 @@ TEST(backward_splits_sums_where_key_heads_are_few) {
         Shape shape = usual;
         shape.batch = batch;
         BackwardPlan plan = make_backward_plan(problem(shape), {k, threads});
-        bool split = threads > 1 && batch * shape.kv_heads < 4 * threads;
+        int64_t key_heads = batch * shape.kv_heads;
+        bool few = threads > 1 && key_heads < 4 * threads;
+        bool split =
+            few && (key_heads < threads || key_heads * 5 * k->key_sums(problem(shape)) <= 64 << 20);
         CHECK(plan.split == split);
         CHECK(plan.sums == 5);  // two passes of four heads, each a sum later than the last
         CHECK(plan.row_tasks == batch * shape.heads * 5);
@@ -160,6 +163,24 @@ TEST(backward_needs_memory_in_proportion_to_the_sequence) {
     BackwardPlan two = make_backward_plan(problem(shape), {&chosen_isa(), threads});
     CHECK(two.workspace + two.scratch <= 2 * (one.workspace + one.scratch));
   }
+}
+
+TEST(threads_without_a_task_of_backward_have_no_sums) {
+  Shape shape = {1, 1, 1, 200, 20000, 64, 64};  // one pass: nothing to split
+  BackwardPlan few = make_backward_plan(problem(shape), {&chosen_isa(), 2});
+  BackwardPlan many = make_backward_plan(problem(shape), {&chosen_isa(), 1024});
+  CHECK(!many.split && many.key_threads == 1 && many.threads <= 4);
+  CHECK(many.key_scratch == few.key_scratch && many.key_scratch > 2 * 20000 * 64 * 4);
+  CHECK(many.scratch < 1 << 20 && many.workspace == few.workspace);
+}
+
+TEST(sums_of_backward_that_no_thread_waits_for_are_bounded) {
+  Shape shape = {1, 8, 8, 4096, 1 << 17, 128, 128};
+  BackwardPlan enough = make_backward_plan(problem(shape), {&chosen_isa(), 8});
+  CHECK(!enough.split && enough.workspace == enough.row_bytes);
+  CHECK(make_backward_plan(problem(shape), {&chosen_isa(), 16}).split);
+  shape.keys = int64_t(1) << 50;
+  CHECK(!make_backward_plan(problem(shape), {&chosen_isa(), 16}).split);
 }
 
 TEST(the_others_store_all_scores) {

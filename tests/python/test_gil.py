@@ -20,6 +20,12 @@ def attention(rows=700, keys=700, **options):
     return lambda: fanano.attention(*arrays, **options)
 
 
+def backward():
+    dout, q, k = heads(700, 700)
+    out, lse = fanano.attention(q, k, k, return_lse=True)
+    return lambda: fanano.attention_backward(dout, q, k, k, out, lse)
+
+
 def softmax(algorithm):
     x = np.broadcast_to(np.zeros(250_000, np.float32), (40, 250_000))
     return lambda: fanano.softmax(x, algorithm=algorithm)
@@ -49,6 +55,7 @@ CALLS = {
     "naive": lambda: attention(algorithm="naive"),
     "safe": lambda: attention(algorithm="safe"),
     "online": lambda: attention(algorithm="online"),
+    "backward": backward,
     "softmax, naive": lambda: softmax("naive"),
     "softmax, safe": lambda: softmax("safe"),
     "softmax, online": lambda: softmax("online"),

@@ -62,7 +62,9 @@ def calls(arrays):
     row = v[0, 0, :, 0]
     mask = np.where(np.arange(600) % 7, 0, -2.5).astype(q.dtype)
     state = fanano.SoftmaxState().absorb(q[0, 0, 0])
+    out, lse = fanano.attention(q, k, v, return_lse=True)
     found = {
+        "backward": lambda: fanano.attention_backward(out, q, k, v, out, lse)[:3],
         "prefill": lambda: fanano.attention(q, k, v, return_lse=True),
         "decode": lambda: fanano.attention(q[:, :, :3], k, v, return_lse=True),
         "decode in splits": lambda: fanano.attention(q[0, 0, :3], k[0, 0], v[0, 0]),

@@ -116,6 +116,34 @@ def test_gradients_are_those_of_attention_backward(name, dtype):
         same(torch.autograd.grad(weighted(out), [*inputs, *tensors.values()]), expected)
 
 
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("kv_lengths", np.array([7])),
+        ("q_lengths", np.array([7])),
+        ("q_offset", np.array([3])),
+        ("sinks", np.array([1.0, 2, 3, 4])),
+        ("alibi_slopes", np.array([1.0, 2, 3, 4])),
+        ("attn_mask", np.arange(6.0).reshape(1, 6)[:, ::-1]),
+    ],
+)
+def test_arrays_of_options_may_be_used_again(name, option):
+    """Another library's memory: torch would not notice that it changes before the backward pass."""
+    inputs = [numbers(1, 4, 5, 8), numbers(1, 2, 6, 8), numbers(1, 2, 6, 8)]
+    for x in inputs:
+        x.requires_grad_()
+    option = option.copy() if option.flags.c_contiguous else option
+    is_causal, window = np.True_, (np.int64(4), 0)
+    more = {"is_causal": is_causal, "window_size": window}
+    if name in ("kv_lengths", "q_lengths"):
+        option[:] = 3
+    out = [fanano.attention(*inputs, **{name: option}, **more) for _ in range(2)]
+    expected = torch.autograd.grad(out[0].square().sum(), inputs)
+    option[...] = option[..., ::-1] if option.size > 1 else 1
+    got = torch.autograd.grad(out[1].square().sum(), inputs)
+    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+
+
 def test_only_what_is_asked_for():
     inputs = problem(grad=False)
     sinks = numbers(4, dtype=torch.float32).requires_grad_()

@@ -1,5 +1,7 @@
 """fanano.torch.scaled_dot_product_attention, and fanano under torch's own."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -217,6 +219,26 @@ def test_modules(kernels):
         rtol=1e-4,
         atol=1e-5,
     )
+
+
+@pytest.mark.parametrize("installed", ["forward", "backward"])
+def test_a_row_that_sees_nothing_between_two_libraries(installed):
+    """Forward by one of them, backward by the other."""
+    q, k = numbers(1, 1, 4, 8, dtype=torch.float32), numbers(1, 1, 5, 8, dtype=torch.float32)
+    mask = torch.ones(4, 5, dtype=torch.bool)
+    mask[2] = False
+    q.requires_grad_()
+
+    def loss():
+        return F.scaled_dot_product_attention(q, k, k, attn_mask=mask).square().sum()
+
+    (expected,) = torch.autograd.grad(loss(), q)
+    with fanano.torch.installed() if installed == "forward" else nullcontext():
+        value = loss()
+    with fanano.torch.installed() if installed == "backward" else nullcontext():
+        (got,) = torch.autograd.grad(value, q)
+    assert (got[0, 0, 2] == 0).all()
+    torch.testing.assert_close(got, expected)
 
 
 def test_install_and_uninstall(kernels):

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
@@ -70,6 +71,7 @@ def attention(
         if argument in tensors or isinstance(x, torch.Tensor):
             _check(argument, x)
     left, right = _window(window_size)
+    q_offset = _integer(q_offset)
     offsets = None if q_offset is None or _is_integer(q_offset) else q_offset
     if out_dtype is not None and not isinstance(out_dtype, str):
         out_dtype = adapter.dtype_name(out_dtype)
@@ -80,7 +82,7 @@ def attention(
         _tensor("q_lengths", q_lengths, query),
         _tensor("kv_lengths", kv_lengths, query),
         _tensor("q_offset", offsets, query),
-        is_causal,
+        _flag(is_causal),
         left,
         right,
         q_offset if offsets is None else None,
@@ -140,9 +142,21 @@ def _is_integer(x: Any) -> bool:
     return isinstance(x, int | torch.SymInt) and not isinstance(x, bool)
 
 
+def _flag(x: Any) -> Any:
+    """NumPy's bool as Python's; what is neither is for the operator to refuse."""
+    return bool(x) if type(x).__module__ == "numpy" and "bool" in type(x).__name__ else x
+
+
+def _integer(x: Any) -> Any:
+    """NumPy's integers as Python's."""
+    return operator.index(x) if type(x).__module__ == "numpy" and x.ndim == 0 else x
+
+
 def _window(window_size: Any) -> tuple[Any, Any]:
     if window_size is None:
         return None, None
+    if isinstance(window_size, tuple | list):
+        window_size = tuple(map(_integer, window_size))
     if (
         not isinstance(window_size, tuple | list)
         or len(window_size) != 2
@@ -162,6 +176,10 @@ def _tensor(argument: str, x: Any, query: Any, dtype: torch.dtype | None = None)
         return x
     if hasattr(type(x), "__dlpack__"):
         dtype = None
+    elif isinstance(x, list | tuple) and not x and dtype is None:
+        dtype = torch.int64
+    if hasattr(x, "copy"):  # else the backward pass would see what is written into it until then
+        x = x.copy()
     try:
         return torch.as_tensor(x, dtype=dtype, device=query.device)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -121,6 +121,8 @@ def _forward(
     out = torch.empty_like(query)  # of the strides that torch's kernel, and its fake, give it
     options = _options(is_causal, attn_mask, scale, "bhsd")
     _, lse = operators.attention_cpu(query, key, value, None, *options, out=out)
+    # A row that sees nothing: torch's backward, should it be that one, knows it by an lse of 0.
+    lse.masked_fill_(lse == -torch.inf, 0)
     return out, lse.transpose(1, 2).contiguous().transpose(1, 2)
 
 
