@@ -23,8 +23,11 @@ std::string filled(const Refusal& row, std::initializer_list<std::string> values
 }
 
 void throw_error(const Refusal& row, std::initializer_list<std::string> values) {
-  if (row.error == Error::type) throw TypeError(filled(row, values));
-  throw ValueError(filled(row, values));
+  switch (row.error) {
+    case Error::type: throw TypeError(filled(row, values));
+    case Error::missing: throw NotImplementedError(filled(row, values));
+    default: throw ValueError(filled(row, values));
+  }
 }
 
 }  // namespace fanano

@@ -27,6 +27,11 @@ class ValueError : public std::runtime_error {
   friend void throw_error(const Refusal&, std::initializer_list<std::string>);
 };
 
+class NotImplementedError : public std::runtime_error {
+  explicit NotImplementedError(const std::string& words) : runtime_error(words) {}
+  friend void throw_error(const Refusal&, std::initializer_list<std::string>);
+};
+
 // A row by its id. The compiler looks it up: it stops at an id that no row has, and where the
 // values are not as many as the blanks.
 template <size_t values> struct Rule {

@@ -171,6 +171,7 @@ std::string to_string(const Plan& plan, const Problem& p) {
   option(p.score.slopes, "ALiBi");
   option(p.mask.data, p.mask_dtype == Dtype::boolean ? "boolean mask" : "additive mask");
   option(p.score.sinks, "sinks");
+  option(p.dropout.p > 0, "dropout");
   if (!options.empty()) text += "\n  options    " + options;
   text += "\n  algorithm  " + std::string(name(plan.algorithm)) +
           (!flash        ? " softmax over materialised scores"

@@ -89,6 +89,17 @@ double checked_softcap(double softcap) {
   return softcap;
 }
 
+Dropout checked_dropout(const Request& r) {
+  const Dropout& d = r.dropout;
+  if (!(d.p >= 0 && d.p <= 1)) refuse("dropout_p", d.p);
+  for (int64_t x : {d.batch, d.head, d.row, d.column})
+    if (x < 0 || x > UINT32_MAX) refuse("dropout_offset", x);
+  if (d.p == 0) return {};
+  if (!r.has_seed) refuse("no_seed", d.p);
+  if (r.algorithm != Algorithm::flash) refuse("materialised_dropout", name(r.algorithm));
+  return d;
+}
+
 // The mask against (B, Hq, Sq, Sk), its axes counted from the right; those of one element are
 // the same for all.
 Tensor checked_mask(const Array& mask, const Shape& s) {
@@ -223,6 +234,7 @@ Description::Description(const Request& r) : request_(r) {
   p.dtype = r.query.dtype, p.out_dtype = checked_out_dtype(r), p.algorithm = r.algorithm;
   p.score.scale = checked_scale(r, s.dim), p.score.softcap = checked_softcap(r.softcap);
   p.window = r.window;
+  p.dropout = checked_dropout(r);
   if (r.is_causal) p.window.right = 0;  // what a window allows beyond it, causality does not
   if (r.attn_mask) p.mask = checked_mask(*r.attn_mask, s), p.mask_dtype = r.attn_mask->dtype;
   if (r.alibi_slopes.data) check_reals(r.alibi_slopes, "alibi_slopes", s.batch, s.heads, true);

@@ -67,6 +67,14 @@ struct Lengths {
   const int64_t* q_offset = nullptr;
 };
 
+// Of probabilities, by the pair's place among all pairs: this problem's first one stands at (batch,
+// head, row, column). math/dropout.hpp says what is kept.
+struct Dropout {
+  double p = 0;  // 0: off
+  uint64_t seed = 0;
+  int64_t batch = 0, head = 0, row = 0, column = 0;
+};
+
 // What backward reads beside a problem's out and lse, and what it writes. An element of dbias
 // belongs to all pairs that the mask was broadcast to: one sequence, head, query and key where
 // `bias` says so, else all of them.
@@ -91,6 +99,7 @@ struct Problem {
   Score score;
   Window window;
   Lengths lengths;
+  Dropout dropout;
   Gradient gradient;  // of backward alone
 };
 
@@ -137,6 +146,8 @@ struct Request {
   const Array* attn_mask = nullptr;  // null: none
   Reals alibi_slopes, sinks;
   Integers q_offset, q_lengths, kv_lengths;
+  Dropout dropout;
+  bool has_seed = false;
   Layout layout = Layout::bhsd;
   Algorithm algorithm = Algorithm::flash;
 };

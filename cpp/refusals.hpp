@@ -8,7 +8,7 @@
 
 namespace fanano {
 
-enum class Error { type, value };  // Python's TypeError and ValueError
+enum class Error { type, value, missing };  // Python's TypeError, ValueError, NotImplementedError
 
 struct Refusal {
   std::string_view id;
@@ -143,6 +143,16 @@ inline constexpr Refusal refusals[] = {
      "{argument} must be 0 to {most}, the positions that {other} has; it is {number}"},
     {"lengths", Error::value,
      "{argument} must be 0 to {most}, the positions that {other} has; number {index} is {number}"},
+    {"dropout_p", Error::value, "dropout_p must be a probability, 0 to 1, got {number}"},
+    {"no_seed", Error::value,
+     "dropout_p is {number}, so seed must be given, an integer: the same in forward and backward"},
+    {"seed", Error::value, "seed must be an integer of at most 64 bits, got {number}"},
+    {"offsets", Error::type,
+     "dropout_offset must be four integers, (batch, head, row, column), got {object}"},
+    {"dropout_offset", Error::value,
+     "dropout_offset must be four integers, 0 to 2^32 - 1; one of them is {number}"},
+    {"materialised_dropout", Error::missing,
+     "algorithm=\"{algorithm}\" has no dropout: use algorithm=\"flash\""},
     {"scores_memory", Error::value,
      "algorithm='{algorithm}' would materialise more scores than memory can be addressed; use "
      "algorithm='flash'"},

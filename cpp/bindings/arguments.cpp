@@ -48,9 +48,10 @@ bool flag(nb::handle h, const char* argument) {
 }
 
 double number(nb::handle h, const char* argument) {
-  double value = is_bool(h) ? -1 : PyFloat_AsDouble(h.ptr());
+  bool boolean = !PyFloat_Check(h.ptr()) && is_bool(h);
+  double value = boolean ? -1 : PyFloat_AsDouble(h.ptr());
   if (failed_with(PyExc_OverflowError)) refuse("float64", argument);
-  if (is_bool(h) || failed_with(PyExc_TypeError) || failed_with(PyExc_ValueError))
+  if (boolean || failed_with(PyExc_TypeError) || failed_with(PyExc_ValueError))
     refuse("number", argument, type_of(h));
   if (PyErr_Occurred()) throw nb::python_error();
   return value;
@@ -151,6 +152,32 @@ Window window(nb::handle h) {
   nb::object left = pair_of[0], right = pair_of[1];
   auto side = [&](nb::handle x) { return x.is_none() ? int64_t(-1) : integer(x, argument); };
   return {side(left), side(right)};
+}
+
+static uint64_t seed_of(nb::handle h) {
+  nb::object index = nb::steal(is_bool(h) ? nullptr : PyNumber_Index(h.ptr()));
+  if (is_bool(h) || failed_with(PyExc_TypeError) || failed_with(PyExc_ValueError))
+    refuse("integer", "seed", type_of(h));
+  if (!index.is_valid()) throw nb::python_error();
+  int64_t value = PyLong_AsLongLong(index.ptr());
+  if (!failed_with(PyExc_OverflowError)) return uint64_t(value);
+  uint64_t large = PyLong_AsUnsignedLongLong(index.ptr());
+  if (failed_with(PyExc_OverflowError)) refuse("seed", text_of(index));
+  return large;
+}
+
+Dropout dropout(nb::handle p, nb::handle seed, nb::handle offset) {
+  Dropout d;
+  d.p = number(p, "dropout_p");
+  if (!seed.is_none()) d.seed = seed_of(seed);
+  if (offset.is_none()) return d;
+  bool four = (PyTuple_Check(offset.ptr()) || PyList_Check(offset.ptr())) && nb::len(offset) == 4;
+  if (!four) refuse("offsets", text_of(offset));
+  nb::object items = nb::steal(PySequence_Tuple(offset.ptr()));  // a list may change meanwhile
+  if (!items.is_valid() || nb::len(items) != 4) refuse("offsets", text_of(offset));
+  int64_t* to[] = {&d.batch, &d.head, &d.row, &d.column};
+  for (size_t i = 0; i < 4; ++i) *to[i] = integer(items[i], "dropout_offset");
+  return d;
 }
 
 }  // namespace fanano

@@ -27,6 +27,8 @@ class Converted {
     request.window = window(o.window_size);
     if (!o.softcap.is_none()) request.softcap = number(o.softcap, "softcap");
     request.alibi_slopes = alibi_slopes_.reals();
+    request.dropout = dropout(o.dropout_p, o.seed, o.dropout_offset);
+    request.has_seed = !o.seed.is_none();
     request.sinks = sinks_.reals();
     request.query = query, request.key = key, request.value = value;
     request.q_offset = q_offset_.integers();

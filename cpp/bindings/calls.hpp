@@ -16,7 +16,7 @@ namespace fanano {
 // The options that attention and explain share, unconverted.
 struct Options {
   nb::handle attn_mask, is_causal, window_size, q_offset, scale, softcap, alibi_slopes, sinks,
-      q_lengths, kv_lengths, layout, algorithm, out_dtype;
+      dropout_p, seed, dropout_offset, q_lengths, kv_lengths, layout, algorithm, out_dtype;
 };
 
 // A plan together with its description in words.

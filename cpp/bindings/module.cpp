@@ -31,14 +31,16 @@ void translate(const std::exception_ptr& error, void*) {
     PyErr_SetString(PyExc_TypeError, e.what());
   } catch (const ValueError& e) {
     PyErr_SetString(PyExc_ValueError, e.what());
+  } catch (const NotImplementedError& e) {
+    PyErr_SetString(PyExc_NotImplementedError, e.what());
   }
 }
 
 // The table of refusals, for the tests: (id, name of the Python error, words).
 std::vector<std::tuple<std::string, std::string, std::string>> refusal_rows() {
+  constexpr const char* names[] = {"TypeError", "ValueError", "NotImplementedError"};
   std::vector<std::tuple<std::string, std::string, std::string>> rows;
-  for (const Refusal& row : refusals)
-    rows.emplace_back(row.id, row.error == Error::type ? "TypeError" : "ValueError", row.text);
+  for (const Refusal& row : refusals) rows.emplace_back(row.id, names[int(row.error)], row.text);
   return rows;
 }
 
@@ -150,68 +152,74 @@ NB_MODULE(_core, m) {
       "attention",
       [](handle query, handle key, handle value, handle out, handle empty, handle return_lse,
          handle attn_mask, handle is_causal, handle window_size, handle q_offset, handle scale,
-         handle softcap, handle alibi_slopes, handle sinks, handle q_lengths, handle kv_lengths,
-         handle layout, handle algorithm, handle out_dtype, int max_threads) {
+         handle softcap, handle alibi_slopes, handle sinks, handle dropout_p, handle seed,
+         handle dropout_offset, handle q_lengths, handle kv_lengths, handle layout,
+         handle algorithm, handle out_dtype, int max_threads) {
         return attention(query, key, value, out, empty, return_lse,
                          {attn_mask, is_causal, window_size, q_offset, scale, softcap, alibi_slopes,
-                          sinks, q_lengths, kv_lengths, layout, algorithm, out_dtype},
+                          sinks, dropout_p, seed, dropout_offset, q_lengths, kv_lengths, layout,
+                          algorithm, out_dtype},
                          max_threads);
       },
       arg("query"), arg("key"), arg("value"), arg("out").none(), arg("empty").none(),
       arg("return_lse").none(), arg("attn_mask").none(), arg("is_causal").none(),
       arg("window_size").none(), arg("q_offset").none(), arg("scale").none(), arg("softcap").none(),
-      arg("alibi_slopes").none(), arg("sinks").none(), arg("q_lengths").none(),
-      arg("kv_lengths").none(), arg("layout").none(), arg("algorithm").none(),
-      arg("out_dtype").none(), arg("max_threads"));
+      arg("alibi_slopes").none(), arg("sinks").none(), arg("dropout_p").none(), arg("seed").none(),
+      arg("dropout_offset").none(), arg("q_lengths").none(), arg("kv_lengths").none(),
+      arg("layout").none(), arg("algorithm").none(), arg("out_dtype").none(), arg("max_threads"));
   m.def(
       "attention_backward",
       [](handle dout, handle query, handle key, handle value, handle out, handle lse, handle dlse,
          handle empty, handle grad_mask, handle attn_mask, handle is_causal, handle window_size,
          handle q_offset, handle scale, handle softcap, handle alibi_slopes, handle sinks,
-         handle q_lengths, handle kv_lengths, handle layout, int max_threads) {
+         handle dropout_p, handle seed, handle dropout_offset, handle q_lengths, handle kv_lengths,
+         handle layout, int max_threads) {
         return attention_backward(dout, query, key, value, out, lse, dlse, empty, grad_mask,
                                   {attn_mask, is_causal, window_size, q_offset, scale, softcap,
-                                   alibi_slopes, sinks, q_lengths, kv_lengths, layout,
-                                   nb::str("flash"), nb::none()},
+                                   alibi_slopes, sinks, dropout_p, seed, dropout_offset, q_lengths,
+                                   kv_lengths, layout, nb::str("flash"), nb::none()},
                                   max_threads);
       },
       arg("dout"), arg("query"), arg("key"), arg("value"), arg("out"), arg("lse"),
       arg("dlse").none(), arg("empty").none(), arg("grad_mask").none(), arg("attn_mask").none(),
       arg("is_causal").none(), arg("window_size").none(), arg("q_offset").none(),
       arg("scale").none(), arg("softcap").none(), arg("alibi_slopes").none(), arg("sinks").none(),
+      arg("dropout_p").none(), arg("seed").none(), arg("dropout_offset").none(),
       arg("q_lengths").none(), arg("kv_lengths").none(), arg("layout").none(), arg("max_threads"));
   m.def(
       "explain",
       [](handle query, handle key, handle value, handle attn_mask, handle is_causal,
          handle window_size, handle q_offset, handle scale, handle softcap, handle alibi_slopes,
-         handle sinks, handle q_lengths, handle kv_lengths, handle layout, handle algorithm,
-         handle out_dtype, int max_threads) {
+         handle sinks, handle dropout_p, handle seed, handle dropout_offset, handle q_lengths,
+         handle kv_lengths, handle layout, handle algorithm, handle out_dtype, int max_threads) {
         return explain(query, key, value,
                        {attn_mask, is_causal, window_size, q_offset, scale, softcap, alibi_slopes,
-                        sinks, q_lengths, kv_lengths, layout, algorithm, out_dtype},
+                        sinks, dropout_p, seed, dropout_offset, q_lengths, kv_lengths, layout,
+                        algorithm, out_dtype},
                        max_threads);
       },
       arg("query"), arg("key"), arg("value"), arg("attn_mask").none(), arg("is_causal").none(),
       arg("window_size").none(), arg("q_offset").none(), arg("scale").none(), arg("softcap").none(),
-      arg("alibi_slopes").none(), arg("sinks").none(), arg("q_lengths").none(),
-      arg("kv_lengths").none(), arg("layout").none(), arg("algorithm").none(),
-      arg("out_dtype").none(), arg("max_threads"));
+      arg("alibi_slopes").none(), arg("sinks").none(), arg("dropout_p").none(), arg("seed").none(),
+      arg("dropout_offset").none(), arg("q_lengths").none(), arg("kv_lengths").none(),
+      arg("layout").none(), arg("algorithm").none(), arg("out_dtype").none(), arg("max_threads"));
   m.def(
       "explain_shapes",
       [](handle query, handle key, handle value, handle dtype, handle attn_mask, handle is_causal,
          handle window_size, handle q_offset, handle scale, handle softcap, handle alibi_slopes,
-         handle sinks, handle q_lengths, handle kv_lengths, handle layout, handle algorithm,
-         handle out_dtype, int max_threads) {
+         handle sinks, handle dropout_p, handle seed, handle dropout_offset, handle q_lengths,
+         handle kv_lengths, handle layout, handle algorithm, handle out_dtype, int max_threads) {
         return explain_shapes(query, key, value, dtype,
                               {attn_mask, is_causal, window_size, q_offset, scale, softcap,
-                               alibi_slopes, sinks, q_lengths, kv_lengths, layout, algorithm,
-                               out_dtype},
+                               alibi_slopes, sinks, dropout_p, seed, dropout_offset, q_lengths,
+                               kv_lengths, layout, algorithm, out_dtype},
                               max_threads);
       },
       arg("query"), arg("key"), arg("value"), arg("dtype").none(), nb::kw_only(),
       arg("attn_mask") = nb::none(), arg("is_causal").none() = false,
       arg("window_size") = nb::none(), arg("q_offset") = nb::none(), arg("scale") = nb::none(),
       arg("softcap") = nb::none(), arg("alibi_slopes") = nb::none(), arg("sinks") = nb::none(),
+      arg("dropout_p").none() = 0.0, arg("seed") = nb::none(), arg("dropout_offset") = nb::none(),
       arg("q_lengths") = nb::none(), arg("kv_lengths") = nb::none(), arg("layout").none() = "bhsd",
       arg("algorithm").none() = "flash", arg("out_dtype") = nb::none(), arg("max_threads") = 0,
       "The plan for shapes alone: nothing is allocated.");

@@ -131,8 +131,7 @@ FANANO_FN void weigh(State<A>& state, int64_t n, A lowest, A* s, F exponent) {
 }
 
 // s becomes p = 2^(unit s - m), and is absorbed; returns p.
-template <class E, class A>
-const E* weigh(State<A>& state, int64_t n, A unit, Weights<A> weights, A* s) {
+template <class E, class A> E* weigh(State<A>& state, int64_t n, A unit, Weights<A> weights, A* s) {
   const Vec<A> c = Vec<A>::all(unit);
   Strip<A> minus;
   Vec<A> largest = Vec<A>::all(0);
@@ -152,7 +151,7 @@ const E* weigh(State<A>& state, int64_t n, A unit, Weights<A> weights, A* s) {
     weigh<E>(state, n, weights.lowest, s, carefully);
   else
     weigh<E>(state, n, weights.lowest, s, once);
-  return reinterpret_cast<const E*>(s);
+  return reinterpret_cast<E*>(s);
 }
 
 // 1 / l, and 0 for a row that saw nothing.

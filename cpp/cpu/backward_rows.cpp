@@ -9,17 +9,20 @@ namespace fanano::FANANO_ISA {
 namespace {
 
 template <class A> struct Scratch {
-  A *q, *s, *k, *rows, *bias;
+  A *q, *dout, *s, *dp, *k, *v, *rows, *bias;
   Visible<A>* see;
 
   Scratch(void* memory, const Problem& p, int64_t& bytes) {
     constexpr int w = Vec<A>::width;
     Arena arena{static_cast<char*>(memory)};
-    int64_t dim = round_up(p.shape.dim, w);
+    int64_t dim = round_up(p.shape.dim, w), value_dim = round_up(p.shape.value_dim, w);
     q = arena.take<A>(dim * strip_rows<A>);
+    dout = arena.take<A>(value_dim * strip_rows<A>);
     s = arena.take<A>(tile_keys * strip_rows<A>);
+    dp = arena.take<A>(tile_keys * strip_rows<A>);
     k = arena.take<A>(tile_keys * p.shape.dim);
-    rows = arena.take<A>(w * longest_row(dim, 0));
+    v = arena.take<A>(tile_keys * p.shape.value_dim);
+    rows = arena.take<A>(w * longest_row(dim, value_dim));
     bias = p.mask.data ? arena.take<A>(tile_keys * strip_rows<A>) : nullptr;
     see = arena.take<Visible<A>>(1);
     bytes = arena.used;
@@ -38,25 +41,29 @@ int64_t seen_keys(const Block& b, int64_t row, int64_t most) {
   return count;
 }
 
-// lse was rounded when it was written, and p = e^(logit - lse) is wrong by as much. It is made
-// again, from the scores, where it is far from 0. In float32, whose own rounding is no larger, also
-// where so few keys share a row that hardly anything else is rounded, and where few queries had
-// their scores summed in the order of decode.
+// lse was rounded when it was written, and p = e^(logit - lse) is wrong by as much; so was out, of
+// which delta is made. Both are made again, from the same scores, so that what the errors of one add
+// those of the other take away: where lse is far from 0; where so few keys share a row that hardly
+// anything else is rounded; and where few queries had their scores summed in the order of decode.
 template <class T> bool trusted(double lse, const Block& b, int64_t row) {
-  constexpr bool single = std::is_same_v<T, float>;
-  constexpr double far = single ? 32 : 1024;
+  constexpr double far = std::is_same_v<T, float> ? 32 : 1024;
   constexpr int64_t few_keys = 64;
-  if (single && b.queries <= decode_queries) return false;
-  if (single && seen_keys(b, row, few_keys + 1) <= few_keys) return false;
+  if (!std::is_same_v<T, double>) {
+    if (b.queries <= decode_queries || seen_keys(b, row, few_keys + 1) <= few_keys) return false;
+  }
   return lse < far && lse > -far;
+}
+
+template <class A> double dlse_of(const Problem& p, const Block& b, int64_t row) {
+  const Tensor& dlse = p.gradient.dlse;
+  return dlse.data ? double(*at<A>(dlse, b.batch, b.head, row)) : 0;
 }
 
 // delta; of a row that sees nothing, whatever its dout is, what lse alone leaves of it.
 template <class T> accumulator_t<T> delta_of(const Problem& p, const Block& b, int64_t row) {
   using A = accumulator_t<T>;
   const Tensor& dout = p.gradient.dout;
-  double dlse = 0, sum = 0;
-  if (p.gradient.dlse.data) dlse = double(*at<A>(p.gradient.dlse, b.batch, b.head, row));
+  double sum = 0;
   with_out<T>(p, [&]<class Out>() {
     const Out* x = at<const Out>(dout, b.batch, b.head, row);
     const Out* y = at<const Out>(p.out, b.batch, b.head, row);
@@ -64,19 +71,44 @@ template <class T> accumulator_t<T> delta_of(const Problem& p, const Block& b, i
       sum += double(number(x[d * dout.column])) * double(number(y[d * p.out.column]));
   });
   if (sum - sum != 0 && seen_keys(b, row, 1) == 0) sum = 0;
-  return A(sum - dlse);
+  return A(sum - dlse_of<A>(p, b, row));
 }
 
-// The state of a strip's softmax, as the forward pass has it.
+// The state of a strip's softmax, as the forward pass has it, and the sum of p dp that goes with
+// it: delta, but for the normalisation of p.
+template <class A> struct SummedState {
+  State<A> state;
+  Strip<A> p_dp = Strip<A>::all(0);
+};
+
+// x += sum over the keys of p dp, x times alpha before; of pairs that weigh nothing dp may be
+// anything.
+template <class A>
+void add_products(const Strip<A>& alpha, int64_t n, const A* p, const A* dp, Strip<A>& x) {
+  const Vec<A> none = Vec<A>::all(0);
+  Strip<A> sum = Strip<A>::all(0);
+  for (int64_t j = 0; j < n; ++j)
+    for (int m = 0; m < M; ++m) {
+      int64_t at = j * strip_rows<A> + m * Vec<A>::width;
+      Vec<A> weight = Vec<A>::load(p + at), of_p = Vec<A>::load(dp + at);
+      sum.v[m] = fma(weight, select_equal(weight, none, none, of_p), sum.v[m]);
+    }
+  for (int m = 0; m < M; ++m) x.v[m] = fma(x.v[m], alpha.v[m], sum.v[m]);
+}
+
 template <class T>
-State<accumulator_t<T>> softmax_state(const Problem& p, const Block& b, Range r,
-                                      const Scratch<accumulator_t<T>>& scratch) {
+SummedState<accumulator_t<T>> softmax_state(const Problem& p, const Block& b, Range r,
+                                            const Scratch<accumulator_t<T>>& scratch) {
   using A = accumulator_t<T>;
   const ScoreConstants<A> c(p, b.batch, b.head, log2e<double>);
   const OnlineSoftmax<A> first = sink_state(b.sink, A(0));
   const Range tiles = b.mask.tiles(r, tile_keys), columns = b.mask.columns(r);
   Visible<A>& see = *scratch.see;
-  State<A> state{Strip<A>::all(first.m), Strip<A>::all(first.l), Strip<A>::all(first.l)};
+  const Kept<A> dropout(p, b);
+  SummedState<A> found{{Strip<A>::all(first.m), Strip<A>::all(first.l), Strip<A>::all(first.l)}};
+  Queries<A> x;
+  x.dout = scratch.dout;
+  load_dout<T>(p, b, r, x, scratch.rows);
   pack(at<const T>(p.q, b.batch, b.head, r.begin), p.q.row, p.q.column, r.size(), p.shape.dim,
        c.scale.sign, scratch.q, scratch.rows);
   for (int64_t j0 = tiles.begin * tile_keys; j0 < columns.end; j0 += tile_keys) {
@@ -89,10 +121,21 @@ State<accumulator_t<T>> softmax_state(const Problem& p, const Block& b, Range r,
     const A* bias = load_bias(b.elements, r, j0, n, scratch.bias, scratch.rows);
     Strip<A> largest = c.plain ? hide(see, n, c.scale.power, scratch.s)
                                : logits(c, b.mask, r, j0, bias, see, n, scratch.s);
-    absorb(state, largest, c.factor, A(0));
-    weigh<A>(state, n, c.factor, weights(A(0)), scratch.s);
+    Strip<A> alpha = absorb(found.state, largest, c.factor, A(0));
+    A* weight = weigh<A>(found.state, n, c.factor, weights(A(0)), scratch.s);
+    if (p.shape.value_dim == 0) continue;
+    if (dropout.on) {
+      uint64_t kept[tile_keys];
+      dropout.look(r.begin, j0, n, kept);
+      drop(kept, n, weight);
+    }
+    Operand<A> v = load(at<const T>(p.v, b.batch, b.kv_head, j0), p.v.row, p.v.column, n,
+                        p.shape.value_dim, scratch.v);
+    score(scratch.dout, v, n, p.shape.value_dim, scratch.dp);
+    add_products(alpha, n, weight, scratch.dp, found.p_dp);
   }
-  return state;
+  for (int m = 0; m < M; ++m) found.p_dp.v[m] = found.p_dp.v[m] * Vec<A>::all(dropout.factor);
+  return found;
 }
 
 // The numbers of rows r, at most a strip.
@@ -112,12 +155,17 @@ void strip_numbers(const Problem& p, const Block& b, Range r,
     any |= doubtful[i];
   }
   if (!any) return;
-  State<A> state = softmax_state<T>(p, b, r, scratch);
-  A m[strip_rows<A>], weight[strip_rows<A>];
-  state.m.store(m), inverse(state).store(weight);
+  const SummedState<A> found = softmax_state<T>(p, b, r, scratch);
+  A m[strip_rows<A>], weight[strip_rows<A>], p_dp[strip_rows<A>];
+  found.state.m.store(m), inverse(found.state).store(weight), found.p_dp.store(p_dp);
   for (int64_t i = 0; i < r.size(); ++i) {
     int64_t row = row_index(p.shape, b, r.begin + i);
-    if (doubtful[i]) to.m[row] = pivot(m[i]), to.weight[row] = weight[i];
+    if (!doubtful[i]) continue;
+    to.m[row] = pivot(m[i]), to.weight[row] = weight[i];
+    // What is not finite is so for a reason that out knows: a value of no weight, for one.
+    A& delta = to.delta[row];
+    if (delta - delta == 0)
+      delta = A(double(p_dp[i]) * double(weight[i]) - dlse_of<A>(p, b, r.begin + i));
   }
 }
 

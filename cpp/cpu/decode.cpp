@@ -10,6 +10,7 @@
 #include "absorb.hpp"
 #include "block.hpp"
 #include "decode_tile.hpp"
+#include "kept.hpp"
 #include "logits.hpp"
 
 namespace fanano::FANANO_ISA {
@@ -218,6 +219,10 @@ template <class T> class Decode {
     }
     for (int64_t r = 0; r < rows_; ++r)
       x.l[r] += weigh_row(x.m[r], n, weights(headroom), z.s + r * decode_keys);
+    if (p_.dropout.p > 0)
+      for_each_row([&](int64_t h, int64_t i, int64_t r) {
+        Kept<A>(p_, block(h)).drop_row(i, j0, n, z.s + r * decode_keys);
+      });
     // accumulate
     if (!whole && !finite(v, n, value_dim_)) return accumulate_seen(v, j0, n, x.o);
     in_groups<4>(rows_, [&]<int R>(int64_t r) {
@@ -292,7 +297,9 @@ template <class T> class Decode {
 
   // out = o / l, which is left in scratch_.row; returns 0, or NaN where it is not all finite
   A normalised(Partial<A> whole, int64_t r) const {
+    const Kept<A> kept(p_, block(0));  // whose factor is that of all
     Vec<A> factor = inverse(Vec<A>::all(whole.l[r])), mark = Vec<A>::all(0);
+    if (kept.on) factor = factor * Vec<A>::all(kept.factor);
     for (int64_t d = 0; d < value_dim_; d += w) {
       Vec<A> x = fma(Vec<A>::load(whole.o + r * value_dim_ + d), factor, Vec<A>::all(0));
       x.store(scratch_.row + d);

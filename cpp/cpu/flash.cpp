@@ -5,6 +5,7 @@
 
 #include "absorb.hpp"
 #include "block.hpp"
+#include "kept.hpp"
 #include "logits.hpp"
 #include "special_values.hpp"
 
@@ -56,6 +57,7 @@ template <class T, class E, class Out> class RowBlock {
   const Block b_;
   const Scratch<A, E>& scratch_;
   const ScoreConstants<A> score_{p_, b_.batch, b_.head, log2e<double>};
+  const Kept<A> kept_{p_, b_};
   const int64_t dim_ = p_.shape.dim, value_dim_ = p_.shape.value_dim;
   const Range rows_ = {b_.rows.begin, b_.used};
   const int64_t strips_ = round_up(rows_.size(), strip) / strip;
@@ -95,7 +97,12 @@ template <class T, class E, class Out> class RowBlock {
       largest = hide(see, seen, score_.scale.power, scratch_.s);
     // absorb: m, l; s becomes p
     Strip<A> alpha = absorb(scratch_.states[i], largest, score_.factor, headroom);
-    const E* p = weigh<E>(scratch_.states[i], seen, score_.factor, weights(headroom), scratch_.s);
+    E* p = weigh<E>(scratch_.states[i], seen, score_.factor, weights(headroom), scratch_.s);
+    if (kept_.on) {
+      uint64_t kept[tile_keys];
+      kept_.look(r.begin, j0, seen, kept);
+      drop(kept, seen, p);
+    }
     // accumulate
     if ((together<E> == 1 && see.whole && !bias) || ordinary_values(tile))
       return accumulate(p, tile.v, seen, value_dim_, alpha, o(i));
@@ -138,11 +145,18 @@ template <class T, class E, class Out> class RowBlock {
     }
   }
 
+  // What o is multiplied by.
+  FANANO_FN Strip<A> normaliser(int64_t i) const {
+    Strip<A> factor = inverse(scratch_.states[i]);
+    for (int m = 0; kept_.on && m < M; ++m) factor.v[m] = factor.v[m] * Vec<A>::all(kept_.factor);
+    return factor;
+  }
+
   // Marks the rows that did not come out finite, and says whether there are any.
   bool find_broken() const {
     bool any = false;
     for (int64_t i = 0; i < strips_; ++i) {
-      Strip<A> factor = inverse(scratch_.states[i]), mark = Strip<A>::all(0);
+      Strip<A> factor = normaliser(i), mark = Strip<A>::all(0);
       for (int64_t d = 0; d < value_dim_; ++d) {
         Strip<A> x = Strip<A>::load(o(i) + d * strip);
         for (int m = 0; m < M; ++m) {
@@ -165,9 +179,8 @@ template <class T, class E, class Out> class RowBlock {
       const State<A>& state = scratch_.states[i];
       A m[strip], l[strip], broken[strip];
       state.m.store(m), state.l.store(l), scratch_.broken[i].store(broken);
-      unpack(o(i), inverse(state), r.size(), value_dim_,
-             at<Out>(p_.out, b_.batch, b_.head, r.begin), p_.out.row, p_.out.column, scratch_.rows,
-             only_broken ? broken : nullptr);
+      unpack(o(i), normaliser(i), r.size(), value_dim_, at<Out>(p_.out, b_.batch, b_.head, r.begin),
+             p_.out.row, p_.out.column, scratch_.rows, only_broken ? broken : nullptr);
       if (!p_.lse.data || only_broken) continue;
       for (int64_t row = 0; row < r.size(); ++row) {
         bool sink_alone = m[row] == first.m && l[row] == first.l;

@@ -8,6 +8,7 @@
 #include "../math/gradient.hpp"
 #include "absorb.hpp"
 #include "block.hpp"
+#include "kept.hpp"
 #include "logits.hpp"
 
 namespace fanano::FANANO_ISA {
@@ -87,11 +88,12 @@ void softcap_slopes(const ScoreConstants<A>& c, int64_t n, const A* s, A* slope)
   }
 }
 
-// s becomes P and dp the gradient of the scores, 0 both where a row does not see a key: by
-// selection, for either may be anything there. power(s, i) is 2^(s - m), i the vector.
+// s becomes P, without what dropout drops, and dp the gradient of the scores, 0 both where a row
+// does not see a key: by selection, for either may be anything there. power(s, i) is 2^(s - m), i
+// the vector; kept as Kept::look() has it, or null.
 template <class A, class F>
 FANANO_FN void weigh(const Queries<A>& x, int64_t n, const Visible<A>& see, const A* bias,
-                     const A* slope, A* s, A* dp, F power) {
+                     const A* slope, const uint64_t* kept, A factor, A* s, A* dp, F power) {
   const Vec<A> none = Vec<A>::all(0), hidden = Vec<A>::all(-infinity<A>);
   for (int64_t j = 0; j < n; ++j) {
     uint64_t rows = see.whole ? ~uint64_t(0) : see.rows[j];
@@ -99,15 +101,20 @@ FANANO_FN void weigh(const Queries<A>& x, int64_t n, const Visible<A>& see, cons
     for (int m = 0; m < M; ++m) {
       int64_t lane = m * Vec<A>::width, at = j * strip_rows<A> + lane;
       Vec<A> p = power(Vec<A>::load(s + at), m) * x.weight.v[m];
-      Vec<A> g = logit_gradient(p, Vec<A>::load(dp + at), x.delta.v[m]);
+      Vec<A> of_p = Vec<A>::load(dp + at), d = p;
+      if (kept) {
+        Vec<A> z = select_bits(kept[j] >> lane, Vec<A>::all(factor), none);
+        of_p = of_p * z, d = p * z;
+      }
+      Vec<A> g = logit_gradient(p, of_p, x.delta.v[m]);
       if (slope) g = g * Vec<A>::load(slope + at);
       if (bias) {
         Vec<A> added = Vec<A>::load(bias + at);
-        p = select_equal(added, hidden, none, p), g = select_equal(added, hidden, none, g);
+        d = select_equal(added, hidden, none, d), g = select_equal(added, hidden, none, g);
       }
       if (!see.whole)
-        p = select_bits(rows >> lane, p, none), g = select_bits(rows >> lane, g, none);
-      p.store(s + at), g.store(dp + at);
+        d = select_bits(rows >> lane, d, none), g = select_bits(rows >> lane, g, none);
+      d.store(s + at), g.store(dp + at);
     }
   }
 }
@@ -173,10 +180,14 @@ template <class A> struct Differentiator {
       return select_less(Vec<A>::all(exact_exponent<A>), size, power, exactly(y, m));
     };
     const A* slopes = capped ? slope : nullptr;
+    const Kept<A> dropout(p, b);
+    uint64_t words[tile_keys];
+    if (dropout.on) dropout.look(x.rows.begin, tile.j0, n, words);
+    const uint64_t* kept = dropout.on ? words : nullptr;
     if (x.large)
-      weigh(x, n, see, added, slopes, s, dp, carefully);
+      weigh(x, n, see, added, slopes, kept, dropout.factor, s, dp, carefully);
     else
-      weigh(x, n, see, added, slopes, s, dp, exactly);
+      weigh(x, n, see, added, slopes, kept, dropout.factor, s, dp, exactly);
     return true;
   }
 };

@@ -72,7 +72,14 @@ def attention(
             that stores all B x Hq x Sq x Sk scores: ``"naive"``, ``"safe"``, ``"online"``.
         out_dtype: ``"float32"`` for unrounded partial results, to be merged by ``merge_states``.
         out: the array to write, of the result's shape; it must not overlap an input.
-        dropout_p, seed, dropout_offset: not there yet.
+        dropout_p: the probability, 0 to 1, with which a pair of a query and a key is dropped: its
+            probability becomes 0, and that of the others is multiplied by ``1 / (1 - dropout_p)``.
+            The log-sum-exp is that of before.
+        seed: which pairs: an integer of 64 bits, or an array of one. None: drawn anew, from torch's
+            generator for its tensors; an error for JAX's arrays.
+        dropout_offset: where this call's first pair stands, (batch, head, row, column), if it is a
+            part of a larger problem. Whether a pair is dropped is a function of the seed and of its
+            place (Philox4x32-10), however calls, tiles, threads and devices share the work.
 
     Returns:
         (B, Hq, Sq, Dv) in the layout, rank, library and dtype of ``query``; with ``return_lse`` a
@@ -82,8 +89,8 @@ def attention(
     Raises:
         TypeError, ValueError: an argument is wrong; the message names it. Nothing was written.
             Lengths are checked number by number, at every call.
-        NotImplementedError: an option is not there yet, a JAX array is traced, or an array is one
-            of CuPy's. Of torch tensors also what fanano.torch.attention says.
+        NotImplementedError: dropout in an algorithm that stores scores, a JAX array is traced, or
+            an array is one of CuPy's. Of torch tensors also what fanano.torch.attention says.
 
     Torch tensors that require grad, are transformed by torch.func, or are traced or compiled, are
     taken to ``fanano.torch.attention``: the result is differentiable where that is.
@@ -93,10 +100,9 @@ def attention(
 
     Sources: Dao et al. 2022, "FlashAttention" (arXiv:2205.14135); softcap: Gemma Team 2024, "Gemma
     2" (arXiv:2408.00118), section 2; ALiBi: Press et al. 2022 (arXiv:2108.12409), section 3; sinks:
-    Xiao et al. 2024 (arXiv:2309.17453), section 3.
+    Xiao et al. 2024 (arXiv:2309.17453), section 3; dropout's numbers: Salmon et al. 2011, "Parallel
+    random numbers: as easy as 1, 2, 3", section 4.
     """
-    if dropout_p or seed is not None or dropout_offset is not _NO_OFFSET:
-        refuse_missing(dropout_p, seed, dropout_offset)
     if type(query) is type(key) is type(value):
         adapter = adapter_of("query", query)
     else:
@@ -129,6 +135,9 @@ def attention(
             None if softcap is None else prepared_option("softcap", softcap),
             None if alibi_slopes is None else prepared_option("alibi_slopes", alibi_slopes),
             None if sinks is None else prepared_option("sinks", sinks),
+            dropout_p,
+            _seed(adapter, seed) if dropout_p != 0 or seed is not None else None,
+            None if dropout_offset is _NO_OFFSET else dropout_offset,
             None if q_lengths is None else prepared_option("q_lengths", q_lengths),
             None if kv_lengths is None else prepared_option("kv_lengths", kv_lengths),
             layout,
@@ -155,6 +164,9 @@ def attention(
             softcap=softcap,
             alibi_slopes=alibi_slopes,
             sinks=sinks,
+            dropout_p=dropout_p,
+            seed=seed,
+            dropout_offset=dropout_offset,
             q_lengths=q_lengths,
             kv_lengths=kv_lengths,
             return_lse=return_lse,
@@ -173,19 +185,10 @@ def attention(
     return made if out is not None else finish(made), finish(lse)
 
 
+def _seed(adapter: Adapter, seed: Any) -> Any:
+    return adapter.fresh_seed() if seed is None else prepared_option("seed", seed)
+
+
 def dtype_name(adapter: Adapter, out_dtype: Any) -> str:
     """The name of ``out_dtype``, which may be one already or a dtype of the caller's library."""
     return out_dtype if isinstance(out_dtype, str) else adapter.dtype_name(out_dtype)
-
-
-def refuse_missing(dropout_p: Any, seed: Any, dropout_offset: Any) -> None:
-    """Raises NotImplementedError naming an option that this version does not have."""
-    if dropout_p != 0:
-        option = "dropout_p"
-    elif seed is not None:
-        option = "seed"
-    elif not isinstance(dropout_offset, tuple | list) or any(dropout_offset):
-        option = "dropout_offset"
-    else:
-        return
-    raise NotImplementedError(f"{option} is not there yet in this version of fanano")

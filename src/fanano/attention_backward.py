@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 from . import _core
 from .adapters import common_adapter, diagnosis, prepared_option
-from .attention import refuse_missing
 
 __all__ = ["Gradients", "attention_backward"]
 
@@ -64,9 +63,9 @@ def attention_backward(
         dlse: the gradient by ``lse``, of its shape and dtype; None: ``lse`` is used for nothing.
         grad_mask: also compute the gradient by ``attn_mask``, which must be additive and of the
             library of ``query``. It costs the products ``q k`` and ``dout v`` once more.
-        attn_mask, is_causal, window_size, q_offset, scale, softcap, alibi_slopes, sinks,
-            q_lengths, kv_lengths, layout: as they were for ``attention``.
-        dropout_p, seed, dropout_offset: not there yet.
+        attn_mask, is_causal, window_size, q_offset, scale, softcap, alibi_slopes, sinks, dropout_p,
+            seed, dropout_offset, q_lengths, kv_lengths, layout: as they were for ``attention``;
+            with dropout the seed must be given.
 
     Returns:
         ``Gradients``: ``dq``, ``dk`` and ``dv`` of the shape and dtype of ``query``, ``key`` and
@@ -77,12 +76,11 @@ def attention_backward(
 
     Raises:
         TypeError, ValueError: an argument is wrong; the message names it.
-        NotImplementedError: as for ``attention``.
+        NotImplementedError: a JAX array is traced, or an array is one of CuPy's.
 
     Sources: Dao et al. 2022, "FlashAttention" (arXiv:2205.14135), algorithm 4; Dao 2023,
     "FlashAttention-2" (arXiv:2307.08691), algorithm 2.
     """
-    refuse_missing(dropout_p, seed, dropout_offset)
     arrays = {
         "query": query, "key": key, "value": value, "dout": dout, "out": out, "lse": lse,
     }  # fmt: skip
@@ -113,6 +111,9 @@ def attention_backward(
             softcap,
             prepared_option("alibi_slopes", alibi_slopes),
             prepared_option("sinks", sinks),
+            dropout_p,
+            prepared_option("seed", seed),
+            dropout_offset,
             prepared_option("q_lengths", q_lengths),
             prepared_option("kv_lengths", kv_lengths),
             layout,

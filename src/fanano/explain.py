@@ -7,7 +7,7 @@ from typing import Any
 
 from . import _core
 from .adapters import common_adapter, diagnosis, prepared_option
-from .attention import dtype_name, refuse_missing
+from .attention import dtype_name
 
 __all__ = ["explain"]
 
@@ -46,7 +46,6 @@ def explain(
     Raises:
         What ``fanano.attention`` raises for the same arguments.
     """
-    refuse_missing(dropout_p, seed, dropout_offset)
     adapter = common_adapter(query=query, key=key, value=value)
     if adapter.prepare is not None:
         query, key, value = adapter.prepare(("query", "key", "value"), (query, key, value))
@@ -63,6 +62,9 @@ def explain(
             softcap,
             prepared_option("alibi_slopes", alibi_slopes),
             prepared_option("sinks", sinks),
+            dropout_p,
+            0 if seed is None else seed,  # any would do
+            dropout_offset,
             prepared_option("q_lengths", q_lengths),
             prepared_option("kv_lengths", kv_lengths),
             layout,

@@ -201,8 +201,10 @@ def options(choices, call, library, shape):
            (1, 2, 3), (1.0, 2), 4, lambda: Empties(2, False), lambda: Empties(2, True))  # fmt: skip
     option("out_dtype", "float32", "float32", "float64", np.float32, np.dtype("f2"), float, "half",
            3, {}, [("a", "f4")])  # fmt: skip
-    absent = {"dropout_p": 0.1}, {"seed": 7}, {"dropout_offset": (0, 0, 0, 1)}
-    given |= choices.often({}, {"dropout_p": 0, "seed": None}, {"dropout_offset": [0]}, *absent)
+    option("dropout_p", 0.3, 0, 1, 1e-12, -0.5, 2, float("nan"), "1")
+    option("seed", 7, -1, 2**64 - 1, 2**64, 1.5, lambda: Empties(2, True))
+    option("dropout_offset", (0, 0, 0, 1), (3, 2, 1, 2**32 - 1), [0], (0, 0, -1, 0), 4,
+           lambda: Empties(4, True))  # fmt: skip
     for name, longest in ("q_offset", keys), ("q_lengths", rows), ("kv_lengths", keys):
         how = choices.often("default", "one", "list", "array", "array", "changes", "thing")
         if how == "one":
@@ -279,8 +281,6 @@ def shapes(choices, call, library, huge):
             call.thing(choices, name)
     call.arguments["dtype"] = choices.often("float32", "float64", "bfloat16", "float16", "bool", 3)
     options(choices, call, library, (batch, heads, rows, keys))
-    for name in "dropout_p", "seed", "dropout_offset":
-        call.arguments.pop(name, None)
 
 
 __all__ = ["Call", "Drawn", "Mischief", "read_call"]

@@ -6,6 +6,7 @@ import compare
 import ml_dtypes
 import numpy as np
 import oracle
+import oracle_dropout
 from calls import Empties
 
 FAR = 2**40
@@ -63,11 +64,18 @@ def attention(call, result):
         options["alibi_slopes"] = np.full(heads, slopes, np.float64)
     if not heads:
         options.pop("alibi_slopes", None)
+    shape = (*oracle.four_dims(query, layout).shape[:3], oracle.four_dims(key, layout).shape[2])
     if far(options):
         if slopes is not None:
             return
-        shape = (*oracle.four_dims(query, layout).shape[:3], oracle.four_dims(key, layout).shape[2])
         options = as_mask(options, shape)
+    dropout_p, seed = of(call, "dropout_p", 0), of(call, "seed")
+    if dropout_p:
+        offset = of(call, "dropout_offset", (0, 0, 0, 0))
+        if seed is None or changed(offset):  # drawn anew; anybody's guess
+            return
+        kept = oracle_dropout.keep(shape, dropout_p, seed, offset)
+        options |= {"dropout_p": dropout_p, "keep": kept}
     exact = oracle.attention(query, key, value, layout=layout, **options)
     expected = oracle.as_given(exact.out, query.ndim, layout).shape
     assert out.shape == expected, f"out has shape {out.shape}, expected {expected}"
@@ -86,7 +94,7 @@ def attention(call, result):
     close = exact.seen * np.expm1(np.minimum(4 * logits, 700)) + 4 * (
         compare.ulp(exact.seen, query.dtype) + compare.ulp(exact.seen, dtype)
     )
-    near("out", out, exact.out, close[..., None])
+    near("out", out, exact.out, close[..., None] / max(1 - dropout_p, 1 / 64))
     if lse is not None:
         lse = as_array(lse)
         assert lse.dtype == wide, f"lse is {lse.dtype}"

@@ -257,7 +257,7 @@ def dropped(x, dropout_p, keep):
     """x of what is kept times 1 / (1 - p), 0 of what is not; keep broadcasts against x."""
     if keep is None or dropout_p == 0:
         return x
-    return np.where(keep, x / (1 - x.dtype.type(dropout_p)), 0) if dropout_p < 1 else 0 * x
+    return np.where(keep, x / (1 - x.dtype.type(dropout_p)), 0 * x) if dropout_p < 1 else 0 * x
 
 
 def attention(query, key, value, *, dropout_p=0.0, keep=None, rounded=lambda x, what: x, **options):

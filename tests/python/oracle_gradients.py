@@ -32,7 +32,6 @@ class Gradients:
     term: dict = field(default_factory=dict)
     parts: dict = field(default_factory=dict)
     logit: float = 0  # the largest |logit| that any row sees
-    lse: float = 0  # and the largest |lse|
     empty: np.ndarray | None = None  # (B, H, S): the row may attend to nothing
     unseen: np.ndarray | None = None  # (B, Hkv, Sk): no row may attend to the key
 
@@ -105,7 +104,6 @@ def gradients(
             rounded(shared_heads(dk, kv_heads), "dk"),
             rounded(shared_heads(dv, kv_heads), "dv"),
             logit=most(seen(on.s), None),
-            lse=most(on.lse, None),
             empty=~may.any(-1),
             unseen=~shared_heads(may.any(-2), kv_heads, np.any),
         )

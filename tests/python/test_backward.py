@@ -47,6 +47,10 @@ def grid(dtype):
 GRID = {dtype: list(dict.fromkeys(grid(dtype))) for dtype in compare.DTYPES}
 
 
+def chosen_isa():
+    return next(kernel.isa for kernel in fanano.kernels() if kernel.chosen)
+
+
 def run(arrays, dout, *, dlse=None, out_dtype=None, grad_mask=None, **options):
     """Forward, then backward."""
     out, lse = fanano.attention(*arrays, return_lse=True, out_dtype=out_dtype, **options)
@@ -77,11 +81,11 @@ def test_each_problem(case):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_as_close_as_plain_on_average(dtype):
-    """float64 is judged absolutely. In float32 plain is exact where one key has a row for itself;
-    here delta is dout times an out that was rounded, and P comes of a rounded lse."""
-    limit = dict.fromkeys(NAMES, 1.0)
-    if dtype == "float32":
-        limit = dict.fromkeys(NAMES, 1.05) | {"dbias": 1.4}
+    """float64 is judged absolutely. dbias is judged by 18 problems, few of which have anything to
+    round; the scalar kernels, which have no fused multiply-add, reach 1.17 there."""
+    limit = dict.fromkeys(NAMES, 1.05 if dtype == "float32" else 1.0)
+    if chosen_isa() == "scalar":
+        limit["dbias"] = 1.2
     of_all = [ratios(case) for case in GRID[dtype]]
     for name in NAMES:
         of_name = [of_one[name] for of_one in of_all if name in of_one]

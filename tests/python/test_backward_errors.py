@@ -89,7 +89,7 @@ BACKWARD = {
         "attn_mask must be of the same library as query, numpy",
         {"attn_mask": Shared(ones(6, 5)), "grad_mask": True},
     ),
-    "dropout": (NotImplementedError, "dropout_p is not there yet", {"dropout_p": 0.5}),
+    "no seed": ("no_seed", "dropout_p is 0.5, so seed must be given", {"dropout_p": 0.5}),
 }
 
 

@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 # What depends on the instruction set; ctest registers these once for each.
 PER_ISA = (
     *("attention", "extremes", "softmax", "merge", "laws", "determinism", "guard"),
-    *("masks", "decode", "modes", "bfloat16", "backward", "backward_bits"),
+    *("masks", "decode", "modes", "bfloat16", "backward", "backward_bits", "dropout"),
 )
 
 KERNELS = pytest.mark.parametrize("kernel", fanano.kernels(), ids=lambda k: f"{k.device}-{k.isa}")

@@ -214,15 +214,35 @@ OPTIONS = {
         "sinks must be finite .* is -?nan",
         {"sinks": np.float32([1, 1, 1, np.nan])},
     ),
-    # what is not there yet
-    **{
-        option: (NotImplementedError, f"^{option} is not there yet", {option: given})
-        for option, given in {
-            "dropout_p": 0.1,
-            "seed": 7,
-            "dropout_offset": (0, 0, 1, 0),
-        }.items()
-    },
+    "dropout_p": ("dropout_p", "dropout_p must be .*, got 1.5", {"dropout_p": 1.5, "seed": 1}),
+    "negative dropout_p": ("dropout_p", "got -0.1", {"dropout_p": -0.1, "seed": 1}),
+    "dropout_p nan": ("dropout_p", "got -?nan", {"dropout_p": np.nan, "seed": 1}),
+    "dropout_p's type": ("number", "dropout_p must be a number", {"dropout_p": "1"}),
+    "seed": ("seed", f"at most 64 bits, got {2**64}", {"dropout_p": 0.5, "seed": 2**64}),
+    "seed's type": ("integer", "seed must be an integer, got float", {"seed": 1.0}),
+    "two seeds": ("integer", "seed must be an integer", {"seed": np.array([1, 2])}),
+    "three offsets": (
+        "offsets",
+        r"dropout_offset must be four integers, .*, got \(0, 0, 0\)",
+        {"dropout_offset": (0, 0, 0)},
+    ),
+    "an offset": ("offsets", "dropout_offset must be four integers", {"dropout_offset": 3}),
+    "an offset's type": (
+        "integer",
+        "dropout_offset must be an integer, got float",
+        {"dropout_offset": [0, 0, 1.0, 0]},
+    ),
+    "a negative offset": (
+        "dropout_offset",
+        r"0 to 2\^32 - 1; one of them is -1",
+        {"dropout_offset": (0, 0, -1, 0)},
+    ),
+    "a far offset": ("dropout_offset", f"is {2**32}", {"dropout_offset": (2**32, 0, 0, 0)}),
+    "dropout of scores": (
+        "materialised_dropout",
+        'algorithm="safe" has no dropout',
+        {"dropout_p": 0.5, "seed": 1, "algorithm": "safe"},
+    ),
 }
 
 

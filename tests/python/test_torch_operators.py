@@ -35,6 +35,7 @@ OPTIONS = {
     "slopes": {"alibi_slopes": [0.5, 0.25, 0.125, 0.0]},
     "slopes (B, Hq)": {"alibi_slopes": torch.linspace(0, 1, 8).reshape(2, 4)},
     "sinks": {"sinks": lambda: numbers(4), "is_causal": True, "q_offset": -1},
+    "dropout": {"dropout_p": 0.4, "seed": 2**64 - 7, "dropout_offset": (0, 0, 3, 2)},
 }
 
 
@@ -265,14 +266,16 @@ def test_shapes_are_known_before(layout, rank):
         assert (x.shape, x.stride(), x.dtype) == (y.shape, y.stride(), y.dtype)
 
 
-@pytest.mark.parametrize("name", ["plain", "mask (Hq, 1, Sk)", "sinks", "lengths"])
+@pytest.mark.parametrize("name", ["plain", "mask (Hq, 1, Sk)", "sinks", "lengths", "dropout"])
 def test_the_operators_keep_torchs_rules(name):
     options, tensors = made(OPTIONS[name])
     tensors = {k: x.detach() for k, x in tensors.items()}
     lengths = [torch.as_tensor(options[k]) if k in options else None
                for k in ("q_lengths", "kv_lengths")]  # fmt: skip
-    given = (tensors.get("attn_mask"), tensors.get("sinks"), None, *lengths, None)
-    given = (*given, True, None, 1, None, 0.5, None, "bhsd")
+    seed = torch.tensor(7) if name == "dropout" else None
+    given = (tensors.get("attn_mask"), tensors.get("sinks"), None, *lengths, None, seed)
+    given = (*given, True, None, 1, None, 0.5, None)
+    given = (*given, 0.0 if seed is None else 0.4, 0, 0, 3, 0, "bhsd")
     inputs = problem(grad=False)
     torch.library.opcheck(torch.ops.fanano.attention.default, (*inputs, None, *given))
     out, lse = torch.ops.fanano.attention(*inputs, None, *given)

@@ -96,10 +96,8 @@ def test_what_differs_from_torch():
 
 def test_refusals():
     x = torch.ones(1, 2, 5, 8)
-    with pytest.raises(
-        NotImplementedError, match=r"dropout_p is 0.5, and dropout is not there yet"
-    ):
-        scaled_dot_product_attention(x, x, x, dropout_p=0.5)
+    with pytest.raises(ValueError, match=r"dropout_p must be a probability, 0 to 1, got 1.5"):
+        scaled_dot_product_attention(x, x, x, dropout_p=1.5)
     with pytest.raises(ValueError, match=r"must broadcast, got .*; enable_gqa=True lets"):
         scaled_dot_product_attention(x.expand(1, 2, 5, 8), x.repeat(1, 2, 1, 1), x)
     with pytest.raises(TypeError, match=r"key must be a torch tensor .* got shape \(8,\)"):

@@ -22,6 +22,18 @@ FANANO_FN f64 max(f64 a, f64 b) { return {_mm256_max_pd(a.v, b.v)}; }
 FANANO_FN f32 min(f32 a, f32 b) { return {_mm256_min_ps(a.v, b.v)}; }
 FANANO_FN f64 min(f64 a, f64 b) { return {_mm256_min_pd(a.v, b.v)}; }
 
+// Products of the even lanes, and of the odd ones moved there; then their halves, interleaved.
+FANANO_FN void multiply_words(Words a, uint32_t m, Words& high, Words& low) {
+  __m256i x = __m256i(a.v), by = _mm256_set1_epi32(int(m));
+  __m256i even = _mm256_mul_epu32(x, by), odd = _mm256_mul_epu32(_mm256_srli_epi64(x, 32), by);
+  high = {Words::Native(_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa))};
+  low = {Words::Native(_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa))};
+}
+FANANO_FN uint64_t at_least(Words a, uint32_t least) {
+  __m256i x = __m256i(a.v), larger = _mm256_max_epu32(x, _mm256_set1_epi32(int(least)));
+  return uint64_t(_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(x, larger))));
+}
+
 FANANO_FN f32 load_brain(const bfloat16* p) {
   __m256i low = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   return {_mm256_castsi256_ps(_mm256_slli_epi32(low, 16))};

@@ -33,6 +33,17 @@ FANANO_FN f64 select_bits(uint64_t bits, f64 t, f64 f) {
   return {_mm512_mask_blend_pd(__mmask8(bits), f.v, t.v)};
 }
 
+// As in avx2.hpp.
+FANANO_FN void multiply_words(Words a, uint32_t m, Words& high, Words& low) {
+  __m512i x = __m512i(a.v), by = _mm512_set1_epi32(int(m));
+  __m512i even = _mm512_mul_epu32(x, by), odd = _mm512_mul_epu32(_mm512_srli_epi64(x, 32), by);
+  high = {Words::Native(_mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 32), odd))};
+  low = {Words::Native(_mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(odd, 32)))};
+}
+FANANO_FN uint64_t at_least(Words a, uint32_t least) {
+  return _mm512_cmpge_epu32_mask(__m512i(a.v), _mm512_set1_epi32(int(least)));
+}
+
 FANANO_FN f32 load_brain(const bfloat16* p) {
   __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   return {_mm512_castsi512_ps(_mm512_slli_epi32(low, 16))};

@@ -74,6 +74,27 @@ using Pairs = Vec<uint32_t>;
 FANANO_FN Vec<float> first_of(Pairs x) { return {(Vec<float>::Native)(x.v << 16)}; }
 FANANO_FN Vec<float> second_of(Pairs x) { return {(Vec<float>::Native)(x.v & 0xffff0000)}; }
 
+// Words of 32 bits, each lane one. What dropout's counters need: the lanes' numbers from first up,
+// the halves of products by m, and a bit for each lane that is at least as large.
+using Words = Vec<uint32_t>;
+
+FANANO_FN Words operator^(Words a, Words b) { return {a.v ^ b.v}; }
+FANANO_FN Words operator^(Words a, uint32_t b) { return {a.v ^ b}; }
+FANANO_FN Words count_from(uint32_t first) {
+  Words x;
+  for (int i = 0; i < Words::width; ++i) x.v[i] = first + uint32_t(i);
+  return x;
+}
+template <class T> FANANO_FN void multiply_words(Vec<T> a, T m, Vec<T>& high, Vec<T>& low) {
+  for (int i = 0; i < Vec<T>::width; ++i) high.v[i] = T(uint64_t(a.v[i]) * m >> 32);
+  low = {a.v * m};
+}
+template <class T> FANANO_FN uint64_t at_least(Vec<T> a, T least) {
+  uint64_t bits = 0;
+  for (int i = 0; i < Vec<T>::width; ++i) bits |= uint64_t(a.v[i] >= least) << i;
+  return bits;
+}
+
 // Upwards to an integer; numbers too large to have a fraction, infinities and NaN stay.
 template <class T> FANANO_FN Vec<T> ceil(Vec<T> x) {
   constexpr T whole = magic<T> / T(1.5);  // from here on there are no fractions

@@ -55,6 +55,9 @@ class Adapter(Protocol):
     def dtype_name(self, dtype: Any) -> str:
         """The name of one of the library's dtypes, such as ``"float32"``."""
 
+    def fresh_seed(self) -> int:
+        """64 random bits for a dropout whose caller gave no seed."""
+
     def max_threads(self) -> int:
         """How many threads a call may use at most; 0: as many as fanano has."""
 

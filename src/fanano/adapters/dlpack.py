@@ -6,6 +6,7 @@ the caller's own type.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -39,6 +40,10 @@ def finisher(like: Any) -> Callable[[Any], Any]:
 
 def dtype_name(dtype: Any) -> str:
     raise TypeError(f'out_dtype must be the name of a dtype, such as "float32"; got {dtype!r}')
+
+
+def fresh_seed() -> int:
+    return secrets.randbits(64)
 
 
 def max_threads() -> int:

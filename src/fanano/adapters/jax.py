@@ -71,5 +71,12 @@ def diagnose(**arrays: Any) -> None:
             raise TypeError(f"{argument} must be an array of numbers, its dtype is {array.dtype}")
 
 
+def fresh_seed() -> int:
+    raise ValueError(
+        "dropout_p is not 0, so seed must be given, for JAX has no random state of its own: an "
+        "integer, or jax.random.bits(key, dtype=jax.numpy.uint32)"
+    )
+
+
 def max_threads() -> int:
     return 0

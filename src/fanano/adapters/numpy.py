@@ -7,6 +7,7 @@ so they are refused.
 
 from __future__ import annotations
 
+import secrets
 import sys
 from typing import Any
 
@@ -51,6 +52,10 @@ def dtype_name(dtype: Any) -> str:
         return str(np.dtype(dtype).name)
     except TypeError:
         raise TypeError(f"out_dtype must be a dtype or the name of one, got {dtype!r}") from None
+
+
+def fresh_seed() -> int:
+    return secrets.randbits(64)
 
 
 def max_threads() -> int:

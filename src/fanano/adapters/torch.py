@@ -154,6 +154,15 @@ def dtype_name(dtype: Any) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def fresh_seed() -> int:
+    return int(seed_tensor())
+
+
+def seed_tensor() -> Any:
+    """A seed of torch's default generator, which ``torch.manual_seed`` sets."""
+    return torch.randint(-(2**63), 2**63 - 1, (), dtype=torch.int64)
+
+
 def max_threads() -> int:
     return torch.get_num_threads()
 

@@ -1,6 +1,6 @@
 """fanano for PyTorch: differentiable, compiled, transformed; and in the place of torch's own.
 
-Importing this imports torch. CPU tensors only, no dropout yet.
+Importing this imports torch. CPU tensors only.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from ..attention import refuse_missing
 from .calls import dispatch
 from .installing import install, installed, is_installed, uninstall
 from .sdpa import scaled_dot_product_attention
@@ -62,20 +61,22 @@ def attention(
     of its dtype, as those of torch's own attention do. A plain tensor that nothing watches goes to
     the kernel directly, at the cost of ``fanano.attention``.
 
-    Under ``vmap``, ``sinks``, ``alibi_slopes``, lengths and offsets that are tensors make one call
-    for each example; else there is one for all.
+    Without a ``seed``, dropout takes one from torch's generator, which ``torch.manual_seed`` sets
+    and a checkpoint sets back. Under ``vmap`` each example is dropped from as if it were alone; its
+    own ``randomness`` decides whether seeds are shared. Dropout there, and ``sinks``,
+    ``alibi_slopes``, lengths and offsets that are tensors, make one call for each example; else
+    there is one for all.
 
     Raises:
         TypeError, ValueError: an argument is wrong; the message names it. In a compiled function
             most of them come when it runs. ``out`` together with gradients, transforms or tracing.
-        NotImplementedError: dropout; a second derivative; forward-mode derivatives; ``scale``,
+        NotImplementedError: a second derivative; forward-mode derivatives; ``scale``,
             ``softcap`` or ``alibi_slopes`` that require grad; with gradients, transforms or
             tracing, any ``algorithm`` but ``"flash"``.
         RuntimeError: torch's, if an input was changed in place before the backward pass.
 
     Sources: as for ``fanano.attention`` and ``fanano.attention_backward``.
     """
-    refuse_missing(dropout_p, seed, dropout_offset)
     return dispatch(
         query,
         key,
@@ -88,6 +89,9 @@ def attention(
         softcap=softcap,
         alibi_slopes=alibi_slopes,
         sinks=sinks,
+        dropout_p=dropout_p,
+        seed=seed,
+        dropout_offset=dropout_offset,
         q_lengths=q_lengths,
         kv_lengths=kv_lengths,
         return_lse=return_lse,

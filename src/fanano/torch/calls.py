@@ -56,6 +56,9 @@ def attention(
     softcap: Any = None,
     alibi_slopes: Any = None,
     sinks: Any = None,
+    dropout_p: Any = 0.0,
+    seed: Any = None,
+    dropout_offset: Any = (0, 0, 0, 0),
     q_lengths: Any = None,
     kv_lengths: Any = None,
     return_lse: bool = False,
@@ -82,12 +85,15 @@ def attention(
         _tensor("q_lengths", q_lengths, query),
         _tensor("kv_lengths", kv_lengths, query),
         _tensor("q_offset", offsets, query),
+        _seed(seed, dropout_p),
         _flag(is_causal),
         left,
         right,
         q_offset if offsets is None else None,
         _number("scale", scale),
         _number("softcap", softcap),
+        _number("dropout_p", dropout_p),
+        *_offset(dropout_offset),
         layout,
     )
     arguments = query, key, value, out_dtype, *options
@@ -168,6 +174,32 @@ def _window(window_size: Any) -> tuple[Any, Any]:
         )
     left, right = window_size
     return left, right
+
+
+def _seed(seed: Any, dropout_p: Any) -> Any:
+    """As a tensor of one integer; None where nothing is dropped."""
+    seed = _integer(seed)
+    if seed is not None and not _is_integer(seed) and not isinstance(seed, torch.Tensor):
+        raise TypeError(f"seed must be an integer, got {type(seed).__name__}")
+    if dropout_p == 0:
+        return None
+    if seed is None:
+        return adapter.seed_tensor()
+    if isinstance(seed, torch.Tensor):
+        return seed
+    if not -(2**63) <= seed < 2**64:
+        raise ValueError(f"seed must be an integer of at most 64 bits, got {seed}")
+    return torch.full((), seed - 2**64 if seed >= 2**63 else seed, dtype=torch.int64)
+
+
+def _offset(dropout_offset: Any) -> tuple[Any, ...]:
+    if isinstance(dropout_offset, tuple | list):
+        found = tuple(map(_integer, dropout_offset))
+        if len(found) == 4 and all(map(_is_integer, found)):
+            return found
+    raise TypeError(
+        f"dropout_offset must be four integers, (batch, head, row, column), got {dropout_offset!r}"
+    )
 
 
 def _tensor(argument: str, x: Any, query: Any, dtype: torch.dtype | None = None) -> Any:

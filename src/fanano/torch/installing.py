@@ -156,5 +156,6 @@ def _options(is_causal: bool, attn_mask: Any, scale: float | None, layout: str) 
     offset = 0 if is_causal else None
     return (
         *(attn_mask, *(None,) * (operators.TENSOR_OPTIONS - 1)),
-        *(is_causal, None, None, offset, scale, None, layout),
+        *(is_causal, None, None, offset, scale, None),
+        *(0.0, 0, 0, 0, 0, layout),  # no dropout
     )

@@ -18,11 +18,12 @@ from ..adapters import torch as adapter
 
 __all__ = ["TENSOR_OPTIONS", "attention", "attention_backward"]
 
-TENSOR_OPTIONS = 6  # how many of the options are tensors or None
+TENSOR_OPTIONS = 7  # how many of the options are tensors or None
 OPTIONS = (
     "Tensor? attn_mask, Tensor? sinks, Tensor? alibi_slopes, Tensor? q_lengths, "
-    "Tensor? kv_lengths, Tensor? q_offsets, bool is_causal, SymInt? left, SymInt? right, "
-    "SymInt? q_offset, float? scale, float? softcap, str layout"
+    "Tensor? kv_lengths, Tensor? q_offsets, Tensor? seed, bool is_causal, SymInt? left, "
+    "SymInt? right, SymInt? q_offset, float? scale, float? softcap, float dropout_p, "
+    "SymInt batch_offset, SymInt head_offset, SymInt row_offset, SymInt column_offset, str layout"
 )
 
 _library = torch.library.Library("fanano", "DEF")
@@ -49,12 +50,18 @@ def _core_options(
     q_lengths: Any,
     kv_lengths: Any,
     q_offsets: Any,
+    seed: Any,
     is_causal: bool,
     left: int | None,
     right: int | None,
     q_offset: int | None,
     scale: float | None,
     softcap: float | None,
+    dropout_p: float,
+    batch_offset: int,
+    head_offset: int,
+    row_offset: int,
+    column_offset: int,
     layout: str,
 ) -> tuple[Any, ...]:
     """The same in the core's order, from attn_mask to layout."""
@@ -63,7 +70,9 @@ def _core_options(
     offset = q_offset if q_offsets is None else adapter.memory(q_offsets)
     return (
         *(mask, is_causal, (left, right), offset, scale, softcap),
-        *(slopes, sinks, rows, keys, layout),
+        *(slopes, sinks, dropout_p, seed),
+        (batch_offset, head_offset, row_offset, column_offset),
+        *(rows, keys, layout),
     )
 
 

@@ -35,7 +35,9 @@ def scaled_dot_product_attention(
         key, value: (N, ..., H, S, E) and (N, ..., H, S, Ev), of the dtype of query. Dimensions
             before the last two broadcast against each other.
         attn_mask: broadcasts to (N, ..., Hq, L, S). bool: True may attend; else it is added.
-        dropout_p: 0. Others are not there yet; in evaluation torch's users pass 0 as well.
+        dropout_p: the probability with which a pair of a query and a key is dropped; it holds
+            whenever it is given, in evaluation pass 0. The seed comes from torch's generator, but
+            which pairs it drops is fanano's own choice, the same on every device.
         is_causal: row i sees the keys j <= i, also where L and S differ (upper left). Together with
             attn_mask both apply, as in torch's flash kernel for CPUs (its others refuse that).
         scale: None: 1 / sqrt(E).
@@ -47,13 +49,8 @@ def scaled_dot_product_attention(
 
     Raises:
         TypeError, ValueError: an argument is wrong; the message names it.
-        NotImplementedError: dropout_p is not 0, and as for ``fanano.torch.attention``.
+        NotImplementedError: as for ``fanano.torch.attention``.
     """
-    if dropout_p != 0:
-        raise NotImplementedError(
-            f"dropout_p is {dropout_p}, and dropout is not there yet in this version of fanano: "
-            "pass 0.0 (in evaluation: dropout_p=self.p if self.training else 0.0)"
-        )
     arrays = {"query": query, "key": key, "value": value}
     for argument, x in arrays.items():
         if not isinstance(x, torch.Tensor) or x.dim() < 2:
@@ -80,6 +77,7 @@ def scaled_dot_product_attention(
         is_causal=is_causal,
         q_offset=0 if is_causal else None,
         scale=scale,
+        dropout_p=dropout_p,
     )
     return out.reshape(*batch, *out.shape[-2:]) if len(batch) > 2 else out
 
