@@ -20,7 +20,6 @@ namespace {
 // The state of all rows of a team: [row], [row], [row][column].
 template <class A> struct Partial {
   A *m, *l, *o;
-
   static int64_t size(const Team& t) {
     constexpr int w = Vec<A>::width;
     return round_up(t.most_rows, w) * 2 + t.most_rows * round_up(t.value_dim, w);
@@ -61,7 +60,7 @@ template <class T> class Decode {
   const int64_t queries_ = t_.queries, rows_ = t_.heads * queries_;
   const int64_t dim_ = round_up(t_.dim, w), value_dim_ = round_up(t_.value_dim, w);
   const Mask mask_ = block(0).mask;
-  const A unit_ = constants(0).factor;
+  const A unit_ = constants(0).factor, kept_factor_ = Kept<A>(p_, block(0)).factor;
 
   // Head h of the team.
   FANANO_FN Block block(int64_t h) const {
@@ -297,9 +296,8 @@ template <class T> class Decode {
 
   // out = o / l, which is left in scratch_.row; returns 0, or NaN where it is not all finite
   A normalised(Partial<A> whole, int64_t r) const {
-    const Kept<A> kept(p_, block(0));  // whose factor is that of all
-    Vec<A> factor = inverse(Vec<A>::all(whole.l[r])), mark = Vec<A>::all(0);
-    if (kept.on) factor = factor * Vec<A>::all(kept.factor);
+    Vec<A> factor = inverse(Vec<A>::all(whole.l[r])) * Vec<A>::all(kept_factor_);
+    Vec<A> mark = Vec<A>::all(0);
     for (int64_t d = 0; d < value_dim_; d += w) {
       Vec<A> x = fma(Vec<A>::load(whole.o + r * value_dim_ + d), factor, Vec<A>::all(0));
       x.store(scratch_.row + d);
@@ -367,19 +365,17 @@ template <class A> A* states_of(void* workspace, const Plan& plan, int64_t task,
 }  // namespace
 
 int64_t decode_scratch(const Problem& p) {
-  int64_t bytes;
-  Team t = team_of(p, 0, 0);
-  if (p.dtype == Dtype::float64)
-    Scratch<double>(nullptr, t, bytes);
-  else
-    Scratch<float>(nullptr, t, bytes);
+  const Team t = team_of(p, 0, 0);
+  int64_t bytes = 0;
+  with_accumulator(p.dtype, [&]<class A>() { Scratch<A>(nullptr, t, bytes); });
   return bytes;
 }
 
 int64_t decode_state(const Problem& p) {
-  Team t = team_of(p, 0, 0);
-  return p.dtype == Dtype::float64 ? Partial<double>::size(t) * int64_t(sizeof(double))
-                                   : Partial<float>::size(t) * int64_t(sizeof(float));
+  const Team t = team_of(p, 0, 0);
+  int64_t bytes = 0;
+  with_accumulator(p.dtype, [&]<class A>() { bytes = Partial<A>::size(t) * int64_t(sizeof(A)); });
+  return bytes;
 }
 
 void decode_split(const Problem& p, const Plan& plan, int64_t task, void* memory, void* workspace) {
@@ -396,8 +392,8 @@ void decode(const Problem& p, const Plan& plan, int64_t task, void* memory, void
   with_team(p, task / teams, task % teams, memory,
             [&]<class T, class Out>(const auto& decode, const Team& t) {
               using A = accumulator_t<T>;
-              decode.template run<Out>(workspace ? states_of<A>(workspace, plan, task, t)
-                                                 : nullptr);
+              A* states = workspace ? states_of<A>(workspace, plan, task, t) : nullptr;
+              decode.template run<Out>(states);
             });
 }
 

@@ -6,7 +6,10 @@ import hostile
 import numpy as np
 from hostile import FLOATS, INT32, INT64, Arena, Drawn, Undefendable
 
-KINDS = ("attention", "softmax", "absorb", "merge_states", "explain", "shapes")
+KINDS = (
+    *("attention", "softmax", "absorb", "merge_states", "explain", "shapes"),
+    "attention_backward",
+)
 
 
 class Mischief(Exception):
@@ -92,11 +95,15 @@ def read_call(choices, sanitized):
     library = choices.of("numpy", "lender")
     # The sanitizers end the process where memory ends, instead of raising.
     huge = hostile.BIG if sanitized else 2**50
-    make = {"softmax": softmax, "absorb": absorb, "merge_states": merge, "shapes": shapes}
+    make = {
+        "softmax": softmax, "absorb": absorb, "merge_states": merge, "shapes": shapes,
+        "attention_backward": backward,
+    }  # fmt: skip
     make.get(call.kind, attention)(choices, call, library, huge)
-    endless = [name for name in ("query", "scores") if name in call.drawn]
-    endless += [name for name in ("key", "value") if name in call.drawn]
-    if any(call.drawn[name].endless for name in endless) and call.kind in ("attention", "absorb"):
+    computed = ("query", "key", "value", "scores", "dout", "lse")
+    if call.kind in ("attention", "attention_backward", "absorb") and any(
+        call.drawn[name].endless for name in computed if name in call.drawn
+    ):
         raise Undefendable  # would be computed, for years
     return call
 
@@ -144,7 +151,8 @@ def sizes(choices):
     return batch, heads, kv_heads, rows, keys, dim, value_dim
 
 
-def attention(choices, call, library, huge):
+def inputs(choices, call, library, huge):
+    """query, key, value and the options; of them sizes, dtype, and what makes shapes of a rank."""
     batch, heads, kv_heads, rows, keys, dim, value_dim = sizes(choices)
     rank, layout = choices.often(4, 3, 2), choices.often("bhsd", "bshd")
     dtype = choices.of(*FLOATS)
@@ -168,15 +176,33 @@ def attention(choices, call, library, huge):
         array(choices, call, name, shape, first(dtype), library, huge, kind=kind)
     call.arguments["layout"] = choices.often(layout, "bshd", "bhsd", "sbhd", 1, None, "bhsd\0")
     options(choices, call, library, (batch, heads, rows, keys))
+    return (batch, heads, rows, value_dim), dtype, ranked
+
+
+def backward(choices, call, library, huge):
+    shape, dtype, ranked = inputs(choices, call, library, huge)
+    for name in "algorithm", "out_dtype":
+        call.arguments.pop(name, None)
+    wide = np.dtype(np.float64 if dtype == np.float64 else np.float32)
+    rank = len(ranked(*shape))
+    for name in "dout", "out":
+        array(choices, call, name, ranked(*shape), first(dtype), library, huge)
+    for name in "lse", "dlse":
+        if name == "lse" or choices.byte() >= 192:
+            array(choices, call, name, shape[4 - rank : 3], first(wide), library, huge)
+    call.arguments["grad_mask"] = choices.often(False, True, True, None, 1)
+
+
+def attention(choices, call, library, huge):
+    shape, dtype, ranked = inputs(choices, call, library, huge)
     if call.kind == "explain":
         return
     call.arguments["return_lse"] = choices.often(False, True, True, None, 1, np.True_)
     where = choices.of("new", "none", "query", "value")
     if where != "none":
-        shape = ranked(batch, heads, rows, value_dim)
         owner = call.drawn.get(where)
         arena = owner.arena if owner else None
-        array(choices, call, "out", shape, first(dtype), library, huge, arena=arena)
+        array(choices, call, "out", ranked(*shape), first(dtype), library, huge, arena=arena)
 
 
 def options(choices, call, library, shape):

@@ -27,7 +27,7 @@ class Choices:
 
 def seeds():
     """Calls without a mistake, then each with one: where a search may begin."""
-    for kind in range(6):
+    for kind in range(7):
         yield bytes([kind])
         for at in range(1, 96, 2):
             yield bytes([kind, *[0] * at, 255 - at])
@@ -40,4 +40,4 @@ def random_inputs(seed):
         rate = rng.choice((0.01, 0.03, 0.1, 0.4, 1))
         lowest = rng.choice((0, 192))  # from there on bytes are unusual in every place
         rest = (rng.randrange(lowest, 256) if rng.random() < rate else 0 for _ in range(LONGEST))
-        yield bytes([rng.randrange(6), *rest])[:LONGEST]
+        yield bytes([rng.randrange(7), *rest])[:LONGEST]

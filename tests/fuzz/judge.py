@@ -26,9 +26,10 @@ def judge(call, result):
         assert result.tasks >= 0
         assert result.threads >= 1
     elif all(drawn.view is not None for drawn in call.drawn.values()):
-        {"attention": attention, "softmax": softmax, "absorb": absorb, "merge_states": merge}[
-            call.kind
-        ](call, result)
+        {
+            "attention": attention, "attention_backward": backward, "softmax": softmax,
+            "absorb": absorb, "merge_states": merge,
+        }[call.kind](call, result)  # fmt: skip
 
 
 def of(call, name, otherwise=None):
@@ -102,6 +103,28 @@ def attention(call, result):
         assert lse.shape == expected, f"lse has shape {lse.shape}, expected {expected}"
         size = np.abs(np.where(np.isfinite(exact.lse), exact.lse, 0))
         near("lse", lse.reshape(exact.lse.shape), exact.lse, logits + 4 * eps * size)
+
+
+def backward(call, result):
+    """out and lse are any numbers, so only what has no gradient is known: it is exactly 0."""
+    arrays = {"dq": of(call, "query"), "dk": of(call, "key"), "dv": of(call, "value")}
+    for name, like in arrays.items():
+        got = as_array(getattr(result, name))
+        assert got.shape == like.shape, f"{name} has shape {got.shape}, expected {like.shape}"
+        assert got.dtype == like.dtype, f"{name} is {got.dtype}, expected {like.dtype}"
+    options = {name: of(call, name) for name in (*POSITIONS, "attn_mask")}
+    options = {name: x for name, x in options.items() if x is not None}
+    if any(map(changed, options.values())):
+        return
+    layout = of(call, "layout", "bhsd")
+    dq, dk, dv = (oracle.four_dims(as_array(getattr(result, n)), layout) for n in arrays)
+    shape = (*dq.shape[:3], dk.shape[2])
+    may = oracle.visible(shape, **as_mask(options, shape))
+    assert (dq[~may.any(-1)] == 0).all(), "dq of a row that sees nothing"
+    if may.size:
+        unseen = ~may.reshape(*dk.shape[:2], -1, shape[3]).any(2)
+        assert (dk[unseen] == 0).all(), "dk of a key that nobody sees"
+        assert (dv[unseen] == 0).all(), "dv of a key that nobody sees"
 
 
 def algorithm(call):

@@ -79,7 +79,7 @@ def examine(call, result, error):
         assert isinstance(error, tuple(allowed)), f"raises {type(error).__name__}: {error}"
         assert str(error) or isinstance(error, (Mischief, MemoryError)), "raises without a word"
     else:
-        for why in reasons(drawn):
+        for why in reasons(call):
             raise AssertionError(f"accepts {why}")
     for name, d in drawn.items():
         lender = d.lender
@@ -88,7 +88,7 @@ def examine(call, result, error):
             assert lender.returned == due, (
                 f"{name} was lent {due}, returned {lender.returned} times"
             )
-    out = drawn.get("out")
+    out = written(call)
     for name, d in drawn.items():
         if d.arena is None:
             continue
@@ -100,12 +100,17 @@ def examine(call, result, error):
         judge(call, result)
 
 
-def reasons(drawn):
+def written(call):
+    """What the caller wants to be written."""
+    return call.drawn.get("out") if call.kind == "attention" else None
+
+
+def reasons(call):
     """Why the call must be refused."""
+    drawn, out = call.drawn, written(call)
     for name, d in drawn.items():
         if d.refused:
             yield f"{name}: {d.refused}"
-    out = drawn.get("out")
     if out is None or out.view is None or not out.view.size:
         return
     if not out.view.flags.writeable:

@@ -66,20 +66,29 @@ def test_the_affinity_of_the_process_counts():
 
 
 def test_many_callers_at_once(threads):
-    """Eight Python threads, each with a prefill or a decode of its own: every result as if it were
-    alone."""
+    """Eight Python threads, each with a prefill or a decode of its own and their gradients: every
+    result as if it were alone."""
     problems = [
         Case("float32", rows=(100 + n, 3)[n % 2], keys=600 + n, heads=(1, 4, 2, 4)).arrays()
         for n in range(8)
     ]
     threads(1)
-    expected = [fanano.attention(*p, is_causal=True).tobytes() for p in problems]
+    forward = [fanano.attention(*p, is_causal=True, return_lse=True) for p in problems]
+
+    def backward(n):
+        dq, dk, dv, *_ = fanano.attention_backward(
+            forward[n][0], *problems[n], *forward[n], is_causal=True
+        )
+        return dq.tobytes() + dk.tobytes() + dv.tobytes()
+
+    gradients = [backward(n) for n in range(8)]
     threads(4)
     wrong = []
 
     def work(n):
         for _ in range(20):
-            if fanano.attention(*problems[n], is_causal=True).tobytes() != expected[n]:
+            out = fanano.attention(*problems[n], is_causal=True)
+            if out.tobytes() != forward[n][0].tobytes() or backward(n) != gradients[n]:
                 wrong.append(n)
 
     workers = [threading.Thread(target=work, args=(n,)) for n in range(8)]
@@ -118,20 +127,23 @@ FORK = """
     warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: fork in a threaded process
     fanano.set_num_threads(4)
     x = np.random.default_rng(0).standard_normal((1, 8, 300, 64)).astype(np.float32)
-    before = fanano.attention(x, x, x).tobytes()
+    def both():
+        out, lse = fanano.attention(x, x, x, return_lse=True)
+        return out.tobytes() + fanano.attention_backward(x, x, x, x, out, lse).dk.tobytes()
+    before = both()
     for generation in range(3):
         child = os.fork()
         if child == 0:
             signal.alarm(60)  # a child that hangs dies
-            same = [fanano.attention(x, x, x).tobytes() == before for _ in range(3)]
+            same = [both() == before for _ in range(3)]
             while time.process_time() - time.thread_time() < 0.001:  # until workers have worked
                 fanano.attention(x, x, x)
             grandchild = os.fork()
             if grandchild == 0:
-                os._exit(0 if fanano.attention(x, x, x).tobytes() == before else 4)
+                os._exit(0 if both() == before else 4)
             _, status = os.waitpid(grandchild, 0)
             os._exit(0 if all(same) and status == 0 else 3)
-        here = fanano.attention(x, x, x).tobytes() == before
+        here = both() == before
         _, status = os.waitpid(child, 0)
         assert status == 0 and here, (generation, status, here)
     print("ok")
