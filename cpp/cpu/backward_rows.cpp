@@ -42,9 +42,9 @@ int64_t seen_keys(const Block& b, int64_t row, int64_t most) {
 }
 
 // lse was rounded when it was written, and p = e^(logit - lse) is wrong by as much; so was out, of
-// which delta is made. Both are made again, from the same scores, so that what the errors of one add
-// those of the other take away: where lse is far from 0; where so few keys share a row that hardly
-// anything else is rounded; and where few queries had their scores summed in the order of decode.
+// which delta is made. Both are made again, from the same scores (what the errors of one add, those
+// of the other take away), where lse is far from 0, where so few keys share a row that hardly
+// anything else is rounded, and where few queries had their scores summed in the order of decode.
 template <class T> bool trusted(double lse, const Block& b, int64_t row) {
   constexpr double far = std::is_same_v<T, float> ? 32 : 1024;
   constexpr int64_t few_keys = 64;

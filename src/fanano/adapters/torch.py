@@ -51,14 +51,19 @@ def accepts(argument: str, kind: type) -> bool:
     return True
 
 
-def prepare(names: Sequence[str], arrays: Sequence[Any]) -> Sequence[Any]:
+def recorded() -> bool:
+    """Whether what torch does is compiled, traced, or seen by a mode."""
     # In the order of cost: small calls spend most of their time in such questions.
-    if (
+    return bool(
         torch.compiler.is_compiling()
         or _is_tracing()
         or _modes()
         or (_function_modes() and _early_modes())
-    ):
+    )
+
+
+def prepare(names: Sequence[str], arrays: Sequence[Any]) -> Sequence[Any]:
+    if recorded():
         raise Watched(
             "this call is being traced, and what fanano computes would be recorded as a constant; "
             "of fanano only attention can be traced: call the others eagerly, outside of "

@@ -38,29 +38,9 @@ class Attention(Function):
 
     @staticmethod
     def backward(ctx: Any, dout: Any, dlse: Any) -> Any:
-        query, key, value, out, lse, *tensors = ctx.saved_tensors
-        nothing = (None,) * len(ctx.numbers)
-        if dout is None and dlse is None:
-            return (None,) * (4 + len(tensors)) + nothing
-        mask, sinks, *_ = tensors
-        of_mask = mask is not None and mask.dtype != torch.bool and ctx.needs_input_grad[4]
-        # Where a graph of this is asked for or a transform goes on, it must say what it cannot do.
-        # The compiler refuses second derivatives itself.
-        watched = torch.is_grad_enabled() or adapter.transformed()
-        compute: Any = AttentionBackward.apply
-        if torch.compiler.is_compiling() or not watched:
-            compute = operators.attention_backward
-        dq, dk, dv, dbias, dsinks = compute(
-            torch.zeros_like(out) if dout is None else dout,
-            *(query, key, value, out, lse, dlse, of_mask, *tensors, *ctx.numbers),
-        )
-        return (
-            *(dq, dk, dv, None),
-            dbias if of_mask else None,
-            None if sinks is None else dsinks.to(sinks.dtype),
-            *(None,) * (len(tensors) - 2),
-            *nothing,
-        )
+        dq, dk, dv, dbias, dsinks = _gradients(ctx, dout, dlse, ctx.needs_input_grad[4])
+        nothing = (None,) * (operators.TENSOR_OPTIONS - 2 + len(ctx.numbers))
+        return (dq, dk, dv, None, dbias, dsinks, *nothing)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
@@ -75,18 +55,58 @@ class Attention(Function):
 
 
 class EagerAttention(Function):
-    """Attention where no transform and no compiler is about, at a third of what that costs: torch
-    inspects the signature of a Function with setup_context at every call."""
+    """(query, key, value, attn_mask, sinks, (out_dtype, the other options)): the same where no
+    transform and no compiler is about. torch inspects the signature of a Function that has a
+    setup_context at every call, and looks at each argument; so does its dispatcher, which has
+    nothing to do for plain tensors."""
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Any:
-        output = Attention.forward(*inputs)
+    def forward(ctx: Any, *given: Any) -> Any:
+        query, key, value, mask, sinks, rest = given
+        inputs = query, key, value, rest[0], mask, sinks, *rest[1]
+        compute = operators.attention_cpu if _plain(inputs) else operators.attention
+        output = compute(*inputs)
         Attention.setup_context(ctx, inputs, output)
         return output
 
     @staticmethod
     def backward(ctx: Any, dout: Any, dlse: Any) -> Any:
-        return Attention.backward(ctx, dout, dlse)
+        return (*_gradients(ctx, dout, dlse, ctx.needs_input_grad[3]), None)
+
+
+def _plain(inputs: Any) -> bool:
+    """Whether the CPU's kernels may have them without torch's dispatcher."""
+    tensors = [x for x in inputs if isinstance(x, torch.Tensor)]
+    kinds = torch.Tensor, torch.nn.Parameter
+    return not adapter.recorded() and all(
+        type(x) in kinds and x.is_cpu and not x.is_neg() for x in tensors
+    )
+
+
+def _gradients(ctx: Any, dout: Any, dlse: Any, of_mask: bool) -> Any:
+    """By query, key, value, attn_mask and sinks; None where there is none, or nobody asks."""
+    query, key, value, out, lse, *tensors = ctx.saved_tensors
+    if dout is None and dlse is None:
+        return (None,) * 5
+    mask, sinks, *_ = tensors
+    of_mask = of_mask and mask is not None and mask.dtype != torch.bool
+    given = (
+        torch.zeros_like(out) if dout is None else dout,
+        *(query, key, value, out, lse, dlse, of_mask, *tensors, *ctx.numbers),
+    )
+    compute: Any = operators.attention_backward
+    if not torch.compiler.is_compiling():  # which refuses second derivatives itself
+        # Where a graph of this is asked for or a transform goes on, it must say what it cannot do.
+        if torch.is_grad_enabled() or adapter.transformed():
+            compute = AttentionBackward.apply
+        elif _plain(given):
+            compute = operators.attention_backward_cpu
+    dq, dk, dv, dbias, dsinks = compute(*given)
+    return (
+        *(dq, dk, dv),
+        dbias if of_mask else None,
+        None if sinks is None else dsinks.to(sinks.dtype),
+    )
 
 
 class AttentionBackward(Function):

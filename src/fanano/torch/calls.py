@@ -111,7 +111,7 @@ def attention(
     elif torch.compiler.is_compiling():
         found = Attention.apply(*arguments)
     else:
-        found = EagerAttention.apply(*arguments)
+        found = EagerAttention.apply(query, key, value, *options[:2], (out_dtype, options[2:]))
     return tuple(found) if return_lse else found[0]
 
 
