@@ -283,3 +283,18 @@ def test_the_operators_keep_torchs_rules(name):
         torch.ops.fanano.attention_backward.default,
         (out, *inputs, out, lse, lse, "attn_mask" in tensors, *given),
     )
+
+
+@pytest.mark.parametrize("call", [attention, fanano.attention])
+def test_profilers_see_the_operators(call):
+    """What is called past torch's dispatcher otherwise; only fanano.attention without gradients is
+    never seen."""
+    inputs = problem()
+    for profile in torch.profiler.profile, torch.autograd.profiler.profile:
+        with profile() as seen:
+            gradients(call, inputs)
+            attention(*(x.detach() for x in inputs))
+        events = seen.events() if hasattr(seen, "events") else seen.function_events
+        names = [event.name for event in events]
+        assert names.count("fanano::attention") == 2
+        assert names.count("fanano::attention_backward") == 1

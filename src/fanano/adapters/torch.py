@@ -29,6 +29,9 @@ _function_modes = getattr(torch._C, "_len_torch_function_stack", lambda: 0)
 _early_modes = getattr(torch._ops, "_len_torch_dispatch_stack_pre_dispatch", lambda: 0)
 
 
+# Whether one of torch's profilers is on.
+profiled = getattr(torch.autograd, "_profiler_enabled", lambda: False)
+
 # Whether a torch.func transform (vmap, grad, jvp ...) is under way.
 transformed = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
 

@@ -78,8 +78,10 @@ def _plain(inputs: Any) -> bool:
     """Whether the CPU's kernels may have them without torch's dispatcher."""
     tensors = [x for x in inputs if isinstance(x, torch.Tensor)]
     kinds = torch.Tensor, torch.nn.Parameter
-    return not adapter.recorded() and all(
-        type(x) in kinds and x.is_cpu and not x.is_neg() for x in tensors
+    return (
+        not adapter.recorded()
+        and not adapter.profiled()
+        and all(type(x) in kinds and x.is_cpu and not x.is_neg() for x in tensors)
     )
 
 

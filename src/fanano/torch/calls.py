@@ -36,8 +36,9 @@ def autocast(*tensors: Any) -> tuple[Any, ...]:
 
 
 def plain(*tensors: Any) -> bool:
-    """Whether ``fanano.attention`` may see them: it refuses what is more than its memory."""
-    if torch.compiler.is_compiling():
+    """Whether ``fanano.attention`` may see them: it refuses what is more than its memory. torch's
+    profilers see operators alone."""
+    if torch.compiler.is_compiling() or adapter.profiled():
         return False
     kinds = torch.Tensor, torch.nn.Parameter
     return all(type(x) in kinds and not x.is_meta for x in tensors)
