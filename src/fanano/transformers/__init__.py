@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from .attention import attention
+from .layers import attention
 from .masks import mask
 
 __all__ = ["register"]

@@ -61,6 +61,12 @@ def attention(
         if is_causal and 1 < rows < keys:
             keys = rows
     elif mask.dtype == COMPACT:
+        if mask.dim() > 3:
+            raise ValueError(
+                f"attention_mask has shape {tuple(mask.shape)} and bytes: the model has combined "
+                "what it was given with a mask of its own, which fanano cannot follow: "
+                'model.set_attn_implementation("sdpa") or "eager" can'
+            )
         if mask.dim() == 3:
             sliding_window = mask.shape[1]
             mask = mask[:, 0]
