@@ -4,6 +4,8 @@ Judged in float64 by transformers' own attention by sdpa, or by hand where that 
 """
 
 import functools
+import runpy
+from pathlib import Path
 
 import pytest
 import torch
@@ -98,7 +100,7 @@ def test_training(name, side):
     shown = padded(side)
     labels = torch.where(shown > 0, tokens(), -100)
     m.train()
-    m.activation_checkpointing_enable()
+    getattr(m, "activation_checkpointing_enable", m.gradient_checkpointing_enable)()
 
     def call():
         m.zero_grad()
@@ -247,3 +249,18 @@ def test_models_of_sdpa_with_fanano_under_torchs_own(kernels):  # noqa: F811
             m, attention_mask=padded("left"))))  # fmt: skip
     assert kernels[:4] == ["attention_cpu"] * 2 + ["attention_backward_cpu"] * 2
     close(got, alone)
+
+
+def test_the_example(kernels, capsys):  # noqa: F811
+    """examples/install_speedup.py: fanano runs in everything it times."""
+    path = Path(__file__).parents[2] / "examples" / "install_speedup.py"
+    example = runpy.run_path(str(path))
+    example["main"](["--rows", "33", "--rounds", "1"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" torch ")[0].strip() for line in lines[1:]] == [
+        f"{model}, {what}"
+        for model in ("nn.MultiheadAttention", "nn.TransformerEncoder", "transformers' Llama")
+        for what in ("training", "inference")
+    ]
+    forward, backward = (kernels.count(f"attention{x}_cpu") for x in ("", "_backward"))
+    assert (forward, backward) == (2 * 2 * (1 + 2 + 2), 2 * (1 + 2 + 2))

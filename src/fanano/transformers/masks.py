@@ -69,7 +69,7 @@ def mask(
     if _is_simple(mask_function, window, causal, allow_is_bidirectional_skip, config):
         keys = _keys_in_use(causal, window, q_length, kv_length, q_offset, kv_offset)
     if keys is None:
-        return sdpa_mask(
+        everything: torch.Tensor | None = sdpa_mask(
             batch_size=batch_size,
             q_length=q_length,
             kv_length=kv_length,
@@ -83,6 +83,7 @@ def mask(
             device=device,
             **options,
         )
+        return everything
     visible = _visible(attention_mask, kv_offset, keys)
     if window is not None and window >= keys:
         window = None
