@@ -154,6 +154,23 @@ def test_what_else_there_is_comes_whole(options):
     assert found.dtype == torch.bool
 
 
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_compiled():
+    """No value is read: padding is assumed, and a tensor's offset makes a mask of (L, S)."""
+    torch._dynamo.reset()
+    compiled = torch.compile(mask, fullgraph=True, backend="eager")
+    for place in "no cache", "a static cache":
+        given = asked(place, "causal", "nothing hidden")
+        found = compiled(**given)
+        if place == "no cache":
+            assert found.shape == (BATCH, 7)
+            assert found.all()
+        else:
+            assert torch.equal(found, whole(given))
+        assert bits(attended(found, given, True)) == bits(attended(whole(given), given, True))
+    torch._dynamo.reset()
+
+
 def test_asked_twice():
     """generate() asks before the model does, and hands on what it got."""
     for pattern in "causal", "causal, window":
