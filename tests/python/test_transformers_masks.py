@@ -124,8 +124,8 @@ def test_nothing_hidden_is_no_mask():
         for place in "no cache", "one token", "a growing cache, one more":
             for pattern in "causal", "causal, window of all", "both sides":
                 assert mask(**asked(place, pattern, padding)) is None
-        assert mask(**asked("a growing cache", "causal", padding)).shape == (1, 9)
-        assert mask(**asked("a static cache", "causal", padding)).shape == (1, 7)
+        assert mask(**asked("a growing cache", "causal", padding)).shape == (BATCH, 9)
+        assert mask(**asked("a static cache", "causal", padding)).shape == (BATCH, 7)
     assert mask(**asked("a static cache, empty", "both sides", "none")) is None
 
 

@@ -25,6 +25,16 @@ ENCODER = {k: v for k, v in SIZES.items() if k not in ("num_key_value_heads", "h
     "attention_probs_dropout_prob": 0.0,
 }
 EXPERTS = {"num_local_experts": 2, "num_experts_per_tok": 1}
+GPT2_SIZES = {
+    "vocab_size": 61,
+    "n_embd": 32,
+    "n_layer": 2,
+    "n_head": 4,
+    "n_positions": 64,
+    "initializer_range": 0.4,
+    "pad_token_id": 0,
+    "tie_word_embeddings": False,
+} | dict.fromkeys(("attn_pdrop", "embd_pdrop", "resid_pdrop"), 0.0)
 T5_SIZES = {
     "vocab_size": 61,
     "d_model": 32,
@@ -50,10 +60,11 @@ MODELS = {
         "plain",
     ),
     "gpt-oss": ("GptOssForCausalLM", SIZES | EXPERTS | {"sliding_window": 4}, "plain"),
+    "gpt2": ("GPT2LMHeadModel", GPT2_SIZES, "sdpa"),
     "bert": ("BertModel", ENCODER, "sdpa"),
     "t5": ("T5ForConditionalGeneration", T5_SIZES, "sdpa"),
 }
-DECODERS = "llama", "mistral", "gemma2", "gpt-oss"
+DECODERS = "llama", "mistral", "gemma2", "gpt-oss", "gpt2"
 
 
 def plain(module, query, key, value, attention_mask, scaling=None, softcap=None, s_aux=None, **_):

@@ -5,14 +5,15 @@ is a tensor, for it must pass through ``generate()``, gradient checkpoints and t
 nothing of size (L, S) where less will do. L queries, S keys in the cache, K of them in use:
 
 None                     no key is hidden, but by the causality of the layer
-uint8 (B or 1, K)        the first K keys are in use; 0 hides one of them, as padding
-uint8 (B or 1, W, K)     the same, and a query sees W keys, its own included (on both sides, if the
+uint8 (B, K)             the first K keys are in use; 0 hides one of them, as padding
+uint8 (B, W, K)          the same, and a query sees W keys, its own included (on both sides, if the
                          layer is not causal): a view that repeats itself W times, of no memory
 bool or additive, 4-D    of transformers: it says everything, causality included
 
 In the second and third the last query stands at the last key in use. They are no booleans lest a
 model that combines its mask with one of its own takes them for one of its own: such a product would
-broadcast, and lack the causality. Of bytes it is refused.
+broadcast, and lack the causality. Of bytes it is refused. Where generate() asks for the mask, the
+second passes through the model as if it were the user's padding: it has a row for each sequence.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def mask(
     if visible is None:
         if window is None and keys == kv_length and (not causal or q_length in (1, keys)):
             return None
-        visible = torch.ones(1, keys, dtype=COMPACT, device=device)
+        visible = torch.ones(batch_size, keys, dtype=COMPACT, device=device)
     if window is None:
         return visible
     return visible[:, None].expand(-1, window if causal else window + 1, -1)
