@@ -219,6 +219,38 @@ def test_modules(kernels):
     )
 
 
+@pytest.fixture
+def no_fast_path():
+    """In evaluation torch's modules go past scaled_dot_product_attention, unless told not to."""
+    torch.backends.mha.set_fastpath_enabled(False)
+    yield
+    torch.backends.mha.set_fastpath_enabled(True)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_modules_in_evaluation(causal, kernels, no_fast_path):
+    """Padding, a sequence of nothing else, causality: rows of nothing are torch's too."""
+    torch.manual_seed(0)
+    x = numbers(3, 5, 32).float()
+    attention = torch.nn.MultiheadAttention(32, 4, batch_first=True).eval()
+    layer = torch.nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
+    encoder = torch.nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).eval()
+    padded = torch.zeros(3, 5, dtype=torch.bool)
+    padded[1, 3:], padded[2] = True, True
+    mask = torch.ones(5, 5, dtype=torch.bool).triu(1) if causal else None
+    calls = {
+        lambda: attention(x, x, x, padded, need_weights=False, attn_mask=mask)[0]: 1,
+        lambda: encoder(x, mask=mask, src_key_padding_mask=padded, is_causal=causal): 2,
+    }
+    with torch.inference_mode():
+        for call, layers in calls.items():
+            expected = call()
+            both_ways(call, kernels, ["attention_cpu"] * layers, rtol=1e-4, atol=1e-5)
+            torch.backends.mha.set_fastpath_enabled(True)
+            torch.testing.assert_close(call()[:2], expected[:2], rtol=1e-4, atol=1e-5)
+            torch.backends.mha.set_fastpath_enabled(False)
+
+
 @pytest.mark.parametrize("installed", ["forward", "backward"])
 def test_a_row_that_sees_nothing_between_two_libraries(installed):
     """Forward by one of them, backward by the other."""
