@@ -223,11 +223,30 @@ def test_refusals():
     m.set_attn_implementation("fanano")
     with pytest.raises(ValueError, match=r"attention weights, which fanano never stores"):
         m(tokens(), output_attentions=True)
+
+
+def test_dropout_in_training():
+    """Drawn anew at each step, and the same again where a checkpoint computes it twice."""
+    m = model("llama")
+    m.set_attn_implementation("fanano")
     m.train()
     for layer in m.model.layers:
         layer.self_attn.attention_dropout = 0.5
-    with pytest.raises(NotImplementedError, match=r"dropout_p is not there yet"):
-        m(tokens())
+
+    def step():
+        torch.manual_seed(3)
+        m.zero_grad()
+        m(tokens(), labels=tokens(), use_cache=False).loss.backward()
+        return [x.grad for x in m.parameters()]
+
+    expected = step()
+    getattr(m, "activation_checkpointing_enable", m.gradient_checkpointing_enable)()
+    assert all(torch.equal(a, b) for a, b in zip(step(), expected, strict=True))
+    first = m(tokens(), use_cache=False).logits
+    assert not torch.equal(m(tokens(), use_cache=False).logits, first)
+    m.eval()
+    first = m(tokens(), use_cache=False).logits
+    assert torch.equal(m(tokens(), use_cache=False).logits, first)
 
 
 def test_models_of_sdpa_with_fanano_under_torchs_own(kernels):  # noqa: F811

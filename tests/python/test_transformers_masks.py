@@ -18,6 +18,7 @@ from transformers.masking_utils import (
 )
 from transformers_models import one_thread
 
+import fanano.torch
 from fanano.transformers.layers import attention
 from fanano.transformers.masks import mask
 
@@ -262,6 +263,16 @@ def test_what_comes_out():
         assert (gradient[0, :, :2] == 0).all()
 
 
+def test_dropout():
+    x = numbers(1, 2, 5, 8)
+    torch.manual_seed(3)
+    out = attention(Layer(True), x, x, x, None, dropout=0.4)[0]
+    torch.manual_seed(3)
+    expected = fanano.torch.attention(x, x, x, is_causal=True, dropout_p=0.4)
+    assert torch.equal(out, expected.transpose(1, 2))
+    assert not torch.equal(out, attention(Layer(True), x, x, x, None, dropout=0.4)[0])
+
+
 def test_refusals():
     x = numbers(1, 2, 5, 8)
     for name in "indices", "block_indices", "sinks":
@@ -270,5 +281,3 @@ def test_refusals():
             attention(Layer(True), x, x, x, None, **{name: x})
     with pytest.raises(ValueError, match=r"weights, which fanano never stores: .*eager"):
         attention(Layer(True), x, x, x, None, output_attentions=True)
-    with pytest.raises(NotImplementedError, match=r"dropout_p is not there"):
-        attention(Layer(True), x, x, x, None, dropout=0.1)

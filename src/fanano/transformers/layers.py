@@ -37,6 +37,7 @@ def attention(
         query: (B, Hq, L, D).
         key, value: (B, H, S, D) and (B, H, S, Dv): query head h uses key head h // (Hq // H).
         attention_mask: one of the four of masks.py.
+        dropout: the seed is of torch's generator.
         is_causal: None: as the module says, else True.
         sliding_window: how many keys a query sees, its own included. Where the mask has a window,
             or is 4-D, that holds.
@@ -48,7 +49,7 @@ def attention(
         row that may attend to nothing (padding, on the left) is 0.
 
     Raises:
-        NotImplementedError: dropout, as in ``fanano.torch.attention``; sparse attention.
+        NotImplementedError: sparse attention.
         TypeError, ValueError: an argument is wrong; attention weights are asked for.
     """
     _refuse(others, output_attentions)
