@@ -16,6 +16,7 @@ class Zentorch(Peer):
     name = "zentorch"
     library = "zentorch"
     packages = ("torch", "zentorch")
+    groups = (*Peer.groups, "backward")
 
     def start(self, threads: int) -> str:
         import zentorch  # noqa: F401  (registers the operator)
@@ -23,13 +24,15 @@ class Zentorch(Peer):
         return torch.Torch().start(threads)
 
     def prepare(self, case: Case, sets: Sequence[Inputs]) -> Prepared:
-        from torch import ops
+        calls = [partial(attention, case, *torch.tensors(case, one)) for one in sets]
+        return Prepared(calls, torch.to_numpy, "zentorch_sdpa")
 
-        call = ops.zentorch.zentorch_sdpa
-        calls = [partial(call, *torch.tensors(case, one), 0.0, case.causal) for one in sets]
-        return Prepared(calls, first, "zentorch_sdpa")
+    def backward(self, case: Case, one: Inputs, dout: Array) -> Prepared:
+        return torch.gradients(partial(attention, case), case, one, dout)
 
 
-def first(outputs: Any) -> Array:
-    """Attention; the other output is its log-sum-exp."""
-    return torch.to_numpy(outputs[0])
+def attention(case: Case, *inputs: Any) -> Any:
+    """The first output; the other one is its log-sum-exp."""
+    from torch import ops
+
+    return ops.zentorch.zentorch_sdpa(*inputs, 0.0, case.causal)[0]
