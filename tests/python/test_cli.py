@@ -45,7 +45,9 @@ def test_version():
     assert (done.returncode, done.stdout) == (0, f"fanano {fanano.__version__}\n")
 
 
-@pytest.mark.parametrize("command", [[], ["info"], ["explain"], ["demo"], ["bench"], ["run"]])
+@pytest.mark.parametrize(
+    "command", [[], ["info"], ["explain"], ["demo"], ["bench"], ["profile"], ["run"]]
+)
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*command, "--help"])

@@ -1,4 +1,4 @@
-"""The command line: ``fanano info``, ``explain``, ``demo``, ``bench`` and ``run``.
+"""The command line: ``fanano info``, ``explain``, ``demo``, ``bench``, ``profile``, ``run``.
 
 Each command is a module with ``add_parser`` and ``run``; what it needs beyond the standard library
 is imported inside ``run``, so that ``fanano info`` works in an environment with only fanano.
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from fanano import __version__, get_num_threads, kernels
 
-from . import bench, demo, explain, info, run
+from . import bench, demo, explain, info, profile, run
 from .errors import CommandError
 
 __all__ = ["main"]
@@ -33,7 +33,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"fanano {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (info, explain, demo, bench, run):
+    for command in (info, explain, demo, bench, profile, run):
         command.add_parser(commands)
     return parser
 
