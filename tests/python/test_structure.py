@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SOURCES = [
     path
-    for folder in ("cpp", "src", "tests", "cmake", "benchmarks")
+    for folder in ("cpp", "src", "tests", "cmake", "benchmarks", "examples")
     for suffix in ("*.py", "*.cpp", "*.hpp", "*.in", "*.cmake", "CMakeLists.txt")
     for path in (ROOT / folder).rglob(suffix)
 ] + [ROOT / "CMakeLists.txt"]

@@ -31,7 +31,7 @@ def show(console: Console, result: Row) -> None:
     rounds = f"medians of {result['rounds']} round(s)"
     times = plain(f"{shape}, {mask}: ms a call, {rounds}", "range\n  operator")
     for column in ("clock", "CPU", "legacy", "off", "torch", "off", "apart"):
-        times.add_column(column, justify="right")
+        times.add_column(column, justify="right", no_wrap=True)
     slower = plain("Time of a call under a profiler, over that without", "range")
     for column in ("legacy", "torch"):
         slower.add_column(column, justify="right")
@@ -83,4 +83,4 @@ def ms(times: Row) -> str:
 
 
 def percent(part: float) -> str:
-    return f"{100 * part:+.1f} %"
+    return f"{100 * part:+.{abs(part) < 0.1:d}f}%"
