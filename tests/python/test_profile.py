@@ -98,6 +98,11 @@ def test_apart_is_legacy_against_the_other():
     assert table.apart(row) == pytest.approx(1.0)
 
 
+def test_numbers_are_short():
+    shown = [table.ms(x) for x in (0, 1e-6, 6.59e-5, 1.234e-4, 0.0123, 0.0999, 0.1004, 2.5)]
+    assert shown == ["0.000", "0.001", "0.066", "0.123", "12.3", "99.9", "100", "2500"]
+
+
 # ---- the command ---------------------------------------------------------------------------------
 
 

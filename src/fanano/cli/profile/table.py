@@ -51,13 +51,13 @@ def plain(title: str, first: str) -> Table:
     """Narrow enough for 80 columns."""
     table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False, title=title)
     table.title_justify = "left"
-    table.add_column(first, no_wrap=True, max_width=28)
+    table.add_column(first, no_wrap=True, min_width=28, max_width=28)
     return table
 
 
 def range_cells(row: Row) -> list[str]:
-    clocks = [f"{row[name] * 1e3:.3g}" for name in ("clock", "cpu")]
-    said = [cell for way in PROFILERS for cell in (ms(row[way]), percent(row[way]["off"]))]
+    clocks = [ms(row[name]) for name in ("clock", "cpu")]
+    said = [cell for way in PROFILERS for cell in (ms(row[way]["says"]), percent(row[way]["off"]))]
     return [row["range"], *clocks, *said, percent(apart(row))]
 
 
@@ -65,7 +65,7 @@ def operator_cells(row: Row) -> list[str]:
     legacy, torch = (row[way] for way in PROFILERS)
     both = legacy["says"] and torch["says"]
     off = percent(apart(row)) if both else "one only"
-    return [f"  {row['operator']}", "", "", ms(legacy), "", ms(torch), "", off]
+    return [f"  {row['operator']}", "", "", ms(legacy["says"]), "", ms(torch["says"]), "", off]
 
 
 def apart(row: Row) -> float:
@@ -78,8 +78,12 @@ def over_plain(row: Row, way: str) -> float:
     return float(row[way]["clock"] / row["clock"])
 
 
-def ms(times: Row) -> str:
-    return f"{times['says'] * 1e3:.3g}"
+def ms(seconds: float) -> str:
+    """Of at most five characters, so that names keep theirs."""
+    number = 1e3 * seconds
+    return (
+        f"{number:.0f}" if number >= 100 else f"{number:.3g}" if number >= 0.1 else f"{number:.3f}"
+    )
 
 
 def percent(part: float) -> str:
