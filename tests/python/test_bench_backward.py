@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import runpy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -175,6 +177,20 @@ def test_backward_beside_other_groups(tmp_path):
     arguments = "--backward", "--group", "prefill", "--peers", "none", "--dtype", "float16"
     _, result = bench(*arguments, tmp_path=tmp_path)
     assert [row["group"] for row in result["rows"]] == ["prefill", "backward", "backward"]
+
+
+def test_the_readme_says_how_it_was_counted(tmp_path):
+    _, result = bench("--backward", "--peers", "none", tmp_path=tmp_path)
+    file = Path(__file__).parents[2] / "benchmarks" / "readme_table.py"
+    lines = list(runpy.run_path(str(file))["tables"](result, None))
+    (title,) = (line for line in lines if line.startswith("Backward"))
+    assert "the flops counted as 2.5 times those of the forward pass" in title
+    head = "| dtype | shape | mask | fanano, ms | spread | GFLOP/s | of the peak |"
+    assert head in lines
+    assert [line.split(" | ")[:3] for line in lines[lines.index(head) + 2 :]] == [
+        ["| float32", "(1, 2, 33, 16)", "full"],
+        ["| float32", "(2, 4/2, 17, 8)", "causal"],
+    ]
 
 
 def test_full_shapes():
