@@ -26,6 +26,9 @@ TITLES = {
     "decode": "Decode, one row over a cache of keys: fanano's median, its fastest and slowest "
     "round, keys and values read a second and the part that this is of what loads alone reach, "
     "measured before and after each call; of the others, time over fanano's.",
+    "backward": "Backward, the gradients by query, key and value, given what the forward pass "
+    "kept; columns as for prefill, the flops counted as 2.5 times those of the forward pass, "
+    "whose causal ones are those on and below the diagonal.",
     "call": "A call of one row and one key, in microseconds; of the others, time over fanano's.",
     "options": "Options of `fanano.attention`, (1, 8, S, D): time over that of the same call "
     "without them.",

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError
 import pytest
 
 import fanano
-from fanano.cli import info, main
+from fanano.cli import errors, info, main
 
 # What info and explain must do without: everything that is not the standard library or fanano.
 BLOCK = """\
@@ -45,7 +45,9 @@ def test_version():
     assert (done.returncode, done.stdout) == (0, f"fanano {fanano.__version__}\n")
 
 
-@pytest.mark.parametrize("command", [[], ["info"], ["explain"], ["demo"], ["bench"]])
+@pytest.mark.parametrize(
+    "command", [[], ["info"], ["explain"], ["demo"], ["bench"], ["profile"], ["run"]]
+)
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*command, "--help"])
@@ -69,6 +71,42 @@ def test_info(capsys):
         assert kernel.why_not in line
     assert f"Threads  {fanano.get_num_threads()}\n" in out
     assert "CUDA     no: this build has no CUDA kernels" in out
+
+
+def test_info_says_whose_the_attention_of_torch_is(capsys):
+    assert main(["info"]) == 0
+    assert "Attention of torch  its own: fanano.torch.install()" in capsys.readouterr().out
+    pytest.importorskip("torch", reason="installs fanano under torch's attention")
+    from fanano.torch import installed
+
+    with installed():
+        assert main(["info"]) == 0
+    line = "Attention of torch  fanano's, by fanano.torch.install(): aten::_scaled_dot_product_"
+    assert line in capsys.readouterr().out
+    assert main(["info"]) == 0
+    assert "Attention of torch  its own" in capsys.readouterr().out
+
+
+def test_info_says_which_adapters_there_can_be(monkeypatch, capsys):
+    monkeypatch.setattr(errors, "find_spec", lambda name: name in ("numpy", "jax") or None)
+    assert main(["info"]) == 0
+    out = capsys.readouterr().out
+    for line in (
+        *("fanano.adapters.numpy  numpy is installed", "fanano.adapters.jax    jax is installed"),
+        *("fanano.torch           torch is not installed", "fanano.adapters.dlpack"),
+    ):
+        assert line in out
+
+
+def test_info_loads_adapters(monkeypatch, capsys):
+    pytest.importorskip("numpy", reason="loads the adapter of NumPy")
+    adapters = {"fanano.adapters.numpy": "numpy", "fanano.adapters.dlpack": "sys", "no.such": "sys"}
+    monkeypatch.setattr(info, "ADAPTERS", adapters | {"fanano.no": "no_such_library"})
+    assert main(["info", "--load"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("can be loaded") == 2
+    assert "no.such                cannot be loaded: ModuleNotFoundError: No module" in out
+    assert "fanano.no              no_such_library is not installed" in out
 
 
 def test_info_names_the_forced_isa():

@@ -1,4 +1,4 @@
-"""The command line: ``fanano info``, ``explain``, ``demo`` and ``bench``.
+"""The command line: ``fanano info``, ``explain``, ``demo``, ``bench``, ``profile``, ``run``.
 
 Each command is a module with ``add_parser`` and ``run``; what it needs beyond the standard library
 is imported inside ``run``, so that ``fanano info`` works in an environment with only fanano.
@@ -9,11 +9,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fanano import __version__, get_num_threads, kernels
 
-from . import bench, demo, explain, info
+from . import bench, demo, explain, info, profile, run
 from .errors import CommandError
 
 __all__ = ["main"]
@@ -27,12 +27,13 @@ def make_parser() -> argparse.ArgumentParser:
         "  fanano info\n"
         "  fanano explain --query 1,8,2048,64 --kv-heads 2 --dtype bfloat16 --causal\n"
         '  fanano demo --query "How much memory does attention need?"\n'
-        "  fanano bench --quick",
+        "  fanano bench --quick\n"
+        "  fanano run train.py --steps 100",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"fanano {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (info, explain, demo, bench):
+    for command in (info, explain, demo, bench, profile, run):
         command.add_parser(commands)
     return parser
 
@@ -55,9 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = make_parser().parse_args(argv)
     try:
         check_environment()
-        code: int = arguments.run(arguments)
+        code: int | Callable[[], int] = arguments.run(arguments)
         sys.stdout.flush()
-        return code
     except CommandError as error:
         print(f"fanano: error: {error}", file=sys.stderr)
         return error.code
@@ -68,3 +68,4 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader went away (`fanano info | head -1`): no second flush into it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    return code if isinstance(code, int) else code()  # what raises errors of its own

@@ -5,28 +5,47 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import fanano
+
+from . import errors
 
 # By the names of their packages: asking for a version imports nothing.
 LIBRARIES = (
     *("numpy", "ml_dtypes", "torch", "jax", "cupy", "cupy-cuda12x", "cupy-cuda13x"),
     *("ndonnx", "dpnp", "tinygrad", "mlx"),
 )
+# What of fanano needs one of them, by our modules' names.
+ADAPTERS = {
+    "fanano.adapters.numpy": "numpy",
+    "fanano.adapters.torch": "torch",
+    "fanano.adapters.jax": "jax",
+    "fanano.adapters.cupy": "cupy",
+    "fanano.torch": "torch",
+}
+LOAD_SECONDS = 300.0
 
 
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "info",
         help="version, instruction sets, threads, CUDA, array libraries",
-        description="Says what this build of fanano contains and what this machine can run of it.",
+        description="Says what this build of fanano contains, what this machine can run of it, and "
+        "whose attention torch's is in this process.",
+    )
+    parser.add_argument(
+        "--load",
+        action="store_true",
+        help="import each adapter, in a process of its own, and say what failed",
     )
     parser.set_defaults(run=run)
 
 
-def run(_: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     build = fanano.build_info()
     print(f"fanano {fanano.__version__}, compiled by {compiler(build)}")
     print(f"Python {platform.python_version()}, {platform.system()} {platform.machine()}")
@@ -38,6 +57,14 @@ def run(_: argparse.Namespace) -> int:
         print(f" {mark} {kernel.isa:<12} {state}{', chosen' if kernel.chosen else ''}")
     print(f"\nThreads  {fanano.get_num_threads()}")
     print(f"CUDA     {cuda(build)}")
+    print(f"\nAttention of torch  {under_torch()}")
+    print("\nAdapters" + (", each imported in a process of its own" if arguments.load else ""))
+    for module, library in ADAPTERS.items():
+        state = f"{library} is not installed"
+        if errors.installed(library):
+            state = loaded(module) if arguments.load else f"{library} is installed"
+        print(f"   {module:<22} {state}")
+    print("   anything else with __dlpack__: by fanano.adapters.dlpack")
     print("\nArray libraries found")
     found = {name: number for name in LIBRARIES if (number := installed(name))}
     for name, number in found.items():
@@ -54,6 +81,28 @@ def compiler(build: dict[str, Any]) -> str:
 
 def cuda(build: dict[str, Any]) -> str:
     return "yes" if build["cuda"] else "no: this build has no CUDA kernels"
+
+
+def under_torch() -> str:
+    """torch is not imported for this: where nobody has, nothing can be installed under it."""
+    installing = sys.modules.get("fanano.torch.installing")
+    if installing is None or not installing.is_installed():
+        return "its own: fanano.torch.install(), or fanano run SCRIPT, puts fanano under it"
+    names = " and ".join(f"aten::{name}" for name in (installing.FORWARD, installing.BACKWARD))
+    return f"fanano's, by fanano.torch.install(): {names} on CPUs"
+
+
+def loaded(module: str) -> str:
+    """Whether a new process can import it; what it said, if not."""
+    command = [sys.executable, "-c", f"import {module}"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LOAD_SECONDS)
+    except subprocess.TimeoutExpired:
+        return f"was not loaded after {LOAD_SECONDS:g} seconds"
+    if not done.returncode:
+        return "can be loaded"
+    said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    return f"cannot be loaded: {said[-1]}"
 
 
 def installed(name: str) -> str | None:

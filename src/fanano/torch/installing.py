@@ -8,6 +8,7 @@ compiler know both. Their CPU kernels are replaced, so all that torch does above
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ FORWARD = "_scaled_dot_product_flash_attention_for_cpu"
 BACKWARD = "_scaled_dot_product_flash_attention_for_cpu_backward"
 DTYPES = torch.float64, torch.float32, torch.bfloat16, torch.float16
 
+calls = {"forward": 0, "backward": 0, "left": 0}  # since the start: ours, and handed back to torch
+_counting = threading.Lock()
 _library: Any = None
 _of_torch: dict[str, Any] = {}
 
@@ -92,6 +95,11 @@ def installed() -> Iterator[None]:
             uninstall()
 
 
+def _count(what: str) -> None:
+    with _counting:
+        calls[what] += 1
+
+
 def _taken(query: Any, key: Any, value: Any, dropout_p: float) -> bool:
     heads, kv_heads, dim = query.shape[1], key.shape[1], query.shape[-1]
     return (
@@ -115,9 +123,11 @@ def _forward(
     scale: float | None = None,
 ) -> Any:
     if not _taken(query, key, value, dropout_p):
+        _count("left")
         return _of_torch[FORWARD].call_boxed(
             keys, query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale
         )
+    _count("forward")
     out = torch.empty_like(query)  # of the strides that torch's kernel, and its fake, give it
     options = _options(is_causal, attn_mask, scale, "bhsd")
     _, lse = operators.attention_cpu(query, key, value, None, *options, out=out)
@@ -145,6 +155,7 @@ def _backward(
         return _of_torch[BACKWARD].call_boxed(
             *(keys, *arrays, logsumexp, dropout_p, is_causal), attn_mask=attn_mask, scale=scale
         )
+    _count("backward")
     # As (B, S, H, D): so lie torch's gradients in memory.
     rows = (x.transpose(1, 2) for x in arrays)
     options = _options(is_causal, attn_mask, scale, "bshd")

@@ -20,12 +20,13 @@ def add_parser(commands: Any) -> None:
         "bench",
         help="time this machine, side by side with what else is installed",
         description="Times fanano beside torch (flash and math), zentorch, JAX, onnxruntime and "
-        "OpenVINO, whichever are installed, on the same numbers. Every result is compared with "
-        "float64 before anything is timed. The contenders take turns; shown are medians, and how "
-        "far the fastest and the slowest round are from them.",
+        "OpenVINO, whichever are installed, on the same numbers, forward and backward. Every "
+        "result is compared with float64 before anything is timed. The contenders take turns; "
+        "shown are medians, and how far the fastest and the slowest round are from them.",
         epilog="groups:\n"
         "  prefill  many rows: GFLOP/s, and their part of what multiply-adds reach here\n"
         "  decode   one row over a cache of keys: GB/s, and their part of what reads reach here\n"
+        "  backward the gradients of prefill's shapes: GFLOP/s, counted as 2.5 times prefill's\n"
         "  call     one row, one key: what a call costs\n"
         "  options  what masks, ALiBi, sinks, softcap ... cost fanano\n"
         "  memory   peak extra memory of one call, each in a process of its own\n"
@@ -33,12 +34,20 @@ def add_parser(commands: Any) -> None:
         "examples:\n"
         "  fanano bench --quick\n"
         "  fanano bench --group decode --dtype bfloat16 --peers torch,onnxruntime\n"
+        "  fanano bench --backward --quick\n"
         "  fanano bench --json result.json --plot result.png",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--quick", action="store_true", help="float32, small shapes, three rounds")
     parser.add_argument(
         "--group", action="append", choices=GROUPS, help="may be repeated (default: all)"
+    )
+    parser.add_argument(
+        "--backward",
+        action="append_const",
+        dest="group",
+        const="backward",
+        help="short for --group backward",
     )
     parser.add_argument(
         "--dtype", action="append", choices=DTYPES, help="may be repeated (default: all)"

@@ -38,6 +38,11 @@ class Case:
         return 4 * self.batch * self.heads * pairs * self.dim / 1e9
 
     @property
+    def backward_gflop(self) -> float:
+        """Five such products: the scores again, and those of dP, dV, dQ and dK."""
+        return 2.5 * self.gflop
+
+    @property
     def kv_bytes(self) -> int:
         elements = 2 * self.batch * self.kv_heads * self.keys * self.dim
         return elements * ITEM_BYTES[self.dtype]
@@ -62,22 +67,26 @@ DECODE = (
     Case(1, 32, 32, 1, 4096, 128),
 )
 CALL = (Case(1, 1, 1, 1, 1, 64),)
+BACKWARD = PREFILL
 OPTIONS = tuple(square(1, 8, tokens, dim) for tokens in (2048, 512) for dim in (64, 128))
 MEMORY = (square(1, 8, 8192, 64),)
 
 FULL = {
     "prefill": PREFILL,
     "decode": DECODE,
+    "backward": BACKWARD,
     "call": CALL,
     "options": OPTIONS,
     "memory": MEMORY,
 }
+QUICK_PREFILL = (
+    *(square(1, 8, 512, 64, causal) for causal in (False, True)),
+    Case(1, 8, 2, 512, 512, 64, causal=True),
+)
 QUICK = {
-    "prefill": (
-        *(square(1, 8, 512, 64, causal) for causal in (False, True)),
-        Case(1, 8, 2, 512, 512, 64, causal=True),
-    ),
+    "prefill": QUICK_PREFILL,
     "decode": (Case(1, 32, 8, 1, 4096, 128),),
+    "backward": QUICK_PREFILL,
     "call": CALL,
     "options": (square(1, 8, 512, 64),),
     "memory": (square(1, 8, 2048, 64),),

@@ -69,12 +69,14 @@ def spread(outcome: Outcome) -> str:
 COLUMNS: dict[str, Sequence[str]] = {
     "prefill": ("ms", "spread", "over\nfanano", "GFLOP/s", "of the\npeak"),
     "decode": ("ms", "spread", "over\nfanano", "GB/s", "of band-\nwidth"),
+    "backward": ("ms", "spread", "over\nfanano", "GFLOP/s", "of the\npeak"),
     "call": ("us", "spread", "over\nfanano"),
     "memory": ("MiB", "of the\noutput"),
 }
 CELLS: dict[str, Callable[[Row, Outcome], list[str]]] = {
     "prefill": prefill_cells,
     "decode": decode_cells,
+    "backward": prefill_cells,
     "call": call_cells,
     "memory": memory_cells,
 }

@@ -16,6 +16,7 @@ from .side_by_side import Outcome, Row
 UNITS = {
     "prefill": "GFLOP/s (line: multiply-adds)",
     "decode": "GB/s (line: reads by the read loop)",
+    "backward": "GFLOP/s (line: multiply-adds)",
     "call": "microseconds a call",
     "options": "time over that without the option",
     "memory": "peak extra memory in MiB",
@@ -27,7 +28,7 @@ def height(row: Row, outcome: Outcome) -> float:
     if failure(outcome) or failure(row["contenders"].get(NONE, {})):
         return 0.0
     numbers: dict[str, Any] = row | outcome
-    if row["group"] == "prefill":
+    if row["group"] in ("prefill", "backward"):
         return float(numbers["gflop"] / numbers["seconds"])
     if row["group"] == "decode":
         return float(numbers["kv_bytes"] / numbers["seconds"] / 1e9)
@@ -40,7 +41,7 @@ def height(row: Row, outcome: Outcome) -> float:
 
 def limit(row: Row) -> float | None:
     """What a machine without other work reaches, in the unit of the bars."""
-    if row["group"] in ("prefill", "decode"):
+    if row["group"] in ("prefill", "decode", "backward"):
         return max((x["best"] for x in row["contenders"].values() if "best" in x), default=None)
     return None
 

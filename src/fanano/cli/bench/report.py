@@ -15,6 +15,7 @@ from .side_by_side import Row
 TITLES = {
     "prefill": "Prefill",
     "decode": "Decode",
+    "backward": "Backward",
     "call": "Call",
     "options": "Options of fanano.attention, (1, 8, S, D)",
     "memory": "Memory",
@@ -25,6 +26,9 @@ NOTES = {
     "them, measured before and after each call, against wall time and in brackets against CPU time",
     "decode": f"{SHAPES}; GB/s: keys and values, each once; bandwidth: of loads alone from the "
     "same memory, before and after each call; more keys and values take turns than caches hold",
+    "backward": f"{SHAPES}; the backward pass alone, given what its forward pass kept; its flops "
+    "are counted as 2.5 times those of the forward pass, whose causal ones are those on and below "
+    "the diagonal; peak: as for prefill",
     "call": "one row, one key: nearly all of it is the cost of a call",
     "options": "time over that of the same call without the option",
     "memory": "peak above the inputs, the output included, each in a process of its own",

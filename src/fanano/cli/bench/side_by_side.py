@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -12,27 +12,30 @@ from fanano._core import measure_peak
 from .arrays import Array, Inputs, inputs
 from .cases import Case
 from .exact import exact, judge
+from .gradients import NAMES, exact_gradients, judge_gradients, upstream
 from .machine import kv_sets, last_level_cache, reading
 from .peers import CannotRun, Peer, Prepared
 from .timing import PEAK_SECONDS, Contender, timed
 
 Outcome = dict[str, Any]  # of one contender: the numbers, or {"refused": why}, or {"wrong": how}
 Row = dict[str, Any]
+Prepare = Callable[[Peer], Prepared]
+Judge = Callable[[Sequence[Any]], Outcome]  # of what the calls gave, turned into arrays
 Tick = Callable[[float], None]  # told which part of the case was done since it was told last
 
 
 def measure(
     group: str, case: Case, peers: Sequence[Peer], rounds: int, threads: int, tick: Tick
 ) -> Row:
-    """The row of a case of the groups prefill, decode and call."""
+    """The row of a case of the groups prefill, decode, backward and call."""
     cache = last_level_cache()
     count = kv_sets(case.kv_bytes, cache, len(peers) + 1) if group == "decode" else 1
     sets = inputs(case, count)
-    reference = exact(sets[0], is_causal=case.causal)
+    prepare, judged = backward(case, sets[0]) if group == "backward" else forward(case, sets)
     outcomes: dict[str, Outcome] = {}
     contenders: dict[str, Contender] = {}
     for peer in peers:
-        outcomes[peer.name], prepared = compared(peer, case, sets, reference)
+        outcomes[peer.name], prepared = compared(peer, prepare, judged)
         if prepared is not None:
             contenders[peer.name] = Contender(prepared.calls, peer.around)
     yardstick: Callable[[], float] = partial(measure_peak, PEAK_SECONDS, case.dtype)
@@ -49,38 +52,73 @@ def measure(
 
 
 def description(group: str, case: Case) -> Row:
-    sizes = {"gflop": case.gflop, "kv_bytes": case.kv_bytes}
+    gflop = case.backward_gflop if group == "backward" else case.gflop
+    sizes = {"gflop": gflop, "kv_bytes": case.kv_bytes}
     return {"group": group, "shape": str(case)} | asdict(case) | sizes
 
 
-def compared(
-    peer: Peer, case: Case, sets: Sequence[Inputs], reference: Array
-) -> tuple[Outcome, Prepared | None]:
+def forward(case: Case, sets: Sequence[Inputs]) -> tuple[Prepare, Judge]:
+    reference = exact(sets[0], is_causal=case.causal)
+
+    def judged(results: Sequence[Array]) -> Outcome:
+        return worst(results, reference, sets[0], case.dtype)
+
+    return lambda peer: peer.prepare(case, sets), judged
+
+
+def backward(case: Case, arrays: Inputs) -> tuple[Prepare, Judge]:
+    dout = upstream(case)
+    reference = exact_gradients(arrays, dout, is_causal=case.causal)
+
+    def judged(results: Sequence[Sequence[Array]]) -> Outcome:
+        (gradients,) = results
+        for name, found, expected in zip(NAMES, gradients, reference.gradients, strict=True):
+            if wrong := wrong_shape(found, expected):
+                return {"wrong": f"{name} {wrong}"}
+        verdict = judge_gradients(gradients, reference, case.dtype)
+        return wrong_numbers(verdict) or dict(verdict)
+
+    return lambda peer: peer.backward(case, arrays, dout), judged
+
+
+def compared(peer: Peer, prepare: Prepare, judged: Judge) -> tuple[Outcome, Prepared | None]:
     """What is known of a contender before it is timed; None: it will not be."""
     try:
         with peer.around():
-            prepared = peer.prepare(case, sets)
+            prepared = prepare(peer)
             results = [prepared.to_numpy(call()) for call in prepared.calls]
     except CannotRun as reason:
         return {"refused": str(reason)}, None
     except Exception as error:  # a library's own refusal is whatever it likes to raise
         return {"refused": first_line(error)}, None
     outcome: Outcome = {"what": prepared.what} if prepared.what else {}
-    outcome |= worst(results, reference, sets[0], case.dtype)
+    outcome |= judged(results)
     return outcome, None if "wrong" in outcome else prepared
 
 
 def worst(results: Sequence[Array], reference: Array, arrays: Inputs, dtype: str) -> Outcome:
     """The judgement of the worst of several results that should be the same."""
     for result in results:
-        if result.shape != reference.shape:
-            return {"wrong": f"has the shape {result.shape}; expected {reference.shape}"}
+        if wrong := wrong_shape(result, reference):
+            return {"wrong": wrong}
     verdicts = [judge(result, reference, arrays, dtype) for result in results]
     for verdict in verdicts:
-        if not verdict["of_allowed"] <= 1:  # NaN is wrong
-            often = f"{verdict['of_allowed']:.3g} times what rounding explains"
-            return {"wrong": f"differs from float64 by {verdict['error']:.1e}, {often}"}
+        if wrong_one := wrong_numbers(verdict):
+            return wrong_one
     return dict(max(verdicts, key=lambda verdict: verdict["of_allowed"]))
+
+
+def wrong_shape(result: Array, reference: Array) -> str | None:
+    if result.shape == reference.shape:
+        return None
+    return f"has the shape {result.shape}; expected {reference.shape}"
+
+
+def wrong_numbers(verdict: Mapping[str, float]) -> Outcome | None:
+    if verdict["of_allowed"] <= 1:  # NaN is not
+        return None
+    often = f"{verdict['of_allowed']:.3g} times what rounding explains"
+    return {"wrong": f"differs from float64 by {verdict['error']:.1e}, {often}"}
 
 
 def first_line(error: Exception) -> str:

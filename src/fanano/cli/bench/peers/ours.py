@@ -10,7 +10,7 @@ import numpy as np
 
 import fanano
 
-from ..arrays import Inputs
+from ..arrays import Array, Inputs
 from ..cases import Case
 from . import jax, torch
 from .peer import Peer, Prepared
@@ -20,6 +20,7 @@ class Fanano(Peer):
     name = "fanano"
     library = "fanano"
     algorithm = "flash"
+    groups = (*Peer.groups, "backward")
 
     def start(self, threads: int) -> str:
         fanano.set_num_threads(threads)
@@ -31,6 +32,11 @@ class Fanano(Peer):
     def prepare(self, case: Case, sets: Sequence[Inputs]) -> Prepared:
         attend = partial(fanano.attention, is_causal=case.causal, algorithm=self.algorithm)
         return Prepared([partial(attend, *self.arrays(case, one)) for one in sets], np.asarray)
+
+    def backward(self, case: Case, one: Inputs, dout: Array) -> Prepared:
+        out, lse = fanano.attention(*one, is_causal=case.causal, return_lse=True)
+        compute = partial(fanano.attention_backward, is_causal=case.causal)
+        return Prepared([partial(compute, dout, *one, out, lse)], lambda found: found[:3])
 
 
 class Safe(Fanano):
@@ -45,7 +51,7 @@ class OnTorch(Fanano):
     name = "fanano on torch"
     library = "torch"
     packages = ("torch",)
-    groups = ("call",)
+    groups = ("call", "backward")
 
     def start(self, threads: int) -> str:
         return torch.Torch().start(threads)
@@ -55,6 +61,11 @@ class OnTorch(Fanano):
 
     def prepare(self, case: Case, sets: Sequence[Inputs]) -> Prepared:
         return Prepared(super().prepare(case, sets).calls, torch.to_numpy)
+
+    def backward(self, case: Case, one: Inputs, dout: Array) -> Prepared:
+        from fanano.torch import attention
+
+        return torch.gradients(partial(attention, is_causal=case.causal), case, one, dout)
 
 
 class OnJax(Fanano):

@@ -33,7 +33,8 @@ class Prepared:
     """A case made ready: all that happens once, outside of what is timed, has happened."""
 
     calls: Sequence[Callable[[], Any]]  # one for each set of keys and values
-    to_numpy: Callable[[Any], Array]  # what a call returns, as (batch, heads, rows, dim)
+    to_numpy: Callable[[Any], Any]  # what a call returns, as (batch, heads, rows, dim); gradients
+    # as three of these
     what: str = ""  # which of the library's functions it is, where it has several
 
 
@@ -54,6 +55,11 @@ class Peer:
 
     def prepare(self, case: Case, sets: Sequence[Inputs]) -> Prepared:
         """Raises CannotRun where the library has no such attention."""
+        raise NotImplementedError
+
+    def backward(self, case: Case, one: Inputs, dout: Array) -> Prepared:
+        """As prepare(), for the gradients by query, key and value; the forward pass is not timed.
+        Asked of those with "backward" among their groups."""
         raise NotImplementedError
 
     def around(self) -> AbstractContextManager[Any]:

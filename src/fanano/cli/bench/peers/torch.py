@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, ClassVar
@@ -11,10 +11,10 @@ import numpy as np
 
 from ..arrays import Array, Inputs
 from ..cases import Case
-from .peer import Peer, Prepared
+from .peer import CannotRun, Peer, Prepared
 
 
-def tensors(case: Case, one: Inputs) -> list[Any]:
+def tensors(case: Case, one: Sequence[Array]) -> list[Any]:
     """The same memory as torch's tensors."""
     import torch
 
@@ -28,12 +28,28 @@ def to_numpy(out: Any) -> Array:
     return np.asarray(out.double())
 
 
+def gradients(attend: Callable[..., Any], case: Case, one: Inputs, dout: Array) -> Prepared:
+    """What autograd computes of an attention: its graph is made here, and run by each call."""
+    import torch
+
+    *inputs, upstream = tensors(case, [*one, dout])
+    for x in inputs:
+        x.requires_grad_()
+    with torch.enable_grad():
+        out = attend(*inputs)
+    call = partial(torch.autograd.grad, out, inputs, upstream, retain_graph=True, allow_unused=True)
+    if not out.requires_grad or None in call():
+        raise CannotRun("autograd knows no derivative of it")
+    return Prepared([call], lambda found: [to_numpy(x) for x in found])
+
+
 class Torch(Peer):
     """What both of its back ends share."""
 
     backend: ClassVar[str]
     library = "torch"
     packages = ("torch",)
+    groups = (*Peer.groups, "backward")
 
     def start(self, threads: int) -> str:
         import torch
@@ -46,11 +62,17 @@ class Torch(Peer):
         )
 
     def prepare(self, case: Case, sets: Sequence[Inputs]) -> Prepared:
+        attend = self.attention(case)
+        return Prepared([partial(attend, *tensors(case, one)) for one in sets], to_numpy)
+
+    def backward(self, case: Case, one: Inputs, dout: Array) -> Prepared:
+        return gradients(self.attention(case), case, one, dout)
+
+    def attention(self, case: Case) -> Callable[..., Any]:
         from torch.nn.functional import scaled_dot_product_attention
 
         shared = case.heads != case.kv_heads
-        attend = partial(scaled_dot_product_attention, is_causal=case.causal, enable_gqa=shared)
-        return Prepared([partial(attend, *tensors(case, one)) for one in sets], to_numpy)
+        return partial(scaled_dot_product_attention, is_causal=case.causal, enable_gqa=shared)
 
     def around(self) -> AbstractContextManager[Any]:
         from torch.nn.attention import SDPBackend, sdpa_kernel

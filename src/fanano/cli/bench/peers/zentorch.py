@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ class Zentorch(Peer):
     name = "zentorch"
     library = "zentorch"
     packages = ("torch", "zentorch")
+    groups = (*Peer.groups, "backward")
 
     def start(self, threads: int) -> str:
         import zentorch  # noqa: F401  (registers the operator)
@@ -23,13 +25,17 @@ class Zentorch(Peer):
         return torch.Torch().start(threads)
 
     def prepare(self, case: Case, sets: Sequence[Inputs]) -> Prepared:
-        from torch import ops
+        calls = [partial(attention, case, *torch.tensors(case, one)) for one in sets]
+        return Prepared(calls, torch.to_numpy, "zentorch_sdpa")
 
-        call = ops.zentorch.zentorch_sdpa
-        calls = [partial(call, *torch.tensors(case, one), 0.0, case.causal) for one in sets]
-        return Prepared(calls, first, "zentorch_sdpa")
+    def backward(self, case: Case, one: Inputs, dout: Array) -> Prepared:
+        with warnings.catch_warnings():  # of a derivative that is not there, as gradients() says
+            warnings.filterwarnings("ignore", message=".*autograd kernel was not registered")
+            return torch.gradients(partial(attention, case), case, one, dout)
 
 
-def first(outputs: Any) -> Array:
-    """Attention; the other output is its log-sum-exp."""
-    return torch.to_numpy(outputs[0])
+def attention(case: Case, *inputs: Any) -> Any:
+    """The first output; the other one is its log-sum-exp."""
+    from torch import ops
+
+    return ops.zentorch.zentorch_sdpa(*inputs, 0.0, case.causal)[0]
