@@ -15,8 +15,9 @@ STEPS = 30
 
 
 def shaken(monkeypatch, train):
-    """The losses of a training whose first weights were each moved by their last place: what the
-    noise of float32 comes to over the steps."""
+    """The losses of three trainings whose first weights were each moved by their last place: what
+    the noise of float32 comes to over the steps. Some steps multiply it a hundred times, for any
+    training of these batches."""
     weights, rng = gpt.parameters, np.random.default_rng(7)
 
     def moved(sizes, seed):
@@ -27,11 +28,11 @@ def shaken(monkeypatch, train):
 
     with monkeypatch.context() as patch:
         patch.setattr(gpt, "parameters", moved)
-        return train()
+        return [train() for _ in range(3)]
 
 
 def same_curves(losses, expected, noise):
-    """Whether two curves are apart no more than 4 times as far as noise takes one of them."""
+    """Two curves are apart no more than 4 times as far as noise takes one of them."""
     losses, expected, noise = map(np.array, (losses, expected, noise))
     floor = 4 * np.spacing(np.float32(expected.max()))  # the loss itself is rounded
     assert abs(losses - expected).max() <= 4 * abs(noise - expected).max() + floor
