@@ -1,0 +1,181 @@
+"""From ``fanano.attention``'s arguments to the operators. Private."""
+
+from __future__ import annotations
+
+import operator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .. import _core
+from ..adapters import jax as adapter
+from . import differentiation
+from .operators import Arrays, Options, axes_of, register
+
+__all__ = ["attention"]
+
+
+def attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    *,
+    attn_mask: Any = None,
+    is_causal: bool = False,
+    window_size: Any = None,
+    q_offset: Any = None,
+    scale: Any = None,
+    softcap: Any = None,
+    alibi_slopes: Any = None,
+    sinks: Any = None,
+    q_lengths: Any = None,
+    kv_lengths: Any = None,
+    return_lse: bool = False,
+    layout: str = "bhsd",
+    algorithm: str = "flash",
+    out_dtype: Any = None,
+    out: Any = None,
+) -> Any:
+    """``fanano.attention`` on JAX arrays, traced ones too."""
+    _refuse(out, algorithm, return_lse)
+    register()
+    arrays = {"query": query, "key": key, "value": value}
+    for name, x in {**arrays, "attn_mask": attn_mask}.items():
+        if x is not None:
+            arrays[name] = _array(name, x)
+    adapter.check_float64(arrays["query"])
+    numbers = {"alibi_slopes": alibi_slopes, "sinks": sinks}
+    numbers |= {"q_lengths": q_lengths, "kv_lengths": kv_lengths, "q_offsets": q_offset}
+    for name, x in (("scale", scale), ("softcap", softcap)):
+        if isinstance(x, jax.core.Tracer):
+            raise TypeError(
+                f"{name} must be a number while JAX traces, and is itself traced: make it a static "
+                "argument of the compiled function" + (", or scale query" if name == "scale" else "")
+            )
+    if out_dtype is not None and not isinstance(out_dtype, str):
+        out_dtype = adapter.dtype_name(out_dtype)
+    # Every check is the core's, on arrays of the same shapes and dtypes that hold nothing.
+    _core.explain(
+        *(_standin(arrays[name]) for name in ("query", "key", "value")),
+        _standin(arrays.get("attn_mask")),
+        is_causal,
+        window_size,
+        _values("q_offset", q_offset),
+        scale,
+        softcap,
+        *(_values(name, numbers[name]) for name in list(numbers)[:4]),
+        layout,
+        algorithm,
+        out_dtype,
+        adapter.max_threads(),
+    )
+    left, right = window_size or (None, None)
+    query = arrays["query"]
+    fixed, numbers["q_offsets"] = _offset(q_offset)
+    options = Options(
+        layout,
+        bool(is_causal),
+        -1 if left is None else max(operator.index(left), -1),
+        -1 if right is None else max(operator.index(right), -1),
+        fixed,
+        None if scale is None else float(scale),
+        float(softcap) if softcap else None,
+        out_dtype or query.dtype.name,
+    )
+    for name, x in numbers.items():
+        if x is not None:
+            arrays[name] = _small(x, integers=name not in ("alibi_slopes", "sinks"))
+    found, lse = _compiled(options, query.ndim, arrays)
+    return (found, lse) if return_lse else found
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _compiled(options: Options, rank: int, given: Arrays) -> tuple[Any, Any]:
+    """With what the operators expect in place of what callers may give."""
+    layout, arrays = options.layout, {}
+    for name in "query", "key", "value":
+        x = given[name]
+        if rank == 2:
+            x = x[:, None] if layout == "bshd" else x[None]
+        arrays[name] = x if rank == 4 else x[None]
+    sizes: dict[str, int] = {}
+    for name in "key", "query":
+        sizes |= zip(axes_of(name, 4, layout), arrays[name].shape, strict=True)
+    if "attn_mask" in given:
+        mask = given["attn_mask"]
+        arrays["attn_mask"] = mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
+    for name in "alibi_slopes", "sinks":
+        if name in given:
+            x = given[name].astype(jnp.promote_types(given[name].dtype, "float32"))
+            arrays[name] = jnp.broadcast_to(x, (sizes["h"],)) if x.ndim == 0 else x
+    for name, most in ("q_lengths", sizes["q"]), ("kv_lengths", sizes["k"]), ("q_offsets", None):
+        if name not in given:
+            continue
+        x = jnp.broadcast_to(given[name], (sizes["b"],))
+        # Nobody has seen them if they are traced: none may reach beyond the array.
+        arrays[name] = x if most is None else jnp.clip(x, 0, min(most, jnp.iinfo(x.dtype).max))
+    out, lse = differentiation.attention(options, arrays)
+    if rank < 4:
+        out, lse = out[0], lse[0]
+    if rank == 2:
+        out, lse = out[:, 0] if layout == "bshd" else out[0], lse[0]
+    return out, lse
+
+
+def _refuse(out: Any, algorithm: Any, return_lse: Any) -> None:
+    if out is not None:
+        adapter.check_out(out)
+    if isinstance(algorithm, str) and algorithm in ("naive", "safe", "online"):
+        raise NotImplementedError(
+            f"algorithm={algorithm!r} has no derivative and cannot be traced; in fanano.jax, and "
+            'inside of jit, grad, vmap and the like, only "flash" can be used'
+        )
+    if not isinstance(return_lse, bool | np.bool_):
+        raise TypeError(f"return_lse must be True or False, got {type(return_lse).__name__}")
+
+
+def _array(argument: str, x: Any) -> Any:
+    if not isinstance(x, jax.Array):
+        try:
+            x = jnp.asarray(x)
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"{argument} must be an array that JAX takes, got {type(x).__name__}: {error}"
+            ) from None
+    if jnp.issubdtype(x.dtype, jax.dtypes.extended):
+        raise TypeError(f"{argument} must be an array of numbers, its dtype is {x.dtype}")
+    if not isinstance(x, jax.core.Tracer) and x.is_deleted():
+        adapter.diagnose(**{argument: x})
+    return x
+
+
+def _standin(x: Any) -> Any:
+    """An array of this shape and dtype, in the memory of one number."""
+    return None if x is None else np.broadcast_to(np.zeros((), x.dtype), x.shape)
+
+
+def _values(argument: str, x: Any) -> Any:
+    """Numbers that the core is to look at; of traced ones there is only the shape."""
+    if not isinstance(x, jax.Array):
+        return x
+    x = _array(argument, x)
+    return _standin(x) if isinstance(x, jax.core.Tracer) else np.asarray(x)
+
+
+def _offset(q_offset: Any) -> tuple[int | None, Any]:
+    """The upper left, and what 32 bits do not hold, is compiled in; others come as arrays, so that
+    a loop over them compiles nothing anew."""
+    if q_offset is None or isinstance(q_offset, jax.Array | np.ndarray | list | tuple):
+        return None, q_offset
+    offset = operator.index(q_offset)
+    fixed = offset == 0 or not -(2**31) <= offset < 2**31
+    return (offset, None) if fixed else (None, offset)
+
+
+def _small(x: Any, integers: bool) -> Any:
+    if isinstance(x, jax.Array):
+        return x
+    return jnp.asarray(np.asarray(x, None if hasattr(x, "dtype") else int if integers else float))
