@@ -13,7 +13,7 @@ import numpy as np
 from .. import _core
 from ..adapters import jax as adapter
 from . import differentiation
-from .operators import Arrays, Options, axes_of, register
+from .operators import Arrays, Options, all_differ, axes_of, register
 
 __all__ = ["attention"]
 
@@ -117,7 +117,7 @@ def _compiled(options: Options, rank: int, given: Arrays) -> tuple[Any, Any]:
         x = jnp.broadcast_to(given[name], (sizes["b"],))
         # Nobody has seen them if they are traced: none may reach beyond the array.
         arrays[name] = x if most is None else jnp.clip(x, 0, min(most, jnp.iinfo(x.dtype).max))
-    out, lse = differentiation.attention(options, arrays)
+    out, lse = differentiation.attention(options, all_differ(arrays))
     if rank < 4:
         out, lse = out[0], lse[0]
     if rank == 2:

@@ -7,7 +7,7 @@ and offsets (B,). What is not given has no name.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from .. import _core
 
-__all__ = ["Arrays", "Options", "axes_of", "call", "register", "results_of"]
+__all__ = ["Arrays", "Options", "all_differ", "axes_of", "call", "register", "results_of"]
 
 Arrays = dict[str, Any]
 
@@ -80,7 +80,7 @@ def call(operator: str, options: Options, operands: Arrays) -> Arrays:
     places |= {name: np.int64(i) for i, name in enumerate(results)}
     function = jax.ffi.ffi_call(f"fanano_{operator}", list(results.values()))
     found = function(*operands.values(), **places, **options.attributes())
-    return dict(zip(results, found, strict=True))
+    return _varying(dict(zip(results, found, strict=True)), _differs(operands["query"]))
 
 
 def results_of(operator: str, options: Options, operands: Arrays) -> Arrays:
@@ -90,27 +90,43 @@ def results_of(operator: str, options: Options, operands: Arrays) -> Arrays:
     wide = "float64" if query.dtype == "float64" else "float32"
 
     def like(array: Any) -> Any:
-        return _result(array.shape, array.dtype, operands)
+        return jax.ShapeDtypeStruct(array.shape, array.dtype)
 
     if operator == "attention":
         rows = query.shape[axes_of("query", 4, options.layout).index("q")]
-        out = _result((*query.shape[:-1], value.shape[-1]), options.out_dtype, operands)
-        return {"out": out, "lse": _result((query.shape[0], heads, rows), wide, operands)}
+        out = jax.ShapeDtypeStruct((*query.shape[:-1], value.shape[-1]), options.out_dtype)
+        return {"out": out, "lse": jax.ShapeDtypeStruct((query.shape[0], heads, rows), wide)}
     found = {"dq": like(query), "dk": like(operands["key"]), "dv": like(value)}
     if options.grad_mask:
         found["dbias"] = like(operands["attn_mask"])
     if "sinks" in operands:
-        found["dsinks"] = _result((heads,), wide, operands)
+        found["dsinks"] = jax.ShapeDtypeStruct((heads,), wide)
     return found
 
 
-def _result(shape: tuple[int, ...], dtype: Any, operands: Arrays) -> Any:
-    """Inside of shard_map a result differs between the devices by whatever an operand does."""
-    varying: frozenset[str] = frozenset()
-    for x in operands.values():
-        varying |= getattr(jax.typeof(x), "vma", frozenset())
-    given: dict[str, Any] = {"vma": varying} if varying else {}
-    return jax.ShapeDtypeStruct(shape, dtype, **given)
+def all_differ(arrays: Arrays) -> Arrays:
+    """Inside of shard_map, arrays that differ from device to device along the same axes of the
+    mesh: JAX then sums the gradients by what devices share."""
+    return _varying(arrays, frozenset[str]().union(*map(_differs, arrays.values())))
+
+
+def _differs(x: Any) -> frozenset[str]:
+    typeof = getattr(jax, "typeof", None) or jax.core.get_aval
+    kind = typeof(x)
+    kind = getattr(kind, "manual_axis_type", kind)  # since JAX 0.10
+    axes: frozenset[str] = getattr(kind, "varying", None) or getattr(kind, "vma", frozenset())
+    return axes
+
+
+def _varying(arrays: Arrays, axes: frozenset[str]) -> Arrays:
+    if not axes:
+        return arrays
+    cast = getattr(jax.lax, "pcast", None)
+    cast = partial(cast, to="varying") if cast else jax.lax.pvary
+    return {
+        name: cast(x, tuple(sorted(missing))) if (missing := axes - _differs(x)) else x
+        for name, x in arrays.items()
+    }
 
 
 @cache

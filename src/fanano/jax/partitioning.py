@@ -7,6 +7,7 @@ the one key head of all query heads) are added up over the devices.
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache, partial
 from math import prod
 from typing import Any
@@ -42,15 +43,16 @@ def _splittable(operator: str, options: Options, shapes: tuple[Any, ...]) -> Any
 
         def of_a_device(operands: Arrays) -> Arrays:
             found = call(operator, options, operands)
-            return {name: split.summed(name, x) for name, x in found.items()}
+            return {name: split.summed(name, x, results[name].shape) for name, x in found.items()}
 
         return mesh, of_a_device, split.shardings(results), (split.shardings(arguments[0]),)
 
+    factors = dict.fromkeys(re.findall(r"\w+", rule))  # in their order, as Shardy wants them
     function.def_partition(
         partition=partition,
         infer_sharding_from_operands=infer,
         sharding_rule=rule,
-        need_replication_factors=tuple(x for x in "qkde" if x in rule.replace("->", " ").split()),
+        need_replication_factors=tuple(x for x in factors if x in ("q", "k", "d", "e")),
         **sizes,
     )
     return function
@@ -117,13 +119,13 @@ class Split:
             for axis, extent in zip(axes, shape, strict=True)
         ]
 
-    def summed(self, name: str, x: Any) -> Any:
-        """A gradient over the devices that each have a part of its sum."""
+    def summed(self, name: str, x: Any, shape: tuple[int, ...]) -> Any:
+        """A gradient of this shape, over the devices that each have a part of its sum."""
         over: tuple[Any, ...] = ()
         if name == "dsinks":
             over = _tuple(self.along["b"])
         elif name == "dbias":
-            axes = [axis for axis, extent in zip("bh", x.shape, strict=False) if extent == 1]
+            axes = [axis for axis, extent in zip("bh", shape, strict=False) if extent == 1]
             over = tuple(n for axis in axes for n in _tuple(self.along[axis]))
         elif name in ("dk", "dv") and self.shared:
             over = _tuple(self.along["h"])
