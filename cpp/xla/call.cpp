@@ -18,7 +18,8 @@ Dtype dtype_of(const ffi::AnyBuffer& x) {
     case ffi::DataType::BF16: return Dtype::bfloat16;
     case ffi::DataType::F16: return Dtype::float16;
     case ffi::DataType::PRED: return Dtype::boolean;
-    default: throw std::runtime_error("fanano: an operand or result is of a dtype it does not know");
+    default:
+      throw std::runtime_error("fanano: an operand or result is of a dtype it does not know");
   }
 }
 
@@ -104,8 +105,8 @@ Reals Call::reals(const char* name) {
 
 Request Call::request() {
   Request r;
-  for (auto [array, name] : {std::pair(&r.query, "query"), std::pair(&r.key, "key"),
-                             std::pair(&r.value, "value")}) {
+  for (auto [array, name] :
+       {std::pair(&r.query, "query"), std::pair(&r.key, "key"), std::pair(&r.value, "value")}) {
     const Array* given = operand(name);
     if (!given) fail(name, "is missing");
     *array = *given;

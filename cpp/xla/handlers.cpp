@@ -64,8 +64,8 @@ ffi::Error attention_backward(ffi::ThreadPool pool, ffi::Dictionary attributes,
     Description description(call.request());
     const Array *dout = call.operand("dout"), *out = call.operand("out");
     const Array* lse = call.operand("lse");
-    GradientArrays to{call.result("dq"), call.result("dk"), call.result("dv"),
-                      call.result("dbias"), call.result("dsinks")};
+    GradientArrays to{call.result("dq"), call.result("dk"), call.result("dv"), call.result("dbias"),
+                      call.result("dsinks")};
     if (!dout || !out || !lse || !to.dq || !to.dk || !to.dv)
       throw std::runtime_error("fanano: attention_backward without all of its arrays");
     description.read({*dout, *out, *lse, call.operand("dlse"), to.dbias != nullptr});

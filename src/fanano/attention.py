@@ -82,11 +82,12 @@ def attention(
     Raises:
         TypeError, ValueError: an argument is wrong; the message names it. Nothing was written.
             Lengths are checked number by number, at every call.
-        NotImplementedError: an option is not there yet, a JAX array is traced, or an array is one
-            of CuPy's. Of torch tensors also what fanano.torch.attention says.
+        NotImplementedError: an option is not there yet, or an array is one of CuPy's. Of torch
+            tensors also what fanano.torch.attention says, of traced JAX arrays fanano.jax.attention.
 
     Torch tensors that require grad, are transformed by torch.func, or are traced or compiled, are
-    taken to ``fanano.torch.attention``: the result is differentiable where that is.
+    taken to ``fanano.torch.attention``: the result is differentiable where that is. JAX arrays that
+    are traced (jit, grad, vmap ...) are taken to ``fanano.jax.attention``.
 
     Memory that another thread frees, resizes or writes during the call, and arrays that lie about
     where their memory is, cannot be guarded against: they crash or give wrong numbers.

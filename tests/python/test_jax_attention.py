@@ -240,7 +240,9 @@ def test_options_beyond_jax_nn():
 def test_oracle_of_a_window_that_shows_nothing():
     """The same alignment as the oracle's: upper left, row 4 of a window to the left of all keys."""
     query, key, value = (np.asarray(x) for x in tensors())
-    out = fanano.jax.dot_product_attention(query, key[:, :2], value[:, :2], local_window_size=(1, 0))
+    out = fanano.jax.dot_product_attention(
+        query, key[:, :2], value[:, :2], local_window_size=(1, 0)
+    )
     exact = oracle.attention(
         query, key[:, :2], value[:, :2], layout="bshd", q_offset=0, window_size=(1, 0)
     )

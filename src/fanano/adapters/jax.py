@@ -67,7 +67,7 @@ def check_float64(like: Any) -> None:
 
 def diagnose(**arrays: Any) -> None:
     for argument, array in arrays.items():
-        if not isinstance(array, jax.Array):
+        if not isinstance(array, jax.Array) or isinstance(array, jax.core.Tracer):
             continue
         if array.is_deleted():
             raise ValueError(

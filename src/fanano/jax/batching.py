@@ -1,5 +1,7 @@
 """``jax.vmap``: the examples become the batch of one call. Private."""
 
+# mypy: disable-error-code="no-untyped-call"
+
 from __future__ import annotations
 
 from functools import lru_cache
@@ -80,7 +82,7 @@ def _fold(
             x = jnp.broadcast_to(x, (examples, batch, *x.shape[2:]))
         return x.reshape(examples * batch, *x.shape[2:])
 
-    found = function({name: folded(name, x) for name, x in operands.items()})
+    found: Arrays = function({name: folded(name, x) for name, x in operands.items()})
     alone = {
         name: jax.ShapeDtypeStruct(x.shape[1:] if mapped[name] else x.shape, x.dtype)
         for name, x in operands.items()

@@ -1,5 +1,7 @@
 """From ``fanano.attention``'s arguments to the operators. Private."""
 
+# mypy: disable-error-code="no-untyped-call"
+
 from __future__ import annotations
 
 import operator
@@ -53,20 +55,26 @@ def attention(
         if isinstance(x, jax.core.Tracer):
             raise TypeError(
                 f"{name} must be a number while JAX traces, and is itself traced: make it a static "
-                "argument of the compiled function" + (", or scale query" if name == "scale" else "")
+                "argument of the compiled function"
+                + (", or scale query" if name == "scale" else "")
             )
     if out_dtype is not None and not isinstance(out_dtype, str):
         out_dtype = adapter.dtype_name(out_dtype)
     # Every check is the core's, on arrays of the same shapes and dtypes that hold nothing.
     _core.explain(
-        *(_standin(arrays[name]) for name in ("query", "key", "value")),
+        _standin(arrays["query"]),
+        _standin(arrays["key"]),
+        _standin(arrays["value"]),
         _standin(arrays.get("attn_mask")),
         is_causal,
         window_size,
         _values("q_offset", q_offset),
         scale,
         softcap,
-        *(_values(name, numbers[name]) for name in list(numbers)[:4]),
+        _values("alibi_slopes", alibi_slopes),
+        _values("sinks", sinks),
+        _values("q_lengths", q_lengths),
+        _values("kv_lengths", kv_lengths),
         layout,
         algorithm,
         out_dtype,

@@ -106,12 +106,13 @@ def dot_product_attention(
 
 
 def _both(bias: Any, mask: Any) -> Any:
-    if mask is not None and (dtype := jnp.result_type(mask)) != bool:
+    if mask is not None and jnp.result_type(mask) != jnp.bool_:
+        dtype = jnp.result_type(mask)
         raise TypeError(f"mask must be boolean, it is {dtype}; what is added is bias")
     if bias is None:
         return mask
     if not jnp.issubdtype(dtype := jnp.result_type(bias), jnp.floating):
-        hint = "; True where a key takes part is mask" if dtype == bool else ""
+        hint = "; True where a key takes part is mask" if dtype == jnp.bool_ else ""
         raise TypeError(f"bias must be float64, float32, bfloat16 or float16, it is {dtype}{hint}")
     if mask is None:
         return bias

@@ -5,6 +5,8 @@ mask (those of one element are the same for all), slopes are (Hq,) or (B, Hq), s
 and offsets (B,). What is not given has no name.
 """
 
+# mypy: disable-error-code="no-untyped-call"
+
 from __future__ import annotations
 
 from functools import cache, partial
@@ -111,18 +113,16 @@ def all_differ(arrays: Arrays) -> Arrays:
 
 
 def _differs(x: Any) -> frozenset[str]:
-    typeof = getattr(jax, "typeof", None) or jax.core.get_aval
-    kind = typeof(x)
+    kind: Any = jax.typeof(x) if hasattr(jax, "typeof") else None  # before, nobody kept account
     kind = getattr(kind, "manual_axis_type", kind)  # since JAX 0.10
-    axes: frozenset[str] = getattr(kind, "varying", None) or getattr(kind, "vma", frozenset())
-    return axes
+    return frozenset(getattr(kind, "varying", ()) or getattr(kind, "vma", ()))
 
 
 def _varying(arrays: Arrays, axes: frozenset[str]) -> Arrays:
     if not axes:
         return arrays
-    cast = getattr(jax.lax, "pcast", None)
-    cast = partial(cast, to="varying") if cast else jax.lax.pvary
+    cast: Any = getattr(jax.lax, "pcast", None)
+    cast = partial(cast, to="varying") if cast else getattr(jax.lax, "pvary")  # noqa: B009
     return {
         name: cast(x, tuple(sorted(missing))) if (missing := axes - _differs(x)) else x
         for name, x in arrays.items()
@@ -140,7 +140,7 @@ def register() -> None:
     if built == (0, 0):
         raise NotImplementedError(
             "this build of fanano has no handlers for compiled JAX: it was built where XLA's "
-            "headers were not found. Build it with a jaxlib installed (or -C fanano.jax=on), or "
+            "headers were not found. Build it where a jaxlib is (-C fanano.jax=require), or "
             "call fanano.attention eagerly, outside of jit, grad and vmap"
         )
     if not hasattr(jax, "ffi"):

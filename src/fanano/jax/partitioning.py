@@ -5,6 +5,8 @@ gathered. Gradients that are sums over what is sharded (of a mask or sinks that 
 the one key head of all query heads) are added up over the devices.
 """
 
+# mypy: disable-error-code="no-untyped-call"
+
 from __future__ import annotations
 
 import re
