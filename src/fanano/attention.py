@@ -83,7 +83,8 @@ def attention(
         TypeError, ValueError: an argument is wrong; the message names it. Nothing was written.
             Lengths are checked number by number, at every call.
         NotImplementedError: an option is not there yet, or an array is one of CuPy's. Of torch
-            tensors also what fanano.torch.attention says, of traced JAX arrays fanano.jax.attention.
+            tensors also what fanano.torch.attention says, of traced JAX arrays what
+            fanano.jax.attention does.
 
     Torch tensors that require grad, are transformed by torch.func, or are traced or compiled, are
     taken to ``fanano.torch.attention``: the result is differentiable where that is. JAX arrays that

@@ -44,19 +44,18 @@ def attention(
     """``fanano.attention`` on JAX arrays, traced ones too."""
     _refuse(out, algorithm, return_lse)
     register()
-    arrays = {"query": query, "key": key, "value": value}
-    for name, x in {**arrays, "attn_mask": attn_mask}.items():
-        if x is not None:
-            arrays[name] = _array(name, x)
+    arrays = {"query": _array("query", query), "key": _array("key", key)}
+    arrays["value"] = _array("value", value)
+    if attn_mask is not None:
+        arrays["attn_mask"] = _array("attn_mask", attn_mask)
     adapter.check_float64(arrays["query"])
     numbers = {"alibi_slopes": alibi_slopes, "sinks": sinks}
     numbers |= {"q_lengths": q_lengths, "kv_lengths": kv_lengths, "q_offsets": q_offset}
-    for name, x in (("scale", scale), ("softcap", softcap)):
+    for name, x, instead in (("scale", scale, ", or scale query"), ("softcap", softcap, "")):
         if isinstance(x, jax.core.Tracer):
             raise TypeError(
                 f"{name} must be a number while JAX traces, and is itself traced: make it a static "
-                "argument of the compiled function"
-                + (", or scale query" if name == "scale" else "")
+                f"argument of the compiled function{instead}"
             )
     if out_dtype is not None and not isinstance(out_dtype, str):
         out_dtype = adapter.dtype_name(out_dtype)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache, partial
+from inspect import signature
 from math import prod
 from typing import Any
 
@@ -49,14 +50,13 @@ def _splittable(operator: str, options: Options, shapes: tuple[Any, ...]) -> Any
 
         return mesh, of_a_device, split.shardings(results), (split.shardings(arguments[0]),)
 
-    factors = dict.fromkeys(re.findall(r"\w+", rule))  # in their order, as Shardy wants them
-    function.def_partition(
-        partition=partition,
-        infer_sharding_from_operands=infer,
-        sharding_rule=rule,
-        need_replication_factors=tuple(x for x in factors if x in ("q", "k", "d", "e")),
-        **sizes,
-    )
+    shardy: dict[str, Any] = {}
+    if "need_replication_factors" in signature(function.def_partition).parameters:
+        factors = dict.fromkeys(re.findall(r"\w+", rule))  # in their order, as Shardy wants them
+        whole = tuple(x for x in factors if x in ("q", "k", "d", "e"))
+        shardy = {"sharding_rule": rule, "need_replication_factors": whole, **sizes}
+    # Before JAX 0.7 the partitioner was GSPMD, which asks the functions.
+    function.def_partition(partition, infer_sharding_from_operands=infer, **shardy)
     return function
 
 
