@@ -1,5 +1,5 @@
-// Attention as compiled JAX calls it: handlers of XLA's foreign function interface. Defined by xla/,
-// or by no_xla/ where the interface's headers were not found.
+// Attention as compiled JAX calls it: handlers of XLA's foreign function interface. Defined by
+// xla/, or by no_xla/ where the interface's headers were not found.
 #pragma once
 
 #include <utility>

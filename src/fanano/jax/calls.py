@@ -94,7 +94,7 @@ def attention(
     )
     for name, x in numbers.items():
         if x is not None:
-            arrays[name] = _small(x, integers=name not in ("alibi_slopes", "sinks"))
+            arrays[name] = _small(x, float if name in ("alibi_slopes", "sinks") else int)
     found, lse = _compiled(options, query.ndim, arrays)
     return (found, lse) if return_lse else found
 
@@ -182,7 +182,16 @@ def _offset(q_offset: Any) -> tuple[int | None, Any]:
     return (offset, None) if fixed else (None, offset)
 
 
-def _small(x: Any, integers: bool) -> Any:
+def _small(x: Any, kind: type) -> Any:
+    """Numbers that the core has seen, as jit takes them: in 32 bits while x64 is off."""
     if isinstance(x, jax.Array):
         return x
-    return jnp.asarray(np.asarray(x, None if hasattr(x, "dtype") else int if integers else float))
+    x = np.asarray(x, None if hasattr(x, "dtype") else kind)
+    if x.dtype == "int64" and jax.dtypes.canonicalize_dtype("int64") != "int64":
+        if (x != x.astype("int32")).any():
+            raise ValueError(
+                f"q_offset is {x.tolist()}, and JAX has no integers of more than 32 bits while x64 "
+                'is off: jax.config.update("jax_enable_x64", True), or pass one integer for all'
+            )
+        x = x.astype("int32")
+    return x

@@ -18,6 +18,11 @@ __all__ = ["attention"]
 _DERIVED = frozenset(("query", "key", "value", "attn_mask", "sinks"))
 
 
+# Whether one compiled function may be differentiated by different arguments, and keep something else
+# each time. With JAX 0.6 it may not (an assertion of its own fails); with 0.10 it may.
+_TELLS_APART = jax.__version_info__ >= (0, 10)
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def attention(options: Options, operands: Arrays) -> tuple[Any, Any]:
     """out and lse, differentiable by query, key, value, an additive attn_mask and sinks."""
@@ -37,7 +42,8 @@ def _forward(options: Options, primals: Arrays) -> Any:
     found = _underived("attention", options)(operands)
     out, lse = found["out"], found["lse"]
     # Of the backward pass what is not asked for costs nothing; () says in the tree what was.
-    return (out, lse), (operands, out, lse, dict.fromkeys(asked, ()))
+    told = asked if _TELLS_APART else _DERIVED & operands.keys()
+    return (out, lse), (operands, out, lse, dict.fromkeys(told, ()))
 
 
 def _backward(options: Options, kept: Any, gradients: Any) -> tuple[Arrays]:
