@@ -18,8 +18,8 @@ __all__ = ["attention"]
 _DERIVED = frozenset(("query", "key", "value", "attn_mask", "sinks"))
 
 
-# Whether one compiled function may be differentiated by different arguments, and keep something else
-# each time. With JAX 0.6 it may not (an assertion of its own fails); with 0.10 it may.
+# Whether one compiled function may be differentiated by different arguments, and keep something
+# else each time. With JAX 0.6 it may not (an assertion of its own fails); with 0.10 it may.
 _TELLS_APART = jax.__version_info__ >= (0, 10)
 
 
