@@ -2,7 +2,7 @@
 # come with every jaxlib; a module speaks the version of those it was built with and all later ones,
 # so wheels are built with old ones (pyproject.toml). Where there are none, or FANANO_JAX is OFF,
 # the build links the stand-ins of cpp/no_xla.
-set(FANANO_JAX AUTO CACHE STRING "Handlers for JAX: AUTO (if XLA's headers are found), OFF, REQUIRE")
+set(FANANO_JAX AUTO CACHE STRING "Handlers for JAX: AUTO (if headers are found), OFF, REQUIRE")
 set(FANANO_XLA_INCLUDE "" CACHE PATH "Where xla/ffi/api/ffi.h is; empty: in the jaxlib of Python")
 
 set(FANANO_XLA_SOURCES cpp/no_xla/xla.cpp)

@@ -124,8 +124,8 @@ TEST(a_task_may_call_again) {
   CHECK(runs == 64);
 }
 
-// Somebody else's pool: of what it is asked to do it does one half at once, and the other long after
-// anybody needs it.
+// Somebody else's pool: of what it is asked to do it does one half at once, and the other long
+// after anybody needs it.
 struct Unreliable final : Lender {
   std::vector<std::function<void()>> late;
   std::vector<std::thread> running;
