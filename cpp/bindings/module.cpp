@@ -17,6 +17,7 @@
 #include "errors.hpp"
 #include "float_mode.hpp"
 #include "gil.hpp"
+#include "xla.hpp"
 
 namespace {
 
@@ -53,6 +54,15 @@ nb::typed<nb::dict, nb::str, nb::object> build_info() {
   for (const KernelInfo& k : kernels()) isas.append(k.isa);
   info["isas"] = nb::tuple(isas);
   return info;
+}
+
+// For jax.ffi.register_ffi_target: the target's name and the handler, as XLA wants it wrapped.
+nb::typed<nb::dict, nb::str, nb::object> xla_handlers() {
+  nb::typed<nb::dict, nb::str, nb::object> handlers;
+  for (auto [target, handler] : {std::pair("fanano_attention", xla_attention()),
+                                 std::pair("fanano_attention_backward", xla_attention_backward())})
+    if (handler) handlers[target] = nb::capsule(handler, "xla._CUSTOM_CALL_TARGET");
+  return handlers;
 }
 
 std::string describe(const KernelInfo& k) {
@@ -250,6 +260,10 @@ NB_MODULE(_core, m) {
         "Loads the bytes of an array once, all threads together, and returns their parity: timed, "
         "it\n"
         "is the bandwidth that memory can be read with.");
+  m.def("xla_version", &xla_version,
+        "The version of XLA's foreign function interface that the handlers speak: (major, minor).\n"
+        "(0, 0): this build has none.");
+  m.def("xla_handlers", &xla_handlers, "The handlers of compiled JAX, by target.");
   m.def(
       "kernels", &kernels,
       "Every kernel of this build, best first, and whether this machine can run it.\n\n"

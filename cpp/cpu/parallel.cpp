@@ -42,13 +42,14 @@ struct Job {
   int64_t tasks;
   void (*body)(void*, int64_t, int);
   void* context;
-  int helpers;                      // workers that may still join; guarded by Pool::mutex
-  std::atomic<int> next_worker{1};  // the caller is 0
+  int helpers;  // workers of the pool that may still join; guarded by Pool::mutex
   std::atomic<int64_t> next{0};
-  std::atomic<int> working{0};
-  std::mutex mutex;
+  std::mutex mutex;  // guards what follows
   std::condition_variable idle;
-  std::exception_ptr error;  // the first one; guarded by mutex
+  bool open = true;     // the caller has not gone on: body and context are there
+  int next_worker = 1;  // the caller is 0
+  int working = 0;
+  std::exception_ptr error;  // the first one
 
   void work(int worker) {
     FloatMode mode;
@@ -61,6 +62,28 @@ struct Job {
         next = tasks;
       }
     }
+  }
+
+  // What a thread that was asked for help does, however late it comes.
+  void help() {
+    std::unique_lock lock(mutex);
+    if (!open) return;
+    int worker = next_worker++;
+    ++working;
+    lock.unlock();
+    work(worker);
+    lock.lock();
+    if (--working == 0) idle.notify_all();
+  }
+
+  // The caller's end of it: nobody joins from here on, and those who did are waited for.
+  void finish() {
+    std::unique_lock lock(mutex);
+    open = false;
+    idle.wait(lock, [&] { return working == 0; });
+    std::exception_ptr first = std::move(error);  // a helper may be the last to let go of the job
+    lock.unlock();
+    if (first) std::rethrow_exception(std::move(first));
   }
 };
 
@@ -76,16 +99,23 @@ struct Pool {
       wake.wait(lock, [&] { return !jobs.empty(); });
       std::shared_ptr<Job> job = jobs.front();
       if (--job->helpers == 0) jobs.pop_front();
-      job->working.fetch_add(1);
       lock.unlock();
-      job->work(job->next_worker.fetch_add(1));
-      {
-        std::lock_guard done(job->mutex);
-        if (job->working.fetch_sub(1) == 1) job->idle.notify_all();
-      }
+      job->help();
       job.reset();
       lock.lock();
     }
+  }
+
+  void ask(const std::shared_ptr<Job>& job) {
+    std::lock_guard lock(mutex);
+    grow(job->helpers);
+    jobs.push_back(job);
+    for (int i = 0; i < std::min(job->helpers, threads); ++i) wake.notify_one();
+  }
+
+  void forget(const std::shared_ptr<Job>& job) {
+    std::lock_guard lock(mutex);
+    jobs.erase(std::remove(jobs.begin(), jobs.end(), job), jobs.end());
   }
 
   // Makes threads until there are n; one that cannot be made means fewer, not failure.
@@ -124,6 +154,8 @@ Pool& pool() {
   return *existing;
 }
 
+thread_local Lender* borrowed = nullptr;  // null: our pool helps
+
 }  // namespace
 
 int get_num_threads() {
@@ -140,30 +172,20 @@ void set_num_threads(int64_t n) {
   num_threads = int(n);
 }
 
+Borrowed::Borrowed(Lender& lender) : before_(std::exchange(borrowed, &lender)) {}
+Borrowed::~Borrowed() { borrowed = before_; }
+
 void parallel_for(int64_t tasks, int threads, void (*body)(void*, int64_t, int), void* context) {
   int helpers = int(std::min<int64_t>(threads, tasks)) - 1;
   auto job = std::make_shared<Job>();
   job->tasks = tasks, job->body = body, job->context = context, job->helpers = helpers;
-  if (helpers > 0) {
-    Pool& p = pool();
-    std::lock_guard lock(p.mutex);
-    p.grow(helpers);
-    p.jobs.push_back(job);
-    for (int i = 0; i < std::min(helpers, p.threads); ++i) p.wake.notify_one();
-  }
+  if (borrowed)
+    for (int i = 0; i < helpers; ++i) borrowed->schedule([job] { job->help(); });
+  else if (helpers > 0)
+    pool().ask(job);
   job->work(0);
-  if (helpers > 0) {
-    Pool& p = pool();
-    std::lock_guard lock(p.mutex);  // nobody joins from here on
-    p.jobs.erase(std::remove(p.jobs.begin(), p.jobs.end(), job), p.jobs.end());
-  }
-  std::exception_ptr error;
-  {
-    std::unique_lock lock(job->mutex);
-    job->idle.wait(lock, [&] { return job->working.load() == 0; });
-    error = std::move(job->error);  // a worker may be the last to let go of the job, not of this
-  }
-  if (error) std::rethrow_exception(std::move(error));
+  if (!borrowed && helpers > 0) pool().forget(job);
+  job->finish();
 }
 
 }  // namespace fanano

@@ -1,9 +1,10 @@
-// The thread pool: tasks are claimed one by one, the caller works too and waits only for tasks that
-// were begun. Workers sleep, block all signals, and belong to this library alone: a second OpenMP
-// runtime in a process costs 20x and hangs after fork.
+// Loops over many threads: tasks are claimed one by one, the caller works too and waits only for
+// tasks that were begun. Helpers come from a pool of our own, whose workers sleep and block all
+// signals (a second OpenMP runtime in a process costs 20x and hangs after fork), or are borrowed.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <type_traits>
 
 namespace fanano {
@@ -15,6 +16,28 @@ inline constexpr int most_threads = 4096;
 // At first what FANANO_NUM_THREADS says, else the CPUs that this process may use.
 int get_num_threads();
 void set_num_threads(int64_t);  // throws ValueError outside of [1, most_threads]
+
+// The threads of somebody else's pool.
+class Lender {
+ public:
+  // Calls help() in one of them, now, later or never: nobody waits for one that has not begun.
+  virtual void schedule(std::function<void()> help) = 0;
+
+ protected:
+  ~Lender() = default;
+};
+
+// While it lives, the loops that this thread calls for are helped from there. What they compute
+// does not depend on it.
+class Borrowed {
+ public:
+  explicit Borrowed(Lender&);
+  ~Borrowed();
+  Borrowed(const Borrowed&) = delete;
+
+ private:
+  Lender* before_;
+};
 
 // body(context, task, worker) for every task in [0, tasks), on at most `threads` threads, each with
 // a worker number of its own below that. An exception ends the work and is rethrown here. Safe to

@@ -141,6 +141,15 @@ def read(x: object) -> int:
     is the bandwidth that memory can be read with.
     """
 
+def xla_version() -> tuple[int, int]:
+    """
+    The version of XLA's foreign function interface that the handlers speak: (major, minor).
+    (0, 0): this build has none.
+    """
+
+def xla_handlers() -> dict[str, object]:
+    """The handlers of compiled JAX, by target."""
+
 def kernels() -> list[Kernel]:
     """
     Every kernel of this build, best first, and whether this machine can run it.

@@ -89,11 +89,13 @@ def attention(
     Raises:
         TypeError, ValueError: an argument is wrong; the message names it. Nothing was written.
             Lengths are checked number by number, at every call.
-        NotImplementedError: dropout in an algorithm that stores scores, a JAX array is traced, or
-            an array is one of CuPy's. Of torch tensors also what fanano.torch.attention says.
+        NotImplementedError: dropout in an algorithm that stores scores, or an array is one of
+            CuPy's. Of torch tensors also what fanano.torch.attention says, of traced JAX arrays
+            what fanano.jax.attention does.
 
     Torch tensors that require grad, are transformed by torch.func, or are traced or compiled, are
-    taken to ``fanano.torch.attention``: the result is differentiable where that is.
+    taken to ``fanano.torch.attention``: the result is differentiable where that is. JAX arrays that
+    are traced (jit, grad, vmap ...) are taken to ``fanano.jax.attention``.
 
     Memory that another thread frees, resizes or writes during the call, and arrays that lie about
     where their memory is, cannot be guarded against: they crash or give wrong numbers.

@@ -1,4 +1,4 @@
-"""JAX's arrays that are refused: tracers by name, and what cannot be read or written."""
+"""JAX's arrays that are refused: what cannot be traced, and what cannot be read or written."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ from arrays import bits, numbers, problem
 from jax_arrays import needs_jax, python, refused, to_jax, x64
 
 import fanano
+from fanano.adapters import Watched  # a NotImplementedError
 
 try:
     import jax
@@ -26,17 +27,17 @@ def plain():
     return bits(fanano.attention(*problem()))
 
 
-# ---- compiled use is refused ---------------------------------------------------------------------
+# ---- what cannot be traced -----------------------------------------------------------------------
 
+# attention can: test_jax_transforms.py.
 CALLS = {
-    "attention": lambda x: fanano.attention(x, x, x),
-    "only key": lambda x: fanano.attention(np.ones((4, 8), np.float32), x, x),
     "softmax": fanano.softmax,
     "merge": lambda x: fanano.merge_states(x, x[:, 0], x, x[:, 0])[0],
     "explain": lambda x: fanano.explain(x, x, x),
     "absorb": lambda x: fanano.SoftmaxState().absorb(x[0]),
+    "backward": lambda x: fanano.attention_backward(x, x, x, x, x, x[:, 0]),
 }
-ARGUMENT = {"only key": "key", "softmax": "x", "merge": "out_a", "absorb": "scores"}
+ARGUMENT = {"softmax": "x", "merge": "out_a", "absorb": "scores"}
 TRACES = {
     "jit": lambda f, x: jax.jit(f)(x),
     "vmap": lambda f, x: jax.vmap(f)(x[None]),
@@ -51,20 +52,26 @@ TRACES = {
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("trace", TRACES)
 def test_tracers(trace, call):
-    message = f"^{ARGUMENT.get(call, 'query')} is traced: .*jax.jit, grad, vmap.*call it outside"
+    message = f"^{ARGUMENT.get(call, 'query')} is traced: .* only attention can be.* outside"
     x = jnp.ones((4, 8))
-    refused(NotImplementedError, message, TRACES[trace], CALLS[call], x)
-    if call != "only key":
-        CALLS[call](x)
+    refused(Watched, message, TRACES[trace], CALLS[call], x)
+    CALLS[call](x)
 
 
 OPTIONS = ["attn_mask", "alibi_slopes", "sinks", "q_offset", "q_lengths", "kv_lengths"]
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_traced_options(option, arrays):
-    call = jax.jit(lambda n: fanano.attention(*arrays, **{option: n}))
-    refused(NotImplementedError, f"^{option} is traced", call, jnp.array([3, 7]))
+def test_traced_options_beside_arrays_of_another_library(option):
+    call = jax.jit(lambda n: fanano.attention(*problem(), **{option: n}))
+    refused(Watched, f"^{option} is traced", call, jnp.array([3, 7]))
+
+
+def test_traced_arrays_beside_arrays_of_another_library():
+    query, key, value = problem()
+    call = jax.jit(lambda key: fanano.attention(query, key, value))
+    message = "key must be of the same library as query, numpy; it is of jax"
+    refused(TypeError, message, call, key)
 
 
 def test_constants_of_a_compiled_function(arrays, plain):

@@ -46,6 +46,17 @@ def test_the_bits_repeat_on_any_number_of_threads(ours, monkeypatch, threads):
         assert train("fanano") == ours
 
 
+def test_dropout(ours, monkeypatch, threads):
+    """Another curve, which falls too; its bits repeat."""
+    monkeypatch.setattr(adapter, "max_threads", lambda: 0)
+    threads(1)
+    dropped = train("fanano", dropout=0.1)
+    training.learns(dropped)
+    assert dropped != ours
+    threads(2)
+    assert train("fanano", dropout=0.1) == dropped
+
+
 def test_another_attention_is_another_curve(monkeypatch, ours):
     """The judgement sees a scale that is off by a hundredth."""
     of_torch = torch.nn.functional.scaled_dot_product_attention

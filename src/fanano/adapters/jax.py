@@ -1,4 +1,4 @@
-"""JAX arrays in the CPU's memory: each on one device, and called eagerly.
+"""JAX arrays in the CPU's memory, each on one device; what is traced is fanano.jax's.
 
 They never change, so none is ever written. A result is a new array on the device of the one it is
 like, in memory that nobody else knows: what was computed is handed over, not copied.
@@ -6,7 +6,7 @@ like, in memory that nobody else knows: what was computed is handed over, not co
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,22 +15,36 @@ import jax.dlpack
 import jax.dtypes
 
 from .. import _core
+from . import Watched
 from .numpy import dtype_name as dtype_name  # its dtypes are NumPy's
 
 library = "jax"
-prepare = None
 written = None
 empty = _core.Buffer
 
 
 def accepts(argument: str, kind: type) -> bool:
-    if issubclass(kind, jax.core.Tracer):
-        raise NotImplementedError(
-            f"{argument} is traced: this call is inside of jax.jit, grad, vmap or the like, and "
-            "fanano computes on numbers; compiled use and derivatives will come with fanano.jax: "
-            "call it outside of them, or by jax.pure_callback inside of jax.jit"
-        )
-    return issubclass(kind, jax.Array)
+    return issubclass(kind, (jax.Array, jax.core.Tracer))
+
+
+def prepare(names: Sequence[str], arrays: Sequence[Any]) -> Sequence[Any]:
+    for name, array in zip(names, arrays, strict=True):
+        if isinstance(array, jax.core.Tracer):
+            raise Watched(
+                f"{name} is traced: this call is inside of jax.jit, grad, vmap or the like, and of "
+                "fanano only attention can be, of arrays that are all JAX's: call it outside of "
+                "them, or by jax.pure_callback inside of jax.jit",
+                library,
+                operators,
+            )
+    return arrays
+
+
+def operators(*args: Any, **options: Any) -> Any:
+    """``fanano.attention`` where JAX traces."""
+    from ..jax import calls
+
+    return calls.attention(*args, **options)
 
 
 def check_out(out: Any) -> None:
@@ -38,17 +52,22 @@ def check_out(out: Any) -> None:
 
 
 def finisher(like: Any) -> Callable[[Any], Any]:
+    check_float64(like)
+    return partial(jax.dlpack.from_dlpack, device=like.sharding)
+
+
+def check_float64(like: Any) -> None:
+    """Raises where a result could not be of the dtype of this array."""
     if like.dtype == "float64" and jax.dtypes.canonicalize_dtype("float64") != "float64":
         raise ValueError(
             "JAX makes no float64 arrays while x64 is off, and the result would be rounded to "
             'float32: jax.config.update("jax_enable_x64", True), or pass float32'
         )
-    return partial(jax.dlpack.from_dlpack, device=like.sharding)
 
 
 def diagnose(**arrays: Any) -> None:
     for argument, array in arrays.items():
-        if not isinstance(array, jax.Array):
+        if not isinstance(array, jax.Array) or isinstance(array, jax.core.Tracer):
             continue
         if array.is_deleted():
             raise ValueError(

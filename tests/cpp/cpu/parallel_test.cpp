@@ -124,6 +124,67 @@ TEST(a_task_may_call_again) {
   CHECK(runs == 64);
 }
 
+// Somebody else's pool: of what it is asked to do it does one half at once, and the other long
+// after anybody needs it.
+struct Unreliable final : Lender {
+  std::vector<std::function<void()>> late;
+  std::vector<std::thread> running;
+  int asked = 0;
+
+  void schedule(std::function<void()> help) override {
+    if (asked++ % 2)
+      late.push_back(std::move(help));
+    else
+      running.emplace_back(std::move(help));
+  }
+  ~Unreliable() {
+    for (std::thread& thread : running) thread.join();
+  }
+};
+
+TEST(borrowed_threads_help) {
+  Unreliable lender;
+  std::atomic<int> helped{0}, wrong{0};
+  auto until = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (!helped && std::chrono::steady_clock::now() < until) {
+    Borrowed borrowed(lender);
+    std::vector<std::atomic<int>> runs(50);
+    auto lent = [&] {  // which of them this is
+      for (std::thread& thread : lender.running)
+        if (thread.get_id() == std::this_thread::get_id()) return true;
+      return false;
+    };
+    std::atomic<bool> asked{false};
+    parallel_for(50, 3, [&](int64_t task, int worker) {
+      runs[size_t(task)]++;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      if (worker == 0) {
+        asked = true;
+      } else if (asked) {  // by now all that are asked have been
+        helped += lent();
+        wrong += !lent() || worker > 2;
+      }
+    });
+    for (auto& n : runs) CHECK(n == 1);
+  }
+  CHECK(helped > 0);
+  CHECK(wrong == 0);
+  // Long after: the loops are over, and what they ran on is gone.
+  CHECK(!lender.late.empty());
+  for (auto& help : lender.late) help();
+  int before = lender.asked;
+  parallel_for(50, 3, [&](int64_t, int) {});
+  CHECK(lender.asked == before);  // given back
+}
+
+TEST(an_exception_of_a_borrowed_thread_comes_back) {
+  Unreliable lender;
+  Borrowed borrowed(lender);
+  for (int round = 0; round < 20; ++round)
+    CHECK_THROWS(std::runtime_error, "all",
+                 parallel_for(64, 4, [&](int64_t, int) { throw std::runtime_error("all"); }));
+}
+
 TEST(the_number_of_threads) {
   int before = get_num_threads();
   CHECK(before >= 1);
