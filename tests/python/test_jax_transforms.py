@@ -248,7 +248,7 @@ REFUSED = {
     "out_dtype": (ValueError, "out_dtype must be float32 for", {"out_dtype": "float16"}),
     "algorithm": (NotImplementedError, "only \"flash\" can be used", {"algorithm": "safe"}),
     "no algorithm": (ValueError, "algorithm must be", {"algorithm": "?"}),
-    "dropout": (NotImplementedError, "dropout_p is not there yet", {"dropout_p": 0.5}),
+    "dropout": (ValueError, "seed must be given, for JAX has no random", {"dropout_p": 0.5}),
     "out": (TypeError, "out must not be a JAX array", {"out": jnp.ones(3)}),
     "flag": (TypeError, "return_lse must be True or False", {"return_lse": 1}),
     "causal": (TypeError, "is_causal must be True or False", {"is_causal": 2}),

@@ -63,6 +63,8 @@ def attention(
             )
     if out_dtype is not None and not isinstance(out_dtype, str):
         out_dtype = adapter.dtype_name(out_dtype)
+    if seed is None and dropout_p != 0:
+        seed = adapter.fresh_seed()
     # Every check is the core's, on arrays of the same shapes and dtypes that hold nothing.
     _core.explain(
         _standin(arrays["query"]),
@@ -198,8 +200,6 @@ def _seed(seed: Any) -> Any:
 
 def _words(seed: Any, dropout_offset: Any) -> Any:
     """The operand "dropout"; a seed of fewer than 64 bits as the number that it is."""
-    if seed is None:
-        seed = adapter.fresh_seed()
     place = [operator.index(x) for x in dropout_offset]
     if not isinstance(seed, jax.core.Tracer):
         seed = operator.index(seed) % 2**64
