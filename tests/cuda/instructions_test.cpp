@@ -124,6 +124,7 @@ TEST(bits_and_choices) {
       {"not.b32 %o, %a", "b32", {{"b32", 1}}, 0xfffffffe},
       {"and.pred %o, %a, %b", "pred", {{"pred", 1}, {"pred", 0}}, 0},
       {"xor.pred %o, %a, %b", "pred", {{"pred", 1}, {"pred", 0}}, 1},
+      {"mov.pred %p7, -1; selp.b32 %o, %a, 0, %p7", "b32", {{"b32", 7}}, 7},
       {"not.pred %o, %a", "pred", {{"pred", 1}}, 0},
       {"shl.b32 %o, %a, 31", "b32", {{"b32", 3}}, 0x80000000},
       {"shl.b32 %o, %a, 32", "b32", {{"b32", 3}}, 0},

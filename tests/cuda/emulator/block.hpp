@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "memory.hpp"
@@ -59,6 +60,7 @@ struct Lane {
   void park(const Instruction& i) { state = parked, waits = &i; }
 
   template <class T> T get(int slot) const {
+    if constexpr (std::is_same_v<T, bool>) return slots[slot] & 1;  // -1 is a true immediate
     T value;
     __builtin_memcpy(&value, &slots[slot], sizeof(T));
     return value;
