@@ -47,7 +47,7 @@ TEST(places_in_the_source) {
   emulator::Program program = emulator::parse(R"(
 .visible .entry k()
 { .reg .b32 %r<9>;
-  .loc 1 10 3
+	.loc	1 10 3
   mov.u32 %r1, 1;
   .loc 2 20 5, function_name $L__info_string0, inlined_at 1 11 7
   .loc 3 30 5, function_name $L__info_string1, inlined_at 2 20 5
@@ -56,7 +56,7 @@ TEST(places_in_the_source) {
   ret;
 }
 .file 1 "/some/where/kernel.cuh"
-.file 2 "/some/where/tile.cuh"
+	.file	2 "/some/where/tile.cuh"
 .file 3 "/some/where/ptx.cuh"
 .section .debug_str { $L__info_string0: .b8 95,0 }
 )");

@@ -67,6 +67,12 @@ std::string trimmed(const std::string& s) {
   return first == std::string::npos ? "" : s.substr(first, last - first + 1);
 }
 
+// Whether a line is this directive.
+bool is(const std::string& line, const std::string& directive) {
+  return line.starts_with(directive) && line.size() > directive.size() &&
+         std::isspace(static_cast<unsigned char>(line[directive.size()]));
+}
+
 // Both kinds of comments become blanks; lines stay where they are.
 std::string without_comments(std::string_view text) {
   std::string plain(text);
@@ -120,10 +126,9 @@ Statements statements(std::string_view ptx, const std::string& file) {
     ++number;
     std::string directive = trimmed(line);
     if (directive.starts_with(".section")) break;  // debugging information: it ends the text
-    if (directive.starts_with(".file "))
+    if (is(directive, ".file"))
       locations.file(directive);
-    else if (directive.starts_with(".loc") && directive.size() > 4 &&
-             std::isspace(static_cast<unsigned char>(directive[4])))
+    else if (is(directive, ".loc"))
       mark = locations.loc(directive);
     else if (directive.starts_with(".version") || directive.starts_with(".target") ||
              directive.starts_with(".address_size"))
@@ -155,8 +160,7 @@ Statements statements(std::string_view ptx, const std::string& file) {
   // The file table follows the code.
   std::istringstream again{std::string(ptx)};
   for (std::string line; std::getline(again, line);)
-    if (std::string directive = trimmed(line); directive.starts_with(".file "))
-      locations.file(directive);
+    if (std::string directive = trimmed(line); is(directive, ".file")) locations.file(directive);
   for (size_t i = 0; i < marks.size(); ++i)
     if (marks[i].known) result.list[i].where = locations.where(marks[i]);
   return result;
