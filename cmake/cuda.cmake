@@ -20,13 +20,16 @@ else()
   endif()
 endif()
 
-# THE CUDA VARIANT TABLE: the dtypes that the kernels are built for, and the architecture. Adding a
-# row here builds and tests it.
+# THE CUDA VARIANT TABLE: the dtypes that the kernels are built for, each with its C++ type and what
+# makes its flash attention, and the architecture. Adding a row here builds and tests it.
 set(FANANO_CUDA_ARCHITECTURE 80)
 set(FANANO_CUDA_DTYPES float32 bfloat16 float16)
 set(cuda_type_float32 float)
 set(cuda_type_bfloat16 bfloat16)
 set(cuda_type_float16 float16)
+set(cuda_flash_float32 nullptr)
+set(cuda_flash_bfloat16 flash_sm80<bfloat16>)
+set(cuda_flash_float16 flash_sm80<float16>)
 
 # No contraction, as on the CPU: a product and a sum are fused where the source says so. PTX alone,
 # readable as it stands, with the lines it came from.
@@ -53,6 +56,7 @@ endfunction()
 function(fanano_cuda_kernels objects)
   foreach(dtype IN LISTS FANANO_CUDA_DTYPES)
     set(type ${cuda_type_${dtype}})
+    set(flash ${cuda_flash_${dtype}})
     configure_file(${PROJECT_SOURCE_DIR}/cuda/instance.cu.in
                    ${PROJECT_BINARY_DIR}/generated/kernels_${dtype}.cu @ONLY)
     fanano_cuda_object(object ${PROJECT_BINARY_DIR}/generated/kernels_${dtype}.cu)

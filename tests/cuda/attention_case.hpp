@@ -1,5 +1,5 @@
-// One problem of attention for the tests of kernels: its data, its float64 oracle, and the rule that
-// judges a result (tests/python/compare.py has it in words).
+// One problem of attention for the tests of kernels: its data, its float64 oracle, and the rule
+// that judges a result (tests/python/compare.py has it in words).
 #pragma once
 
 #include <random>

@@ -1,69 +1,21 @@
 // Materialised attention on the device: every dtype and algorithm, against the float64 oracle.
-#include "attention_case.hpp"
-#include "kernels_table.hpp"
+#include "device_problem.hpp"
 
 using namespace attention_case;
-using device::Buffer;
 
 namespace {
 
 const Algorithm algorithms[] = {Algorithm::naive, Algorithm::safe, Algorithm::online};
 
-Tensor tensor(void* data, int64_t heads, int64_t rows, int64_t columns) {
-  return {data, heads * rows * columns, rows * columns, columns, 1};
-}
-
 template <class T> void check_case(const cuda::Kernels& kernels, const Case& c, bool partial) {
-  Numbers x(c);
-  std::vector<T> q = device::narrow_all<T>(x.q), k = device::narrow_all<T>(x.k),
-                 v = device::narrow_all<T>(x.v);
-  auto widen = [](const std::vector<T>& from, std::vector<double>& to) {
-    for (size_t i = 0; i < to.size(); ++i) to[i] = device::widen(from[i]);
-  };
-  widen(q, x.q), widen(k, x.k), widen(v, x.v);
-  Result exact = reference<T>(c, x, false), plain = reference<T>(c, x, true);
-  double largest_logit = 0;
-  for (double y : exact.lse)
-    if (std::isfinite(y)) largest_logit = std::max(largest_logit, std::fabs(y));
-
+  DeviceProblem<T> problem(c, kernels.dtype, partial);
   const Shape& s = c.shape;
-  Buffer<T> dq(q), dk(k), dv(v), out(exact.out.size());
-  Buffer<float> lse(exact.lse.size()), scores(size_t(s.batch * s.heads * s.queries * s.keys));
-  Buffer<float> wide(exact.out.size());
-  Buffer<int64_t> queries(c.queries), keys(c.keys), offsets(c.offsets);
-  Problem p;
-  p.dtype = kernels.dtype, p.out_dtype = partial ? Dtype::float32 : kernels.dtype;
-  p.shape = s;
-  p.q = tensor(dq.data(), s.heads, s.queries, s.dim);
-  p.k = tensor(dk.data(), s.kv_heads, s.keys, s.dim);
-  p.v = tensor(dv.data(), s.kv_heads, s.keys, s.value_dim);
-  p.out = tensor(partial ? static_cast<void*>(wide.data()) : out.data(), s.heads, s.queries,
-                 s.value_dim);
-  p.lse = {lse.data(), s.heads * s.queries, s.queries, 1, 0};
-  p.score.scale = c.used_scale();
-  p.window = c.window;
-  if (!c.queries.empty()) p.lengths.queries = queries.data();
-  if (!c.keys.empty()) p.lengths.keys = keys.data();
-  if (!c.offsets.empty()) p.lengths.q_offset = offsets.data();
+  device::Buffer<float> scores(size_t(s.batch * s.heads * s.queries * s.keys));
   for (Algorithm algorithm : algorithms) {
     if (algorithm == Algorithm::naive && c.data != normal) continue;  // it overflows
-    p.algorithm = algorithm;
-    device::check(kernels.materialised(p, scores.data(), nullptr));
-    device::finish();
-    std::vector<double> got(exact.out.size()), got_lse(exact.lse.size());
-    if (partial) {
-      std::vector<float> values = wide.values();
-      got.assign(values.begin(), values.end());
-    } else {
-      widen(out.values(), got);
-    }
-    std::vector<float> values = lse.values();
-    got_lse.assign(values.begin(), values.end());
-    std::string what = "dtype " + std::to_string(int(kernels.dtype)) + " algorithm " +
-                       std::to_string(int(algorithm)) + " queries " + std::to_string(s.queries) +
-                       " keys " + std::to_string(s.keys);
-    judge<T>(what, got, exact.out, plain.out);
-    judge_lse(what + " lse", got_lse, exact.lse, largest_logit, s.dim);
+    problem.p.algorithm = algorithm;
+    device::check(kernels.materialised(problem.p, scores.data(), nullptr));
+    problem.judge("algorithm " + std::to_string(int(algorithm)));
   }
 }
 

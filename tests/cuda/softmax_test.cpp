@@ -34,8 +34,8 @@ std::vector<double> row_of(Data data, int64_t n, std::mt19937& random) {
   return x;
 }
 
-// What the algorithm's formula gives where nothing overflows: nothing seen is zeros, and NaN for the
-// naive one.
+// What the algorithm's formula gives where nothing overflows: nothing seen is zeros, and NaN for
+// the naive one.
 std::vector<double> exact(const std::vector<double>& x, bool naive) {
   double m = -inf, l = 0;
   for (double v : x) m = v > m ? v : m;

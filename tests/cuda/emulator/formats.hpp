@@ -1,5 +1,5 @@
-// 16-bit numbers as the hardware rounds them. Written here again, and not taken from cpp/math, which
-// is what the kernels use: one wrong belief must not be on both sides.
+// 16-bit numbers as the hardware rounds them. Written here again, and not taken from cpp/math,
+// which is what the kernels use: one wrong belief must not be on both sides.
 #pragma once
 
 #include <bit>

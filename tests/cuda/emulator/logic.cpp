@@ -92,7 +92,7 @@ void decode_select(Instruction& i, Modifiers& m) {
   with_type(i, m.last(), [&]<class T>() { i.run = select<T>; });
 }
 
-// lo, ls, hi and hs are those of unsigned numbers; a u makes a comparison true of what is no number.
+// lo, ls, hi and hs are those of unsigned numbers; a u makes a comparison true of a NaN.
 const std::vector<std::string> comparisons = {"eq",  "ne",  "lt",  "le",  "gt",  "ge",
                                               "lo",  "ls",  "hi",  "hs",  "equ", "neu",
                                               "ltu", "leu", "gtu", "geu", "num", "nan"};

@@ -1,8 +1,8 @@
 // What is known of each byte of a memory: whether anything was written to it, by whom, and who has
 // read it since. From this follow reads of what nobody wrote, and races.
 //
-// Two accesses race when neither is ordered before the other, whatever order they were made in here:
-// each thread has a vector clock, and barriers pass clocks on. Only real ordering counts. That
+// Two accesses race when neither is ordered before the other, whatever order they were made in
+// here: each thread has a vector clock, and barriers pass clocks on. Only real ordering counts. That
 // shuffles and matrix products run together does not order memory, and neither does luck.
 #pragma once
 

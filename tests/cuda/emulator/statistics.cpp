@@ -12,7 +12,7 @@ namespace {
 bool counting = false;
 std::map<std::string, Traffic> sums;
 
-// Lanes are served in groups that ask for 128 bytes; within one, each bank gives one word at a time.
+// Lanes are served in groups that ask for 128 bytes; within one, each bank gives a word at a time.
 void add_wavefronts(Traffic& sum, uint32_t lanes, const uint64_t* address) {
   int together = std::min(32, 128 / sum.bytes);
   for (int first = 0; first < 32; first += together) {
