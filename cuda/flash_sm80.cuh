@@ -3,8 +3,11 @@
 // algorithm 1). 16-bit numbers, 64 columns.
 //
 // A warp has 32 query rows, in two fragments of 16: with fewer, reading K and V from shared memory
-// would take longer than the products. There is one tile of K and one of V, and each is loaded while
-// the other is multiplied.
+// would take longer than the products. There is one tile of K and one of V, and each is loaded
+// while the other is multiplied.
+//
+// Not there yet: what a row does not see of a tile of V that another row sees has weight 0, but 0
+// times a NaN or an infinity is NaN.
 #pragma once
 
 #include "../cpp/math/mask.hpp"

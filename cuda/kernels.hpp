@@ -30,8 +30,8 @@ struct Kernels {
   // no mask, softcap, slopes or sinks.
   cudaError_t (*materialised)(const Problem&, float* scores, cudaStream_t);
 
-  // The same options. Rows of 64 contiguous numbers at multiples of 16 bytes, out of the same dtype;
-  // else cudaErrorInvalidValue. Null: not for this dtype.
+  // The same options. Rows of 64 contiguous numbers at multiples of 16 bytes, out of the same
+  // dtype; else cudaErrorInvalidValue. Null: not for this dtype.
   cudaError_t (*flash)(const Problem&, cudaStream_t);
 };
 

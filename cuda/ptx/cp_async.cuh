@@ -1,4 +1,4 @@
-// One function per PTX instruction: cp.async, copies from device to shared memory in the background.
+// One function per PTX instruction: cp.async, copies to shared memory in the background.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// One function per PTX instruction: 16 bytes at once to and from shared memory, and to device memory.
-// Written in C++, they can become four stores.
+// One function per PTX instruction: loads and stores of one width. Written in C++, one of 16 bytes
+// can become four of 4.
 #pragma once
 
 #include <cstdint>

@@ -15,6 +15,7 @@ template <class T> class DeviceProblem {
   template <class V> using Buffer = device::Buffer<V>;
 
   Case c_;
+  bool partial_;
   Numbers x_;
   Result exact_, plain_;
   Buffer<T> q_, k_, v_, out_;
@@ -42,7 +43,7 @@ template <class T> class DeviceProblem {
 
   // partial: out is float32.
   DeviceProblem(const Case& c, Dtype dtype, bool partial)
-      : c_(c), x_(numbers(c)), exact_(reference<T>(c, x_, false)),
+      : c_(c), partial_(partial), x_(numbers(c)), exact_(reference<T>(c, x_, false)),
         plain_(reference<T>(c, x_, true)), q_(device::narrow_all<T>(x_.q)),
         k_(device::narrow_all<T>(x_.k)), v_(device::narrow_all<T>(x_.v)), out_(exact_.out.size()),
         lse_(exact_.lse.size()), wide_(exact_.out.size()), queries_(c.queries), keys_(c.keys),
@@ -65,11 +66,10 @@ template <class T> class DeviceProblem {
   void judge(const std::string& kernel) const {
     device::finish();
     const Shape& s = c_.shape;
-    bool partial = p.out_dtype != p.dtype;
     std::string what = kernel + " dtype " + std::to_string(int(p.dtype)) + " heads " +
                        std::to_string(s.heads) + " queries " + std::to_string(s.queries) +
                        " keys " + std::to_string(s.keys);
-    attention_case::judge<T>(what, partial ? widen(wide_.values()) : widen(out_.values()),
+    attention_case::judge<T>(what, partial_ ? widen(wide_.values()) : widen(out_.values()),
                              exact_.out, plain_.out);
     double largest = 0;
     for (double y : exact_.lse)

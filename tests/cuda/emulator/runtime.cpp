@@ -1,6 +1,6 @@
 // A stand-in for the part of the CUDA runtime that our host code uses: linked in place of cudart,
-// it runs the very objects that nvcc made. A launch takes the kernel's PTX out of the program itself,
-// where nvcc has put it (cuda.cmake sees to it that it is there, and not compressed).
+// it runs the very objects that nvcc made. A launch takes the kernel's PTX out of the program
+// itself, where nvcc has put it (cuda.cmake sees to it that it is there, and not compressed).
 //
 // What a kernel does wrong is a failed launch: cudaDeviceSynchronize() returns 719, as on a GPU,
 // and the words are on stderr. Copying to the host what nothing has written fails as well.

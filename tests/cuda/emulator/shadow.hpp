@@ -2,8 +2,8 @@
 // read it since. From this follow reads of what nobody wrote, and races.
 //
 // Two accesses race when neither is ordered before the other, whatever order they were made in
-// here: each thread has a vector clock, and barriers pass clocks on. Only real ordering counts. That
-// shuffles and matrix products run together does not order memory, and neither does luck.
+// here: each thread has a vector clock, and barriers pass clocks on. Only real ordering counts:
+// shuffles and matrix products run together but do not order memory, and neither does luck.
 #pragma once
 
 #include <cstdint>
