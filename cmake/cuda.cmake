@@ -6,20 +6,6 @@ if(FANANO_CUDA STREQUAL "REQUIRE")
 endif()
 set(FANANO_CUDA_SOURCES cpp/no_cuda/cuda.cpp)
 
-set(FANANO_NVCC "FANANO_NVCC-NOTFOUND")
-if(FANANO_CUDA STREQUAL "OFF")
-  set(FANANO_WHY_NO_NVCC "FANANO_CUDA is OFF")
-elseif(NOT FANANO_TESTS)
-  set(FANANO_WHY_NO_NVCC "FANANO_TESTS is OFF")
-else()
-  find_program(FANANO_FOUND_NVCC nvcc HINTS ENV CUDA_HOME ENV CUDA_PATH PATH_SUFFIXES bin)
-  mark_as_advanced(FANANO_FOUND_NVCC)
-  set(FANANO_WHY_NO_NVCC "no nvcc is on PATH, in CUDA_HOME or in CUDA_PATH")
-  if(FANANO_FOUND_NVCC)
-    set(FANANO_NVCC ${FANANO_FOUND_NVCC})
-  endif()
-endif()
-
 # THE CUDA VARIANT TABLE: the dtypes that the kernels are built for, each with its C++ type and what
 # makes its flash attention, and the architecture. Adding a row here builds and tests it.
 set(FANANO_CUDA_ARCHITECTURE 80)
@@ -37,6 +23,35 @@ set(FANANO_NVCC_FLAGS
   -std=c++20 -O3 -lineinfo -fmad=false -cudart none --no-compress
   -gencode arch=compute_${FANANO_CUDA_ARCHITECTURE},code=compute_${FANANO_CUDA_ARCHITECTURE}
   -Xcompiler -Wall,-Wextra,-fPIC -ccbin ${CMAKE_CXX_COMPILER})
+
+set(FANANO_NVCC "FANANO_NVCC-NOTFOUND")
+if(FANANO_CUDA STREQUAL "OFF")
+  set(FANANO_WHY_NO_NVCC "FANANO_CUDA is OFF")
+elseif(NOT FANANO_TESTS)
+  set(FANANO_WHY_NO_NVCC "FANANO_TESTS is OFF")
+else()
+  find_program(FANANO_FOUND_NVCC nvcc HINTS ENV CUDA_HOME ENV CUDA_PATH PATH_SUFFIXES bin)
+  mark_as_advanced(FANANO_FOUND_NVCC)
+  set(FANANO_WHY_NO_NVCC "no nvcc is on PATH, in CUDA_HOME or in CUDA_PATH")
+  if(FANANO_FOUND_NVCC)
+    # One that is too old, or does not take this host compiler, is as good as none.
+    if(NOT DEFINED FANANO_NVCC_FAILS)
+      set(try ${CMAKE_CURRENT_BINARY_DIR}/nvcc_works.cu)
+      file(WRITE ${try} "#include <cuda_runtime_api.h>\n__global__ void nothing() {}\n")
+      execute_process(COMMAND ${FANANO_FOUND_NVCC} ${FANANO_NVCC_FLAGS} -c ${try} -o ${try}.o
+                      RESULT_VARIABLE failed OUTPUT_QUIET ERROR_VARIABLE words)
+      if(failed)
+        message(STATUS "${FANANO_FOUND_NVCC} does not compile: ${words}")
+      endif()
+      set(FANANO_NVCC_FAILS ${failed} CACHE INTERNAL "What a try of nvcc returned")
+    endif()
+    if(FANANO_NVCC_FAILS)
+      set(FANANO_WHY_NO_NVCC "${FANANO_FOUND_NVCC} does not compile what it was tried with")
+    else()
+      set(FANANO_NVCC ${FANANO_FOUND_NVCC})
+    endif()
+  endif()
+endif()
 
 # One source, compiled by nvcc. Sets ${object} to what comes out.
 function(fanano_cuda_object object source)
