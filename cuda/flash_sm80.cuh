@@ -56,6 +56,10 @@ __global__ void __launch_bounds__(flash_threads)
   uint32_t q_frag[M][K][4];
   float o[M][D][4] = {};
   RowState state[M][2];  // of rows lane / 4 and 8 more
+  // nvcc 13.0 makes the members' initial values in the first row of such an array alone, and zeros
+  // in the others.
+#pragma unroll
+  for (int m = 0; m < M; ++m) state[m][0] = state[m][1] = RowState{};
 
   // load: Q and the first tile of K
   if (tiles.size() > 0) {

@@ -12,7 +12,7 @@ namespace attention_case {
 
 using namespace fanano;
 
-enum Data { normal, growing, huge };
+enum Data { normal, growing, huge, far_below };
 
 struct Case {
   Shape shape;
@@ -53,6 +53,10 @@ struct Numbers {
         if (i % s.dim == 0) k[i] = 0.25 * double(int64_t(i) / s.dim % s.keys);
     if (c.data == growing)
       for (size_t i = 0; i < q.size(); i += s.dim) q[i] = std::fabs(q[i]) + 1;
+    if (c.data == far_below) {  // every score is: e^score is 0
+      for (size_t i = 0; i < k.size(); i += s.dim) k[i] = -60;
+      for (size_t i = 0; i < q.size(); i += s.dim) q[i] = 30;
+    }
     if (!c.hidden_nan) return;
     for (int64_t b = 0; b < s.batch; ++b) {
       int64_t used;

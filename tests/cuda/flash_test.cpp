@@ -58,6 +58,10 @@ TEST(hard_numbers) {
   check_all(c);
   c.data = normal, c.scale = -0.5;
   check_all(c);
+  // Rows that see nothing of the first tile, and then scores far below 0.
+  Case below{shape(1, 1, 1, 100, 150), {3, 3}};
+  below.data = far_below;
+  check_all(below);
 }
 
 TEST(nothing_to_see) {

@@ -74,6 +74,7 @@ MUTANTS = [
            "row0 + r < sequence.queries)\n      ptx::store"),
     Mutant(FLASH, "log2 units", "split_scale<float>(p.score.scale, log2e<double>)",
            "split_scale<float>(p.score.scale)"),
+    Mutant(FLASH, "states as nvcc makes them", "state[m][0] = state[m][1] = RowState{};", ";"),
     Mutant(SOFTMAX, "no pivot", "sum_of_exp(x, pivot(m), smem)", "sum_of_exp(x, m, smem)"),
     Mutant(SOFTMAX, "l of the last chunk", "state.l += exp", "state.l = exp"),
     Mutant(SOFTMAX, "no rescaling at the end",
