@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SOURCES = [
     path
-    for folder in ("cpp", "src", "tests", "cmake", "benchmarks", "examples")
-    for suffix in ("*.py", "*.cpp", "*.hpp", "*.in", "*.cmake", "CMakeLists.txt")
+    for folder in ("cpp", "cuda", "src", "tests", "cmake", "benchmarks", "examples")
+    for suffix in ("*.py", "*.cpp", "*.hpp", "*.cuh", "*.in", "*.cmake", "CMakeLists.txt")
     for path in (ROOT / folder).rglob(suffix)
 ] + [ROOT / "CMakeLists.txt"]
 ISA_OF = re.compile(r"fanano_(\w+)\.dir$")
@@ -44,7 +44,7 @@ def test_no_line_is_over_100_columns():
 
 
 def test_no_file_is_over_400_lines():
-    kernels = [p for p in SOURCES if p.suffix in (".cpp", ".hpp")]
+    kernels = [p for p in SOURCES if p.suffix in (".cpp", ".hpp", ".cuh")]
     assert [f"{p}: {len(lines(p))}" for p in kernels if len(lines(p)) > 400] == []
 
 
@@ -109,6 +109,17 @@ def test_devices_do_not_include_each_other():
         for other in includes(path):
             assert "bindings" not in other.parts, f"{path} includes {other}"
             assert "no_cuda" not in other.parts, f"{path} includes {other}"
+            assert "cuda" not in other.relative_to(ROOT).parts, f"{path} includes {other}"
+    for path in (ROOT / "cuda").rglob("*.*h*"):
+        for other in includes(path):
+            assert "cpu" not in other.relative_to(ROOT).parts, f"{path} includes {other}"
+
+
+def test_every_ptx_instruction_is_a_function_of_its_own():
+    """asm() stands in cuda/ptx alone, so that a kernel reads like its algorithm."""
+    found = [p for p in (ROOT / "cuda").rglob("*.cuh") if re.search(r"\basm\b", p.read_text())]
+    assert found
+    assert {p.parent.name for p in found} == {"ptx"}
 
 
 # ---- objects -------------------------------------------------------------------------------------

@@ -1,0 +1,98 @@
+// The ladder's softmax: naive, safe and online. A block of threads to a row, each thread every
+// threads-th number of it; the sums are those of cpp/math/online_softmax.hpp.
+#pragma once
+
+#include "../cpp/math/online_softmax.hpp"
+#include "kernels.hpp"
+#include "numbers.cuh"
+#include "reduce.cuh"
+
+namespace fanano::cuda {
+
+inline constexpr int softmax_threads = 128;
+
+template <class T> struct Row {
+  T* data;
+  int64_t stride, n;
+
+  __device__ float operator[](int64_t j) const { return number(data[j * stride]); }
+};
+
+using WarpNumbers = float[softmax_threads / 32];
+
+// The sum of e^(x - m) over the row.
+template <class T> __device__ float sum_of_exp(Row<T> x, float m, WarpNumbers& smem) {
+  float sum = 0;
+  for (int64_t j = threadIdx.x; j < x.n; j += softmax_threads) sum += exp(x[j] - m);
+  return block_sum(sum, smem);
+}
+
+// One pass: overflows when some x exceeds the logarithm of the largest number.
+template <class T> __device__ OnlineSoftmax<float> naive(Row<T> x, WarpNumbers& smem) {
+  return {0, sum_of_exp(x, 0, smem)};
+}
+
+// Two passes: the maximum first.
+template <class T> __device__ OnlineSoftmax<float> safe(Row<T> x, WarpNumbers& smem) {
+  float m = -infinity<float>;
+  for (int64_t j = threadIdx.x; j < x.n; j += softmax_threads) m = x[j] > m ? x[j] : m;
+  m = block_max(m, smem);
+  return {m, sum_of_exp(x, pivot(m), smem)};
+}
+
+// One pass: each thread rescales what it has summed so far when its maximum grows (Milakov and
+// Gimelshein 2018, algorithm 3, a few numbers at a time), and at the end to the maximum of all.
+template <class T> __device__ OnlineSoftmax<float> online(Row<T> x, WarpNumbers& smem) {
+  constexpr int chunk = 4;
+  OnlineSoftmax<float> state;
+  for (int64_t j = threadIdx.x; j < x.n; j += chunk * softmax_threads) {
+    float c[chunk], largest = -infinity<float>;
+#pragma unroll
+    for (int i = 0; i < chunk; ++i) {
+      int64_t column = j + i * softmax_threads;
+      c[i] = column < x.n ? x[column] : -infinity<float>;
+      largest = c[i] > largest ? c[i] : largest;
+    }
+    state.absorb(largest);
+#pragma unroll
+    for (int i = 0; i < chunk; ++i) state.l += exp(c[i] - pivot(state.m));
+  }
+  state.absorb(block_max(state.m, smem));
+  state.l = block_sum(state.l, smem);
+  return state;
+}
+
+template <class T>
+__device__ OnlineSoftmax<float> sums(Algorithm algorithm, Row<T> x, WarpNumbers& smem) {
+  switch (algorithm) {
+    case Algorithm::naive: return naive(x, smem);
+    case Algorithm::safe: return safe(x, smem);
+    default: return online(x, smem);
+  }
+}
+
+// The last pass. x and out may be the same: each thread reads its own numbers only.
+template <class T>
+__device__ void normalise(OnlineSoftmax<float> state, bool naive, Row<const T> x, Row<T> out) {
+  // Nothing seen: zeros, but the naive formula's own 0 / 0.
+  float factor = naive ? 1 / state.l : state.inverse();
+  for (int64_t j = threadIdx.x; j < x.n; j += softmax_threads)
+    assign(out.data[j * out.stride], exp(x[j] - pivot(state.m)) * factor);
+}
+
+template <class T>
+__global__ void __launch_bounds__(softmax_threads)
+    softmax_kernel(const __grid_constant__ SoftmaxRows p) {
+  __shared__ WarpNumbers smem;
+  Row<const T> x{static_cast<const T*>(p.x) + blockIdx.x * p.x_row, p.x_column, p.n};
+  Row<T> out{static_cast<T*>(p.out) + blockIdx.x * p.out_row, p.out_column, p.n};
+  normalise(sums(p.algorithm, x, smem), p.algorithm == Algorithm::naive, x, out);
+}
+
+template <class T> cudaError_t softmax(const SoftmaxRows& p, cudaStream_t stream) {
+  if (p.rows == 0 || p.n == 0) return cudaSuccess;
+  softmax_kernel<T><<<unsigned(p.rows), softmax_threads, 0, stream>>>(p);
+  return cudaGetLastError();
+}
+
+}  // namespace fanano::cuda

@@ -1,0 +1,195 @@
+// A stand-in for the part of the CUDA runtime that our host code uses: linked in place of cudart,
+// it runs the very objects that nvcc made. A launch takes the kernel's PTX out of the program
+// itself, where nvcc has put it (cuda.cmake sees to it that it is there, and not compressed).
+//
+// What a kernel does wrong is a failed launch: cudaDeviceSynchronize() returns 719, as on a GPU,
+// and the words are on stderr. Copying to the host what nothing has written fails as well.
+// FANANO_EMULATOR_ORDER=backward|random changes the order of warps.
+#include "runtime.hpp"
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <string_view>
+#include <utility>
+
+#include "block.hpp"
+#include "fault.hpp"
+#include "parser.hpp"
+
+namespace emulator {
+namespace {
+
+enum Error { success = 0, invalid_value = 1, invalid_kernel = 98, launch_failure = 719 };
+
+struct Wrapper {  // what nvcc registers: a fat binary, which holds PTX and machine code
+  uint32_t magic, version;
+  const char* data;
+};
+struct FatHeader {
+  uint32_t magic;
+  uint16_t version, header_bytes;
+  uint64_t bytes;
+};
+struct FatEntry {
+  uint16_t kind, flags;
+  uint32_t header_bytes;
+  uint64_t bytes;
+};
+constexpr uint32_t wrapper_magic = 0x466243b1, fat_magic = 0xba55ed50;
+constexpr uint16_t is_ptx = 1;
+
+struct Module {
+  std::string ptx;
+  Program program;
+  bool parsed = false;
+};
+struct Function {
+  Module* module = nullptr;
+  std::string name;
+  size_t dynamic_limit = 48 * 1024;  // until cudaFuncSetAttribute raises it
+};
+
+// Registrations come from constructors of other files, so that these are made on first use.
+std::map<const void*, Function>& functions() {
+  static std::map<const void*, Function> all;
+  return all;
+}
+
+struct Configuration {
+  Dim grid, threads;
+  size_t dynamic_bytes = 0;
+  void* stream = nullptr;
+} configuration;
+
+int last_error = success;
+std::string failure;
+
+int fail(int error, const std::string& words) {
+  std::fprintf(stderr, "emulator: %s\n", words.c_str());
+  failure = words;
+  return last_error = error;
+}
+
+std::string ptx_of(const char* data) {
+  FatHeader header;
+  std::memcpy(&header, data, sizeof header);
+  if (header.magic != fat_magic) return {};
+  const char* end = data + header.header_bytes + header.bytes;
+  for (const char* at = data + header.header_bytes; at + sizeof(FatEntry) <= end;) {
+    FatEntry entry;
+    std::memcpy(&entry, at, sizeof entry);
+    std::string_view text(at + entry.header_bytes, entry.bytes);
+    if (entry.kind == is_ptx) return std::string(text.substr(0, text.find('\0')));
+    at += entry.header_bytes + entry.bytes;
+  }
+  return {};
+}
+
+Order order() {
+  const char* name = std::getenv("FANANO_EMULATOR_ORDER");
+  if (!name || !std::strcmp(name, "forward")) return Order::forward;
+  if (!std::strcmp(name, "backward")) return Order::backward;
+  if (!std::strcmp(name, "random")) return Order::random;
+  throw Fault(std::string("FANANO_EMULATOR_ORDER is ") + name);
+}
+
+int launch(const void* host, Dim grid, Dim threads, void** arguments, size_t dynamic_bytes) {
+  auto found = functions().find(host);
+  if (found == functions().end()) return fail(invalid_kernel, "no such kernel");
+  Function& function = found->second;
+  Module& module = *function.module;
+  if (dynamic_bytes > function.dynamic_limit)
+    return fail(invalid_value, "more dynamic shared memory than cudaFuncSetAttribute allowed for " +
+                                   function.name);
+  try {
+    if (module.ptx.empty()) throw Fault("no PTX in the program for " + function.name);
+    if (!module.parsed) module.program = parse(module.ptx), module.parsed = true;
+    const Kernel& kernel = module.program.kernels.at(function.name);
+    Launch call{kernel,  grid, threads, dynamic_bytes, std::vector<char>(kernel.parameter_bytes),
+                order(), 1};
+    for (size_t p = 0; p < kernel.parameters.size(); ++p)
+      std::memcpy(call.parameters.data() + kernel.parameters[p].offset, arguments[p],
+                  kernel.parameters[p].bytes);
+    run(call);
+  } catch (const std::exception& error) {
+    return fail(launch_failure, error.what());
+  }
+  return success;
+}
+
+}  // namespace
+
+std::string take_failure() { return std::exchange(failure, {}); }
+
+}  // namespace emulator
+
+using namespace emulator;
+
+extern "C" {
+
+void** __cudaRegisterFatBinary(void* wrapper) {
+  Wrapper w;
+  std::memcpy(&w, wrapper, sizeof w);
+  Module* module = new Module;
+  if (w.magic == wrapper_magic) module->ptx = ptx_of(w.data);
+  return reinterpret_cast<void**>(module);
+}
+void __cudaRegisterFatBinaryEnd(void**) {}
+void __cudaUnregisterFatBinary(void** handle) { delete reinterpret_cast<Module*>(handle); }
+void __cudaRegisterFunction(void** handle, const char* host, char*, const char* name, int, void*,
+                            void*, void*, void*, int*) {
+  functions()[host] = {reinterpret_cast<Module*>(handle), name};
+}
+
+unsigned __cudaPushCallConfiguration(Dim grid, Dim threads, size_t dynamic_bytes, void* stream) {
+  configuration = {grid, threads, dynamic_bytes, stream};
+  return 0;
+}
+int __cudaPopCallConfiguration(Dim* grid, Dim* threads, size_t* dynamic_bytes, void* stream) {
+  *grid = configuration.grid, *threads = configuration.threads;
+  *dynamic_bytes = configuration.dynamic_bytes;
+  std::memcpy(stream, &configuration.stream, sizeof(void*));
+  return success;
+}
+int __cudaGetKernel(const void** kernel, const void* host) { return *kernel = host, success; }
+int cudaLaunchKernel(const void* host, Dim grid, Dim threads, void** arguments,
+                     size_t dynamic_bytes, void*) {
+  return launch(host, grid, threads, arguments, dynamic_bytes);
+}
+int __cudaLaunchKernel(const void* host, Dim grid, Dim threads, void** arguments,
+                       size_t dynamic_bytes, void*) {
+  return launch(host, grid, threads, arguments, dynamic_bytes);
+}
+
+int cudaMalloc(void** address, size_t bytes) {
+  return *address = device_memory().allocate(bytes), success;
+}
+int cudaFree(void* address) {
+  if (address && !device_memory().free(address)) return fail(invalid_value, "bad cudaFree");
+  return success;
+}
+int cudaMemcpy(void* to, const void* from, size_t bytes, int direction) {
+  if (direction == 1 && !device_memory().copy_in(to, from, bytes))
+    return fail(invalid_value, "a copy to what is no device memory");
+  if (direction == 2 && !device_memory().copy_out(to, from, bytes))
+    return fail(invalid_value, "a copy of device memory that nothing has written, or of none");
+  if (direction != 1 && direction != 2) return fail(invalid_value, "an unknown kind of copy");
+  return success;
+}
+// cudaFuncAttributeMaxDynamicSharedMemorySize is 8.
+int cudaFuncSetAttribute(const void* host, int attribute, int value) {
+  auto found = functions().find(host);
+  if (found == functions().end() || attribute != 8 || value > 227 * 1024)
+    return fail(invalid_value, "bad cudaFuncSetAttribute");
+  return found->second.dynamic_limit = size_t(value), success;
+}
+int cudaGetLastError() { return std::exchange(last_error, success); }
+int cudaPeekAtLastError() { return last_error; }
+int cudaDeviceSynchronize() { return std::exchange(last_error, success); }
+const char* cudaGetErrorString(int error) {
+  return error ? "see what the emulator said" : "no error";
+}
+
+}  // extern "C"

@@ -1,0 +1,28 @@
+// What flash attention's accesses cost, by the emulator's count: shared memory without a bank
+// conflict, device memory in whole sectors.
+#include "device_problem.hpp"
+#include "emulator/statistics.hpp"
+
+using namespace attention_case;
+
+TEST(no_bank_conflicts_and_whole_sectors) {
+  for (const cuda::Kernels* kernels : cuda::all_kernels) {
+    if (!kernels->flash) continue;
+    device::with_type(kernels->dtype, [&]<class T>() {
+      DeviceProblem<T> problem({{1, 1, 1, 128, 128, 64, 64}, {}}, kernels->dtype, false);
+      emulator::clear_traffic();
+      emulator::count_traffic(true);
+      device::check(kernels->flash(problem.p, nullptr));
+      device::finish();
+      emulator::count_traffic(false);
+    });
+    size_t matrices = 0, copies = 0;
+    for (const emulator::Traffic& t : emulator::traffic()) {
+      std::printf("%s\n", t.text().c_str());
+      matrices += t.instruction.starts_with("ldmatrix"), copies += t.bytes == 16 && !t.shared;
+      // lse is one number of each fourth lane.
+      if (t.bytes == 16 || t.shared) CHECK(t.ratio() == 1);
+    }
+    CHECK(matrices >= 3 && copies >= 3);
+  }
+}
