@@ -58,8 +58,9 @@ double number(nb::handle h, const char* argument) {
 }
 
 int64_t integer(nb::handle h, const char* argument) {
-  nb::object index = nb::steal(is_bool(h) ? nullptr : PyNumber_Index(h.ptr()));
-  if (is_bool(h) || failed_with(PyExc_TypeError) || failed_with(PyExc_ValueError))
+  bool boolean = !PyLong_CheckExact(h.ptr()) && is_bool(h);
+  nb::object index = nb::steal(boolean ? nullptr : PyNumber_Index(h.ptr()));
+  if (boolean || failed_with(PyExc_TypeError) || failed_with(PyExc_ValueError))
     refuse("integer", argument, type_of(h));
   if (!index.is_valid()) throw nb::python_error();
   int64_t value = PyLong_AsLongLong(index.ptr());
@@ -170,7 +171,6 @@ Dropout dropout(nb::handle p, nb::handle seed, nb::handle offset) {
   Dropout d;
   d.p = number(p, "dropout_p");
   if (!seed.is_none()) d.seed = seed_of(seed);
-  if (offset.is_none()) return d;
   bool four = (PyTuple_Check(offset.ptr()) || PyList_Check(offset.ptr())) && nb::len(offset) == 4;
   if (!four) refuse("offsets", text_of(offset));
   nb::object items = nb::steal(PySequence_Tuple(offset.ptr()));  // a list may change meanwhile

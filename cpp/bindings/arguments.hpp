@@ -49,8 +49,8 @@ class RealNumbers {
 // window_size: None, or a pair of which None and negative numbers are unbounded.
 Window window(nb::handle);
 
-// dropout_p, seed (None, or an integer of 64 bits, negative or not) and dropout_offset (None, or
-// four integers).
+// dropout_p, seed (None, or an integer of 64 bits, negative or not) and dropout_offset (four
+// integers).
 Dropout dropout(nb::handle p, nb::handle seed, nb::handle offset);
 
 }  // namespace fanano

@@ -229,8 +229,9 @@ NB_MODULE(_core, m) {
       arg("attn_mask") = nb::none(), arg("is_causal").none() = false,
       arg("window_size") = nb::none(), arg("q_offset") = nb::none(), arg("scale") = nb::none(),
       arg("softcap") = nb::none(), arg("alibi_slopes") = nb::none(), arg("sinks") = nb::none(),
-      arg("dropout_p").none() = 0.0, arg("seed") = nb::none(), arg("dropout_offset") = nb::none(),
-      arg("q_lengths") = nb::none(), arg("kv_lengths") = nb::none(), arg("layout").none() = "bhsd",
+      arg("dropout_p").none() = 0.0, arg("seed") = nb::none(),
+      arg("dropout_offset") = nb::make_tuple(0, 0, 0, 0), arg("q_lengths") = nb::none(),
+      arg("kv_lengths") = nb::none(), arg("layout").none() = "bhsd",
       arg("algorithm").none() = "flash", arg("out_dtype") = nb::none(), arg("max_threads") = 0,
       "The plan for shapes alone: nothing is allocated.");
 

@@ -156,6 +156,14 @@ Pool& pool() {
 
 thread_local Lender* borrowed = nullptr;  // null: our pool helps
 
+// One who cannot be asked means fewer, not failure: the others may be at work.
+void ask(Lender& lender, const std::shared_ptr<Job>& job) {
+  try {
+    for (int i = 0; i < job->helpers; ++i) lender.schedule([job] { job->help(); });
+  } catch (const std::exception&) {
+  }
+}
+
 }  // namespace
 
 int get_num_threads() {
@@ -180,7 +188,7 @@ void parallel_for(int64_t tasks, int threads, void (*body)(void*, int64_t, int),
   auto job = std::make_shared<Job>();
   job->tasks = tasks, job->body = body, job->context = context, job->helpers = helpers;
   if (borrowed)
-    for (int i = 0; i < helpers; ++i) borrowed->schedule([job] { job->help(); });
+    ask(*borrowed, job);
   else if (helpers > 0)
     pool().ask(job);
   job->work(0);

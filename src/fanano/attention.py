@@ -6,12 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import _core
-from .adapters import Adapter, Watched, adapter_of, common_adapter, prepared_option
+from .adapters import Adapter, Watched, adapter_of, common_adapter, prepared_option, prepared_seed
 
 __all__ = ["attention"]
-
-
-_NO_OFFSET = (0, 0, 0, 0)
 
 
 def attention(
@@ -29,7 +26,7 @@ def attention(
     sinks: Any = None,
     dropout_p: float = 0.0,
     seed: Any = None,
-    dropout_offset: Sequence[int] = _NO_OFFSET,
+    dropout_offset: Sequence[int] = (0, 0, 0, 0),
     q_lengths: Any = None,
     kv_lengths: Any = None,
     return_lse: bool = False,
@@ -139,7 +136,7 @@ def attention(
             None if sinks is None else prepared_option("sinks", sinks),
             dropout_p,
             _seed(adapter, seed) if dropout_p != 0 or seed is not None else None,
-            None if dropout_offset is _NO_OFFSET else dropout_offset,
+            dropout_offset,
             None if q_lengths is None else prepared_option("q_lengths", q_lengths),
             None if kv_lengths is None else prepared_option("kv_lengths", kv_lengths),
             layout,
@@ -188,7 +185,7 @@ def attention(
 
 
 def _seed(adapter: Adapter, seed: Any) -> Any:
-    return adapter.fresh_seed() if seed is None else prepared_option("seed", seed)
+    return adapter.fresh_seed() if seed is None else prepared_seed(seed)
 
 
 def dtype_name(adapter: Adapter, out_dtype: Any) -> str:

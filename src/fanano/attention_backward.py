@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from . import _core
-from .adapters import common_adapter, diagnosis, prepared_option
+from .adapters import common_adapter, diagnosis, prepared_option, prepared_seed
 
 __all__ = ["Gradients", "attention_backward"]
 
@@ -112,7 +112,7 @@ def attention_backward(
             prepared_option("alibi_slopes", alibi_slopes),
             prepared_option("sinks", sinks),
             dropout_p,
-            prepared_option("seed", seed),
+            prepared_seed(seed),
             dropout_offset,
             prepared_option("q_lengths", q_lengths),
             prepared_option("kv_lengths", kv_lengths),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import _core
-from .adapters import common_adapter, diagnosis, prepared_option
+from .adapters import common_adapter, diagnosis, prepared_option, prepared_seed
 from .attention import dtype_name
 
 __all__ = ["explain"]
@@ -63,7 +63,7 @@ def explain(
             prepared_option("alibi_slopes", alibi_slopes),
             prepared_option("sinks", sinks),
             dropout_p,
-            0 if seed is None else seed,  # any would do
+            0 if seed is None else prepared_seed(seed),  # any would do
             dropout_offset,
             prepared_option("q_lengths", q_lengths),
             prepared_option("kv_lengths", kv_lengths),

@@ -220,12 +220,27 @@ OPTIONS = {
     "dropout_p's type": ("number", "dropout_p must be a number", {"dropout_p": "1"}),
     "seed": ("seed", f"at most 64 bits, got {2**64}", {"dropout_p": 0.5, "seed": 2**64}),
     "seed's type": ("integer", "seed must be an integer, got float", {"seed": 1.0}),
-    "two seeds": ("integer", "seed must be an integer", {"seed": np.array([1, 2])}),
+    "two seeds": (
+        TypeError,
+        r"seed must be one integer, got an array of int64 of shape \(2,\)",
+        {"seed": np.array([1, 2])},
+    ),
+    "a seed in an array": (
+        TypeError,
+        r"seed must be one integer, got an array of int32 of shape \(1,\)",
+        {"seed": np.array([1], np.int32)},
+    ),
+    "a seed of truth": (
+        TypeError,
+        r"seed must be one integer, got an array of bool of shape \(\)",
+        {"seed": np.array(True)},
+    ),
     "three offsets": (
         "offsets",
         r"dropout_offset must be four integers, .*, got \(0, 0, 0\)",
         {"dropout_offset": (0, 0, 0)},
     ),
+    "no offset": ("offsets", "four integers, .*, got None", {"dropout_offset": None}),
     "an offset": ("offsets", "dropout_offset must be four integers", {"dropout_offset": 3}),
     "an offset's type": (
         "integer",

@@ -224,3 +224,20 @@ def test_without_torch(monkeypatch, capsys):
     monkeypatch.setattr(errors, "find_spec", lambda name: None)
     assert main(["run", os.devnull]) == 1
     assert "fanano run needs torch; install with: pip install torch" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "looks",
+    [
+        "import importlib.util; assert importlib.util.find_spec('torch').loader",
+        "import importlib.metadata, importlib.util as u; [u.find_spec('torch') for _ in range(3)]",
+    ],
+)
+def test_who_looks_before_importing(looks, tmp_path):
+    """As transformers does: it is the import that counts."""
+    (tmp_path / "script.py").write_text(
+        f"{looks}\nimport torch\nimport fanano.torch\nprint(fanano.torch.is_installed())\n"
+    )
+    done = python("-m", "fanano", "run", "script.py", cwd=tmp_path)
+    assert done.stdout == "True\n"
+    assert LINE.fullmatch(done.stderr)

@@ -50,6 +50,18 @@ def test_the_seed_is_of_torchs_generator():
     assert bits(dropped(*inputs)) == bits(first)
 
 
+def test_the_seed_is_drawn_on_the_cpu():
+    inputs = problem(grad=False)
+    expected = seeded(dropped, *inputs), seeded(gradients, dropped, problem())
+    torch.set_default_device("meta")
+    try:
+        found = seeded(dropped, *inputs), seeded(gradients, dropped, problem())
+    finally:
+        torch.set_default_device(None)
+    assert bits(found[0]) == bits(expected[0])
+    same(found[1], expected[1])
+
+
 def test_torchs_own_signature():
     inputs = [x.repeat_interleave(2, 1) if i else x for i, x in enumerate(problem(grad=False))]
     sdpa = fanano.torch.scaled_dot_product_attention
@@ -110,8 +122,9 @@ def test_what_is_refused():
     for error, message, wrong in (
         (TypeError, "seed must be an integer, got float", {"seed": 1.5}),
         (ValueError, "seed must be an integer of at most 64 bits", {"seed": 2**64}),
-        (TypeError, "seed must be an integer", {"seed": torch.tensor([1, 2])}),
-        (TypeError, "seed must be an integer", {"seed": torch.tensor(1.0)}),
+        (TypeError, r"seed must be one integer, got .*\(1,\)", {"seed": torch.tensor([1])}),
+        (TypeError, "seed must be one integer, got .*bool", {"seed": torch.tensor(True)}),
+        (TypeError, "seed must be one integer, got", {"seed": torch.tensor(1.0), "dropout_p": 0}),
         (TypeError, "dropout_offset must be four integers", {"dropout_offset": (0, 0, 0)}),
         (TypeError, "dropout_offset must be four integers", {"dropout_offset": (0, 0, 0, 1.5)}),
         (ValueError, "dropout_offset must be four integers, 0", {"dropout_offset": (0, 0, 0, -1)}),
@@ -120,6 +133,9 @@ def test_what_is_refused():
     ):
         with pytest.raises(error, match=message):
             attention(*inputs, **{"dropout_p": P} | wrong)
+        if "p" not in str(wrong):
+            with pytest.raises(error, match=message):
+                attention(*(x.detach() for x in inputs), **{"dropout_p": P} | wrong)
     rate = torch.tensor(0.5, requires_grad=True)
     with pytest.raises(NotImplementedError, match=r"dropout_p requires grad.*no derivative by it"):
         attention(*inputs, dropout_p=rate)

@@ -298,3 +298,28 @@ def test_profilers_see_the_operators(call):
         names = [event.name for event in events]
         assert names.count("fanano::attention") == 2
         assert names.count("fanano::attention_backward") == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*performance drop:UserWarning")  # torch's own, of its batches
+def test_gradients_that_are_no_plain_tensors():
+    """Batches of torch.autograd's own vmap, and zeros without memory: the dispatcher knows them."""
+    inputs = problem(torch.float64)
+    out = attention(*inputs)
+    several = torch.stack([numbers(*out.shape, seed=i) for i in range(3)])
+    options = {"is_grads_batched": True, "retain_graph": True}
+    found = torch.autograd.grad(out, inputs, several, **options)
+    for i, dout in enumerate(several):
+        same([x[i] for x in found], torch.autograd.grad(out, inputs, dout, retain_graph=True))
+    (nothing,) = torch.autograd.grad(
+        out, inputs[:1], torch._efficientzerotensor(*out.shape).double()
+    )
+    assert (nothing == 0).all()
+    small = [x[:1, :2, :2].detach() for x in inputs]
+
+    def attend(query):
+        return attention(query, *small[1:])
+
+    jacobian = torch.autograd.functional.jacobian
+    torch.testing.assert_close(
+        jacobian(attend, small[0], vectorize=True), jacobian(attend, small[0])
+    )

@@ -11,7 +11,15 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, Protocol, cast
 
-__all__ = ["Adapter", "Watched", "adapter_of", "common_adapter", "diagnosis", "prepared_option"]
+__all__ = [
+    "Adapter",
+    "Watched",
+    "adapter_of",
+    "common_adapter",
+    "diagnosis",
+    "prepared_option",
+    "prepared_seed",
+]
 
 
 class Watched(NotImplementedError):
@@ -100,6 +108,18 @@ def prepared_option(argument: str, numbers: Any) -> Any:
     if adapter.prepare is None:
         return numbers
     return adapter.prepare((argument,), (numbers,))[0]
+
+
+def prepared_seed(seed: Any) -> Any:
+    """One integer, of Python's or of a library's; TypeError for an array of more than one."""
+    if hasattr(type(seed), "__dlpack__"):
+        if seed.ndim or "int" not in str(seed.dtype):
+            raise TypeError(
+                f"seed must be one integer, got an array of {seed.dtype} of shape "
+                f"{tuple(seed.shape)}"
+            )
+        return prepared_option("seed", seed)
+    return seed
 
 
 @contextmanager

@@ -168,7 +168,7 @@ def fresh_seed() -> int:
 
 def seed_tensor() -> Any:
     """A seed of torch's default generator, which ``torch.manual_seed`` sets."""
-    return torch.randint(-(2**63), 2**63 - 1, (), dtype=torch.int64)
+    return torch.randint(-(2**63), 2**63 - 1, (), dtype=torch.int64, device="cpu")
 
 
 def max_threads() -> int:

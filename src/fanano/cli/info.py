@@ -26,6 +26,8 @@ ADAPTERS = {
     "fanano.adapters.jax": "jax",
     "fanano.adapters.cupy": "cupy",
     "fanano.torch": "torch",
+    "fanano.jax": "jax",
+    "fanano.transformers": "transformers",
 }
 LOAD_SECONDS = 300.0
 
@@ -57,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f" {mark} {kernel.isa:<12} {state}{', chosen' if kernel.chosen else ''}")
     print(f"\nThreads  {fanano.get_num_threads()}")
     print(f"CUDA     {cuda(build)}")
+    print(f"JAX      {handlers()}")
     print(f"\nAttention of torch  {under_torch()}")
     print("\nAdapters" + (", each imported in a process of its own" if arguments.load else ""))
     for module, library in ADAPTERS.items():
@@ -81,6 +84,14 @@ def compiler(build: dict[str, Any]) -> str:
 
 def cuda(build: dict[str, Any]) -> str:
     return "yes" if build["cuda"] else "no: this build has no CUDA kernels"
+
+
+def handlers() -> str:
+    """What compiled JAX calls; docs/jax.md."""
+    major, minor = fanano._core.xla_version()
+    if not (major or minor):
+        return "no handlers: this build found no jaxlib's headers; only eager calls work"
+    return f"handlers by XLA's foreign function interface {major}.{minor}"
 
 
 def under_torch() -> str:

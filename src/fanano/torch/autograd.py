@@ -77,12 +77,20 @@ class EagerAttention(Function):
 def _plain(inputs: Any) -> bool:
     """Whether the CPU's kernels may have them without torch's dispatcher."""
     tensors = [x for x in inputs if isinstance(x, torch.Tensor)]
-    kinds = torch.Tensor, torch.nn.Parameter
+    return not adapter.recorded() and not adapter.profiled() and all(map(_is_its_memory, tensors))
+
+
+def _is_its_memory(x: torch.Tensor) -> bool:
+    """No subclass, no lazy view, none of the zeros that have no memory, and none of the batches of
+    torch.autograd's own vmap (is_grads_batched, functional.jacobian(vectorize=True))."""
     return (
-        not adapter.recorded()
-        and not adapter.profiled()
-        and all(type(x) in kinds and x.is_cpu and not x.is_neg() for x in tensors)
+        type(x) in (torch.Tensor, torch.nn.Parameter)
+        and x.is_cpu
+        and not (x.is_neg() or x._is_zerotensor() or _is_batch(x))
     )
+
+
+_is_batch = torch._C._functorch.is_legacy_batchedtensor
 
 
 def _gradients(ctx: Any, dout: Any, dlse: Any, of_mask: bool) -> Any:

@@ -179,6 +179,10 @@ def _window(window_size: Any) -> tuple[Any, Any]:
 
 def _seed(seed: Any, dropout_p: Any) -> Any:
     """As a tensor of one integer; None where nothing is dropped."""
+    if isinstance(seed, torch.Tensor) and (seed.dim() or "int" not in str(seed.dtype)):
+        raise TypeError(
+            f"seed must be one integer, got a tensor of {seed.dtype} of shape {tuple(seed.shape)}"
+        )
     seed = _integer(seed)
     if seed is not None and not _is_integer(seed) and not isinstance(seed, torch.Tensor):
         raise TypeError(f"seed must be an integer, got {type(seed).__name__}")
@@ -190,7 +194,7 @@ def _seed(seed: Any, dropout_p: Any) -> Any:
         return seed
     if not -(2**63) <= seed < 2**64:
         raise ValueError(f"seed must be an integer of at most 64 bits, got {seed}")
-    return torch.full((), seed - 2**64 if seed >= 2**63 else seed, dtype=torch.int64)
+    return torch.full((), seed - 2**64 if seed >= 2**63 else seed, dtype=torch.int64, device="cpu")
 
 
 def _offset(dropout_offset: Any) -> tuple[Any, ...]:

@@ -8,6 +8,7 @@ compiler know both. Their CPU kernels are replaced, so all that torch does above
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from collections.abc import Iterator
@@ -26,6 +27,16 @@ DTYPES = torch.float64, torch.float32, torch.bfloat16, torch.float16
 
 calls = {"forward": 0, "backward": 0, "left": 0}  # since the start: ours, and handed back to torch
 _counting = threading.Lock()
+
+
+def _renew() -> None:
+    """The lock, in a forked child: another thread may have held it."""
+    global _counting
+    _counting = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
 _library: Any = None
 _of_torch: dict[str, Any] = {}
 

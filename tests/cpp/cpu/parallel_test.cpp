@@ -185,6 +185,29 @@ TEST(an_exception_of_a_borrowed_thread_comes_back) {
                  parallel_for(64, 4, [&](int64_t, int) { throw std::runtime_error("all"); }));
 }
 
+// It has no memory to remember a second request by.
+struct Full final : Lender {
+  std::vector<std::thread> running;
+
+  void schedule(std::function<void()> help) override {
+    if (!running.empty()) throw std::bad_alloc();
+    running.emplace_back(std::move(help));
+  }
+  ~Full() {
+    for (std::thread& thread : running) thread.join();
+  }
+};
+
+TEST(who_cannot_be_asked_means_fewer) {
+  for (int round = 0; round < 50; ++round) {
+    Full lender;
+    Borrowed borrowed(lender);
+    std::vector<std::atomic<int>> runs(40);
+    parallel_for(40, 4, [&](int64_t task, int) { runs[size_t(task)]++; });
+    for (auto& n : runs) CHECK(n == 1);
+  }
+}
+
 TEST(the_number_of_threads) {
   int before = get_num_threads();
   CHECK(before >= 1);
