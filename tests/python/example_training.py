@@ -10,6 +10,9 @@ sys.path.insert(0, str(EXAMPLES))
 
 import gpt  # noqa: E402
 
+# A text that does not change with every page that is written; TEXTS is the examples' own.
+TEXTS, gpt.TEXTS = gpt.TEXTS, ("LICENSE",)
+
 SIZES = gpt.Sizes(layers=2, dim=16, context=64, batch=3)
 STEPS = 30
 
@@ -41,4 +44,4 @@ def same_curves(losses, expected, noise):
 def learns(losses):
     """From no knowledge, log 128, to less."""
     assert abs(losses[0] - np.log(gpt.CHARACTERS)) < 0.1
-    assert losses[-1] < losses[0] - 0.8
+    assert np.mean(losses[-5:]) < losses[0] - 0.8

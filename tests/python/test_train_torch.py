@@ -71,8 +71,9 @@ def test_another_attention_is_another_curve(monkeypatch, ours):
         training.same_curves(ours, wrong, noise)
 
 
-def test_the_model_is_small():
+def test_the_model_is_small(monkeypatch):
     """Under a million parameters, grouped heads; two examples share one text."""
+    monkeypatch.setattr(gpt, "TEXTS", training.TEXTS)
     assert sum(x.size for x in gpt.parameters(gpt.Sizes(), 0).values()) < 1e6
     assert gpt.Sizes().heads > gpt.Sizes().kv_heads
     assert len(gpt.text()) > 20_000
