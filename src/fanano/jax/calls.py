@@ -17,7 +17,7 @@ from ..adapters import jax as adapter
 from . import differentiation
 from .operators import Arrays, Options, all_differ, axes_of, register
 
-__all__ = ["attention"]
+__all__ = ["attention", "rounded"]
 
 
 def attention(
@@ -50,7 +50,7 @@ def attention(
     arrays = {"query": _array("query", query), "key": _array("key", key)}
     arrays["value"] = _array("value", value)
     if attn_mask is not None:
-        arrays["attn_mask"] = _array("attn_mask", attn_mask)
+        arrays["attn_mask"] = _array("attn_mask", rounded(attn_mask))
     adapter.check_float64(arrays["query"])
     numbers = {"alibi_slopes": alibi_slopes, "sinks": sinks}
     numbers |= {"q_lengths": q_lengths, "kv_lengths": kv_lengths, "q_offsets": q_offset}
@@ -106,7 +106,8 @@ def attention(
         arrays["dropout"] = _words(seed, dropout_offset)
     for name, x in numbers.items():
         if x is not None:
-            arrays[name] = _small(x, float if name in ("alibi_slopes", "sinks") else int)
+            x = _small(x, float if name in ("alibi_slopes", "sinks") else int)
+            arrays[name] = rounded(x) if name == "sinks" else x
     found, lse = _compiled(options, query.ndim, arrays)
     return (found, lse) if return_lse else found
 
@@ -171,6 +172,15 @@ def _array(argument: str, x: Any) -> Any:
     if not isinstance(x, jax.core.Tracer) and x.is_deleted():
         adapter.diagnose(**{argument: x})
     return x
+
+
+def rounded(x: Any) -> Any:
+    """Additive numbers in float32 while JAX has no float64; as in the core, finite ones stay so."""
+    wide = not isinstance(x, jax.Array) and getattr(x, "dtype", None) == "float64"
+    if not wide or jax.dtypes.canonicalize_dtype("float64") == "float64":
+        return x
+    most = float(np.finfo("float32").max)
+    return np.where(np.isfinite(x), np.clip(x, -most, most), x).astype("float32")
 
 
 def _standin(x: Any) -> Any:
