@@ -127,6 +127,11 @@ def test_what_is_refused():
             seed=jnp.zeros(2, "uint32"))  # fmt: skip
     refused(TypeError, "seed must be an integer, got float", call, seed=1.5)
     refused(ValueError, "dropout_p must be a probability", call, dropout_p=1.5)
-    refused(TypeError, "dropout_offset must be four", call, dropout_offset=(0, 0))
-    refused(TypeError, "dropout_p must be a number while JAX traces", jax.jit(
-        lambda p: call(dropout_p=p)), 0.5)  # fmt: skip
+    for offset in (0, 0), None, 3:
+        refused(TypeError, "dropout_offset must be four integers, .* got ", call,
+                dropout_offset=offset)  # fmt: skip
+    refused(TypeError, "dropout_offset must be an integer, got ", jax.jit(
+        lambda x: call(dropout_offset=(0, 0, 0, x))), 1.0)  # fmt: skip
+    for attend in fanano.jax.attention, fanano.attention:
+        refused(TypeError, "dropout_p must be a number while JAX traces", jax.jit(
+            lambda p, a=attend: a(*arrays, dropout_p=p, seed=1)), 0.5)  # fmt: skip
