@@ -80,7 +80,7 @@ def attention(
         _values("sinks", sinks),
         dropout_p,
         _seed(seed),
-        dropout_offset,
+        _place(dropout_offset),
         _values("q_lengths", q_lengths),
         _values("kv_lengths", kv_lengths),
         layout,
@@ -208,19 +208,40 @@ def _seed(seed: Any) -> Any:
     return 0 if isinstance(seed, jax.core.Tracer) else int(seed)
 
 
+def _place(dropout_offset: Any) -> Any:
+    """(batch, head, row, column) for the core to look at; for traced integers it sees 0."""
+    if not isinstance(dropout_offset, tuple | list):
+        raise TypeError(
+            "dropout_offset must be four integers, (batch, head, row, column), "
+            f"got {dropout_offset!r}"
+        )
+
+    def unseen(x: Any) -> bool:
+        traced = isinstance(x, jax.core.Tracer)
+        return traced and x.ndim == 0 and jnp.issubdtype(x.dtype, jnp.integer)
+
+    return tuple(0 if unseen(x) else x for x in dropout_offset)
+
+
 def _words(seed: Any, dropout_offset: Any) -> Any:
     """The operand "dropout"; a seed of fewer than 64 bits as the number that it is."""
-    place = [operator.index(x) for x in dropout_offset]
-    if not isinstance(seed, jax.core.Tracer):
-        seed = operator.index(seed) % 2**64
-        return np.array([seed % 2**32, seed >> 32, *place], np.uint32)
+    low: Any = seed
     high: Any = 0
-    if seed.dtype.itemsize == 8:
+    if not isinstance(seed, jax.core.Tracer):
+        high, low = divmod(operator.index(seed) % 2**64, 2**32)
+    elif seed.dtype.itemsize == 8:
         high = seed >> 32
     elif jnp.issubdtype(seed.dtype, jnp.signedinteger):
         high = jnp.where(seed < 0, -1, 0)
-    halves = [jnp.asarray(x).astype(jnp.uint32) for x in (seed, high)]
-    return jnp.concatenate([jnp.stack(halves), np.array(place, np.uint32)])
+    words = [low, high, *dropout_offset]
+    if not any(isinstance(x, jax.core.Tracer) for x in words):
+        return np.array([operator.index(x) for x in words], np.uint32)
+
+    def word(x: Any) -> Any:
+        traced = isinstance(x, jax.core.Tracer)
+        return x.astype(jnp.uint32) if traced else np.uint32(operator.index(x))
+
+    return jnp.stack([word(x) for x in words])
 
 
 def _offset(q_offset: Any) -> tuple[int | None, Any]:
