@@ -134,7 +134,7 @@ def attention(
             None if softcap is None else prepared_option("softcap", softcap),
             None if alibi_slopes is None else prepared_option("alibi_slopes", alibi_slopes),
             None if sinks is None else prepared_option("sinks", sinks),
-            dropout_p,
+            dropout_p if type(dropout_p) is float else prepared_option("dropout_p", dropout_p),
             _seed(adapter, seed) if dropout_p != 0 or seed is not None else None,
             dropout_offset,
             None if q_lengths is None else prepared_option("q_lengths", q_lengths),

@@ -229,6 +229,25 @@ def test_what_differs_from_jax_nn():
     assert all(jnp.isfinite(x).all() for x in (out, *found))
 
 
+def test_float64_while_x64_is_off():
+    """Numbers that are added and finite stay so where float32 has no such: no NaN, no -inf."""
+    shapes = (2, 4, 6, 8), (2, 2, 7, 8), (2, 2, 7, 3)
+    arrays = [numbers(*s, seed=i) for i, s in enumerate(shapes)]
+    mask = np.zeros((6, 7))
+    mask[0], mask[1], mask[2, 3], mask[3], mask[4, 2:] = (
+        1e300, np.finfo("float64").min, 1e39, -np.inf, -1e300)  # fmt: skip
+    sinks = np.array([1e39, -1e300, -np.inf, 0.5])
+    for options in {"attn_mask": mask}, {"sinks": sinks}, {"sinks": sinks.tolist()}:
+        got = fanano.jax.attention(*arrays, return_lse=True, **options)
+        for x, y in zip(got, fanano.attention(*arrays, return_lse=True, **options), strict=True):
+            assert bits(x) == bits(y)
+    both = np.where(seen := np.arange(7) % 3 > 0, mask, -np.inf)
+    got = fanano.jax.dot_product_attention(
+        *(np.swapaxes(x, 1, 2) for x in arrays), bias=mask[None, None], mask=seen[None, None, None]
+    )
+    assert bits(jnp.swapaxes(got, 1, 2)) == bits(fanano.attention(*arrays, attn_mask=both))
+
+
 def test_options_beyond_jax_nn():
     """softcap, slopes, sinks and out_dtype are fanano.attention's."""
     arrays = [x.astype(jnp.bfloat16) for x in tensors()]

@@ -54,6 +54,19 @@ def test_the_same_as_everywhere(call):
             assert bits(np.asarray(got)) == bits(by_hand(arrays, seed, dropout_offset=offset)[0])
 
 
+def test_a_place_that_is_traced():
+    arrays = problem()
+    expected = by_hand(arrays, -7, dropout_offset=(3, 2, 2**32 - 3, 5))[0]
+
+    def call(seed, head, row):
+        offset = (3, head, row, jnp.asarray(5))
+        return fanano.jax.attention(*arrays, dropout_p=P, seed=seed, dropout_offset=offset)
+
+    row = np.uint32(2**32 - 3)
+    assert bits(np.asarray(jax.jit(call)(-7, 2, row))) == bits(expected)
+    assert bits(np.asarray(jax.jit(call, static_argnums=0)(-7, 2, row))) == bits(expected)
+
+
 def test_in_the_signature_of_jax():
     arrays = problem(layout="bshd")
     seed = jax.random.bits(jax.random.key(3))
@@ -96,12 +109,9 @@ for spec, kv_heads in ((P("x"), 2), (P(None, "x"), 2), (P(None, "x"), 1)):
 query, key, value = problem()
 expected = fanano.jax.attention(query, key, value, dropout_p=0.4, seed=9)
 def part(query, key, value):
-    here = jax.lax.axis_index("x")
-    first, second = (
-        fanano.jax.attention(query, key, value, dropout_p=0.4, seed=9, dropout_offset=(i, 0, 0, 0))
-        for i in range(2)
-    )
-    return jnp.where(here == 0, first, second)
+    place = jax.lax.axis_index("x") * query.shape[0], 0, 0, 0
+    return fanano.jax.attention(
+        query, key, value, dropout_p=0.4, seed=9, dropout_offset=place)
 shard_map = getattr(jax, "shard_map", None)
 if shard_map is None:
     from jax.experimental.shard_map import shard_map
@@ -127,6 +137,11 @@ def test_what_is_refused():
             seed=jnp.zeros(2, "uint32"))  # fmt: skip
     refused(TypeError, "seed must be an integer, got float", call, seed=1.5)
     refused(ValueError, "dropout_p must be a probability", call, dropout_p=1.5)
-    refused(TypeError, "dropout_offset must be four", call, dropout_offset=(0, 0))
-    refused(TypeError, "dropout_p must be a number while JAX traces", jax.jit(
-        lambda p: call(dropout_p=p)), 0.5)  # fmt: skip
+    for offset in (0, 0), None, 3:
+        refused(TypeError, "dropout_offset must be four integers, .* got ", call,
+                dropout_offset=offset)  # fmt: skip
+    refused(TypeError, "dropout_offset must be an integer, got ", jax.jit(
+        lambda x: call(dropout_offset=(0, 0, 0, x))), 1.0)  # fmt: skip
+    for attend in fanano.jax.attention, fanano.attention:
+        refused(TypeError, "dropout_p must be a number while JAX traces", jax.jit(
+            lambda p, a=attend: a(*arrays, dropout_p=p, seed=1)), 0.5)  # fmt: skip

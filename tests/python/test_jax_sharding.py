@@ -1,18 +1,19 @@
-"""fanano.jax over two devices: nothing that is sharded by sequences or heads is gathered, and the
-results are those of one device. In processes of their own, which have two."""
+"""fanano.jax over devices: nothing that is sharded by sequences or heads is gathered, and the
+results are those of one device. In processes of their own, which have them."""
 
 from jax_arrays import needs_jax, python
 
 pytestmark = needs_jax
 
 PRELUDE = """
+DEVICES = 2
 import os
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={DEVICES}"
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 import fanano, fanano.jax
 
-assert len(jax.devices()) == 2
+assert len(jax.devices()) == DEVICES
 mesh = Mesh(np.array(jax.devices()), ("x",))
 rng = np.random.default_rng(0)
 
@@ -93,6 +94,30 @@ placed = [jax.device_put(x, NamedSharding(mesh, P("x"))) for x in many]
 close(mapped(*placed), mapped(*many), exact=True)
 """
 
+FOUR = """
+square = Mesh(np.array(jax.devices()).reshape(2, 2), ("x", "y"))
+
+def agree(arrays, specs, mesh=mesh):
+    call = grads(())
+    placed = [jax.device_put(x, NamedSharding(mesh, s)) for x, s in zip(arrays, specs, strict=True)]
+    got = call(placed)
+    close(got, call(list(arrays)))
+    return call.lower(placed).compile().as_text()
+
+# One axis of the mesh for the batch of query and the heads of keys, or the reverse.
+by_batch, by_heads, nothing = P("x"), P(None, "x"), P()
+for mine, theirs in (by_batch, by_heads), (by_heads, by_batch):
+    agree(problem(4, 4), (mine, theirs, theirs))
+agree(problem(4, 4), (nothing, by_batch, by_heads))
+
+# More devices than heads of keys: the first axis that divides these is used, or none.
+by_both = P(None, ("x", "y"))
+query_of_half_the_heads = "f32[2,2,5,8]"
+assert query_of_half_the_heads not in agree(problem(), (by_heads, nothing, nothing))
+for theirs in nothing, by_heads:
+    assert query_of_half_the_heads in agree(problem(), (by_both, theirs, theirs), square)
+"""
+
 MANUAL = """
 shard_map = getattr(jax, "shard_map", None)
 if shard_map is None:
@@ -118,6 +143,10 @@ for kv_heads, heads in (2, P(None, "x")), (1, P()):
 
 def test_sharded_arrays():
     python(PRELUDE + AUTOMATIC)
+
+
+def test_four_devices():
+    python(PRELUDE.replace("DEVICES = 2", "DEVICES = 4") + FOUR)
 
 
 def test_shard_map():

@@ -57,6 +57,7 @@ def attention(
         seed: an integer, or an array of one, which may be traced: ``jax.random.bits(key)``. Arrays
             that are sharded are dropped from as if they were not; inside of ``shard_map`` each
             device says by ``dropout_offset`` where its part begins.
+        dropout_offset: four integers, which may be traced, as by ``jax.lax.axis_index``.
 
     Returns:
         As ``fanano.attention``; with ``return_lse`` a tuple of output and log-sum-exp.

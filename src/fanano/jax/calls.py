@@ -17,7 +17,7 @@ from ..adapters import jax as adapter
 from . import differentiation
 from .operators import Arrays, Options, all_differ, axes_of, register
 
-__all__ = ["attention"]
+__all__ = ["attention", "rounded"]
 
 
 def attention(
@@ -50,7 +50,7 @@ def attention(
     arrays = {"query": _array("query", query), "key": _array("key", key)}
     arrays["value"] = _array("value", value)
     if attn_mask is not None:
-        arrays["attn_mask"] = _array("attn_mask", attn_mask)
+        arrays["attn_mask"] = _array("attn_mask", rounded(attn_mask))
     adapter.check_float64(arrays["query"])
     numbers = {"alibi_slopes": alibi_slopes, "sinks": sinks}
     numbers |= {"q_lengths": q_lengths, "kv_lengths": kv_lengths, "q_offsets": q_offset}
@@ -80,7 +80,7 @@ def attention(
         _values("sinks", sinks),
         dropout_p,
         _seed(seed),
-        dropout_offset,
+        _place(dropout_offset),
         _values("q_lengths", q_lengths),
         _values("kv_lengths", kv_lengths),
         layout,
@@ -106,7 +106,8 @@ def attention(
         arrays["dropout"] = _words(seed, dropout_offset)
     for name, x in numbers.items():
         if x is not None:
-            arrays[name] = _small(x, float if name in ("alibi_slopes", "sinks") else int)
+            x = _small(x, float if name in ("alibi_slopes", "sinks") else int)
+            arrays[name] = rounded(x) if name == "sinks" else x
     found, lse = _compiled(options, query.ndim, arrays)
     return (found, lse) if return_lse else found
 
@@ -173,6 +174,15 @@ def _array(argument: str, x: Any) -> Any:
     return x
 
 
+def rounded(x: Any) -> Any:
+    """Additive numbers in float32 while JAX has no float64; as in the core, finite ones stay so."""
+    wide = not isinstance(x, jax.Array) and getattr(x, "dtype", None) == "float64"
+    if not wide or jax.dtypes.canonicalize_dtype("float64") == "float64":
+        return x
+    most = float(np.finfo("float32").max)
+    return np.where(np.isfinite(x), np.clip(x, -most, most), x).astype("float32")
+
+
 def _standin(x: Any) -> Any:
     """An array of this shape and dtype, in the memory of one number."""
     return None if x is None else np.broadcast_to(np.zeros((), x.dtype), x.shape)
@@ -198,19 +208,40 @@ def _seed(seed: Any) -> Any:
     return 0 if isinstance(seed, jax.core.Tracer) else int(seed)
 
 
+def _place(dropout_offset: Any) -> Any:
+    """(batch, head, row, column) for the core to look at; for traced integers it sees 0."""
+    if not isinstance(dropout_offset, tuple | list):
+        raise TypeError(
+            "dropout_offset must be four integers, (batch, head, row, column), "
+            f"got {dropout_offset!r}"
+        )
+
+    def unseen(x: Any) -> bool:
+        traced = isinstance(x, jax.core.Tracer)
+        return traced and x.ndim == 0 and jnp.issubdtype(x.dtype, jnp.integer)
+
+    return tuple(0 if unseen(x) else x for x in dropout_offset)
+
+
 def _words(seed: Any, dropout_offset: Any) -> Any:
     """The operand "dropout"; a seed of fewer than 64 bits as the number that it is."""
-    place = [operator.index(x) for x in dropout_offset]
-    if not isinstance(seed, jax.core.Tracer):
-        seed = operator.index(seed) % 2**64
-        return np.array([seed % 2**32, seed >> 32, *place], np.uint32)
+    low: Any = seed
     high: Any = 0
-    if seed.dtype.itemsize == 8:
+    if not isinstance(seed, jax.core.Tracer):
+        high, low = divmod(operator.index(seed) % 2**64, 2**32)
+    elif seed.dtype.itemsize == 8:
         high = seed >> 32
     elif jnp.issubdtype(seed.dtype, jnp.signedinteger):
         high = jnp.where(seed < 0, -1, 0)
-    halves = [jnp.asarray(x).astype(jnp.uint32) for x in (seed, high)]
-    return jnp.concatenate([jnp.stack(halves), np.array(place, np.uint32)])
+    words = [low, high, *dropout_offset]
+    if not any(isinstance(x, jax.core.Tracer) for x in words):
+        return np.array([operator.index(x) for x in words], np.uint32)
+
+    def word(x: Any) -> Any:
+        traced = isinstance(x, jax.core.Tracer)
+        return x.astype(jnp.uint32) if traced else np.uint32(operator.index(x))
+
+    return jnp.stack([word(x) for x in words])
 
 
 def _offset(q_offset: Any) -> tuple[int | None, Any]:

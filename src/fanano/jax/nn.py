@@ -121,7 +121,7 @@ def _both(bias: Any, mask: Any) -> Any:
     if mask is None:
         return bias
     try:
-        return jnp.where(mask, bias, -jnp.inf)
+        return jnp.where(mask, calls.rounded(bias), -jnp.inf)
     except ValueError:
         raise ValueError(
             "bias and mask must broadcast against each other, they have the shapes "

@@ -36,7 +36,7 @@ def _splittable(operator: str, options: Options, shapes: tuple[Any, ...]) -> Any
     function = custom_partitioning(partial(call, operator, options))
     given = {name: jax.ShapeDtypeStruct(shape, "float32") for name, shape in shapes}
     results = sorted(results_of(operator, options, given).items())
-    rule, sizes = _rule(shapes, [(name, x.shape) for name, x in results], options.layout)
+    rule = _rule(shapes, [(name, x.shape) for name, x in results], options.layout)
 
     def infer(mesh: Any, arguments: Any, results: Any) -> Any:
         return Split(mesh, arguments[0], options.layout).shardings(results)
@@ -54,22 +54,20 @@ def _splittable(operator: str, options: Options, shapes: tuple[Any, ...]) -> Any
     if "need_replication_factors" in signature(function.def_partition).parameters:
         factors = dict.fromkeys(re.findall(r"\w+", rule))  # in their order, as Shardy wants them
         whole = tuple(x for x in factors if x in ("q", "k", "d", "e", "w"))
-        shardy = {"sharding_rule": rule, "need_replication_factors": whole, **sizes}
+        shardy = {"sharding_rule": rule, "need_replication_factors": whole}
     # Before JAX 0.7 the partitioner was GSPMD, which asks the functions.
     function.def_partition(partition, infer_sharding_from_operands=infer, **shardy)
     return function
 
 
-def _rule(operands: Any, results: Any, layout: str) -> tuple[str, dict[str, int]]:
-    """Which axes go together, in Shardy's notation, and the sizes that this leaves open."""
+def _rule(operands: Any, results: Any, layout: str) -> str:
+    """Which axes go together, in Shardy's notation. Heads of queries and of fewer keys do not: an
+    axis of the mesh may divide the first alone, and part of an axis is nothing that JAX can say."""
     shapes = dict(operands)
     query, key = shapes["query"], shapes["key"]
     heads = query[axes_of("query", 4, layout).index("h")]
     key_heads = key[axes_of("key", 4, layout).index("g")]
-    sizes = {}
     names = {"h": "g" if heads == key_heads else "r"}
-    if 1 < key_heads < heads:  # consecutive query heads share a key head
-        names["h"], sizes = "(g r)", {"r": heads // key_heads}
     ones = (f"one{i}" for i in range(100))
 
     def of(array: tuple[str, tuple[int, ...]]) -> str:
@@ -80,7 +78,7 @@ def _rule(operands: Any, results: Any, layout: str) -> tuple[str, dict[str, int]
             for axis, extent in zip(axes_of(name, len(shape), layout), shape, strict=True)
         )
 
-    return f"{', '.join(map(of, operands))} -> {', '.join(map(of, results))}", sizes
+    return f"{', '.join(map(of, operands))} -> {', '.join(map(of, results))}"
 
 
 class Split:
@@ -89,24 +87,30 @@ class Split:
     def __init__(self, mesh: Any, operands: Arrays, layout: str) -> None:
         self.mesh, self.layout = mesh, layout
         sizes: dict[str, int] = {}
-        found: dict[str, Any] = {}
+        found: dict[tuple[bool, str], Any] = {}  # by whether it is query's own
         for name in "query", "key", "value":
             x = operands[name]
             spec = (*x.sharding.spec, *(None,) * x.ndim)
             for axis, extent, names in zip(axes_of(name, 4, layout), x.shape, spec, strict=False):
                 sizes[axis] = extent
-                if not found.get(axis):
-                    found[axis] = names
-        batch, heads = found["b"], found["h"] or found["g"]
+                if not found.get((name == "query", axis)):
+                    found[name == "query", axis] = names
+        # An axis of the mesh is either the batch's or that of the heads. Query's own place wins.
+        batch, heads = found[True, "b"], found[True, "h"]
+        batch = batch or _without(heads, found[False, "b"])
+        heads = heads or _without(batch, found[False, "g"])
         shared = sizes["g"] == 1  # by all query heads: each device has all of it
         self.shared = shared and sizes["h"] > 1
-        batch = batch if sizes["b"] % self._parts(batch) == 0 else None
-        split = sizes["h"] if self.shared else sizes["g"]
-        heads = heads if split % self._parts(heads) == 0 else None
+        batch = self._dividing(batch, sizes["b"])
+        heads = self._dividing(heads, sizes["h"] if self.shared else sizes["g"])
         self.along = {"b": batch, "h": heads, "g": None if self.shared else heads}
 
-    def _parts(self, names: Any) -> int:
-        return prod(self.mesh.shape[name] for name in _tuple(names))
+    def _dividing(self, names: Any, extent: int) -> Any:
+        """As many of these axes of the mesh, the first ones, as divide this extent; or None."""
+        names = _tuple(names)
+        while extent % prod(self.mesh.shape[name] for name in names):
+            names = names[:-1]
+        return names or None
 
     def shardings(self, arrays: Arrays) -> dict[str, NamedSharding]:
         return {
@@ -145,6 +149,10 @@ class Split:
         elif name in ("dk", "dv") and self.shared:
             over = _tuple(self.along["h"])
         return jax.lax.psum(x, over) if over else x
+
+
+def _without(used: Any, names: Any) -> tuple[Any, ...]:
+    return tuple(name for name in _tuple(names) if name not in _tuple(used))
 
 
 def _tuple(names: Any) -> tuple[Any, ...]:
