@@ -8,10 +8,16 @@
 
 namespace emulator {
 
+#ifdef __ARM_FP16_FORMAT_IEEE
+using CompilersHalf = __fp16;  // g++ 12 for aarch64 knows no other
+#else
+using CompilersHalf = _Float16;
+#endif
+
 struct Half {
-  static float widen(uint16_t bits) { return float(std::bit_cast<_Float16>(bits)); }
+  static float widen(uint16_t bits) { return float(std::bit_cast<CompilersHalf>(bits)); }
   static uint16_t narrow(float x) {
-    return std::isnan(x) ? 0x7fff : std::bit_cast<uint16_t>(_Float16(x));
+    return std::isnan(x) ? 0x7fff : std::bit_cast<uint16_t>(CompilersHalf(x));
   }
 };
 
