@@ -113,11 +113,10 @@ def prepared_option(argument: str, numbers: Any) -> Any:
 def prepared_seed(seed: Any) -> Any:
     """One integer, of Python's or of a library's; TypeError for an array of more than one."""
     if hasattr(type(seed), "__dlpack__"):
-        if seed.ndim or "int" not in str(seed.dtype):
-            raise TypeError(
-                f"seed must be one integer, got an array of {seed.dtype} of shape "
-                f"{tuple(seed.shape)}"
-            )
+        # What has neither is for the core to refuse.
+        shape, dtype = tuple(getattr(seed, "shape", ())), str(getattr(seed, "dtype", "int"))
+        if shape or "int" not in dtype:
+            raise TypeError(f"seed must be one integer, got an array of {dtype} of shape {shape}")
         return prepared_option("seed", seed)
     return seed
 
