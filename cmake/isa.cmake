@@ -12,3 +12,15 @@ set(isa_avx2 -mavx2 -mfma -mf16c)
 set(isa_avx512 ${isa_avx2} -mavx512f -mavx512bw -mavx512vl -mavx512dq -mprefer-vector-width=512)
 set(isa_avx512bf16 ${isa_avx512} -mavx512bf16)
 set(isa_neon -DFANANO_NEON)  # every aarch64 has it, so no flag of the compiler tells the rows apart
+
+# Sanitized, a row takes minutes to compile: those that this machine cannot run are left out.
+if(FANANO_SANITIZE AND EXISTS /proc/cpuinfo)
+  set(cpuinfo_avx512 avx512dq)
+  set(cpuinfo_avx512bf16 avx512_bf16)
+  file(STRINGS /proc/cpuinfo cpuinfo REGEX "^flags" LIMIT_COUNT 1)
+  foreach(isa avx512 avx512bf16)
+    if(NOT "${cpuinfo} " MATCHES " ${cpuinfo_${isa}} ")
+      list(REMOVE_ITEM FANANO_ISAS ${isa})
+    endif()
+  endforeach()
+endif()
