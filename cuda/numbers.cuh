@@ -7,10 +7,12 @@
 
 namespace fanano::cuda {
 
+__device__ __forceinline__ double number(double x) { return x; }
 __device__ __forceinline__ float number(float x) { return x; }
 __device__ __forceinline__ float number(bfloat16 x) { return to_float(x); }
 __device__ __forceinline__ float number(float16 x) { return to_float(x); }
 
+__device__ __forceinline__ void assign(double& to, double x) { to = x; }
 __device__ __forceinline__ void assign(float& to, float x) { to = x; }
 __device__ __forceinline__ void assign(bfloat16& to, float x) { to = to_bfloat16(x); }
 __device__ __forceinline__ void assign(float16& to, float x) { to = to_float16(x); }

@@ -85,8 +85,12 @@ template <class T> class Pass {
   const Block b_;
   const Scratch<A>& scratch_;
   const KeySums<A>& sums_;
-  const Differentiator<A> differentiate_{
-      p_, b_, {p_, b_.batch, b_.head, log2e<double>}, scratch_.bias, scratch_.slope, scratch_.rows};
+  const Differentiator<A> differentiate_{p_,
+                                         b_,
+                                         score_constants<A>(p_, b_.batch, b_.head, log2e<double>),
+                                         scratch_.bias,
+                                         scratch_.slope,
+                                         scratch_.rows};
   const int64_t dim_ = p_.shape.dim, value_dim_ = p_.shape.value_dim;
   const Range rows_ = {b_.rows.begin, b_.used};
   const int64_t strips_ = round_up(rows_.size(), strip) / strip;

@@ -84,8 +84,12 @@ template <class T> class BiasPart {
   void add_block(const Block& b, const RowNumbers<A>& numbers) const {
     const Range rows{b.rows.begin, b.used};
     if (rows.size() == 0) return;
-    const Differentiator<A> differentiate{
-        p_, b, {p_, b.batch, b.head, log2e<double>}, scratch_.bias, nullptr, scratch_.rows};
+    const Differentiator<A> differentiate{p_,
+                                          b,
+                                          score_constants<A>(p_, b.batch, b.head, log2e<double>),
+                                          scratch_.bias,
+                                          nullptr,
+                                          scratch_.rows};
     int64_t strips = round_up(rows.size(), strip) / strip;
     for (int64_t i = 0; i < strips; ++i) {
       int64_t begin = rows.begin + i * strip;

@@ -100,7 +100,7 @@ template <class T>
 SummedState<accumulator_t<T>> softmax_state(const Problem& p, const Block& b, Range r,
                                             const Scratch<accumulator_t<T>>& scratch) {
   using A = accumulator_t<T>;
-  const ScoreConstants<A> c(p, b.batch, b.head, log2e<double>);
+  const ScoreConstants<A> c = score_constants<A>(p, b.batch, b.head, log2e<double>);
   const OnlineSoftmax<A> first = sink_state(b.sink, A(0));
   const Range tiles = b.mask.tiles(r, tile_keys), columns = b.mask.columns(r);
   Visible<A>& see = *scratch.see;

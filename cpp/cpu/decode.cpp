@@ -67,7 +67,7 @@ template <class T> class Decode {
     return head_block(p_, t_.batch, t_.head + h, {0, p_.shape.queries});
   }
   FANANO_FN ScoreConstants<A> constants(int64_t h) const {
-    return {p_, t_.batch, t_.head + h, log2e<double>};
+    return score_constants<A>(p_, t_.batch, t_.head + h, log2e<double>);
   }
   template <class F> FANANO_FN void for_each_row(F f) const {
     for (int64_t h = 0; h < t_.heads; ++h)

@@ -56,7 +56,7 @@ template <class T, class E, class Out> class RowBlock {
   const Problem& p_;
   const Block b_;
   const Scratch<A, E>& scratch_;
-  const ScoreConstants<A> score_{p_, b_.batch, b_.head, log2e<double>};
+  const ScoreConstants<A> score_ = score_constants<A>(p_, b_.batch, b_.head, log2e<double>);
   const Kept<A> kept_{p_, b_};
   const int64_t dim_ = p_.shape.dim, value_dim_ = p_.shape.value_dim;
   const Range rows_ = {b_.rows.begin, b_.used};

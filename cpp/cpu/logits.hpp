@@ -11,32 +11,14 @@
 
 namespace fanano::FANANO_ISA {
 
-// The constants of one head. Where `plain`, nothing but the scale is to be done, and logits are
-// what they should be only after a product with `factor`; else they are, but for their unit.
-template <class A> struct ScoreConstants {
-  bool plain;
-  Scale<A> scale;    // to the argument of tanh where there is a softcap
-  A softcap = 0;     // 0: none
-  double slope = 0;  // of ALiBi
-  A factor;          // scale.size, or the unit alone
-
-  // unit: log2 e for logits that will be exponents of 2.
-  ScoreConstants(const Problem& p, int64_t batch, int64_t head, double unit) {
-    const Score& s = p.score;
-    bool additive = p.mask.data && p.mask_dtype != Dtype::boolean;
-    double cap = softcap_in_range<A>(s.softcap);
-    plain = cap == 0 && !s.slopes && !additive;
-    scale = split_scale<A>(s.scale, plain ? unit : cap == 0 ? 1 : 1 / cap);
-    softcap = A(cap);
-    if (s.slopes) slope = s.slopes[batch * s.slopes_batch + head];
-    factor = plain ? scale.size : A(unit);
-  }
-};
-
-// Finite numbers of an additive mask stay finite when they are added to a score and multiplied by
-// log2 e, so that a row of the lowest number is uniform.
+// Of one head.
 template <class A>
-inline constexpr A most_added = (sizeof(A) == 4 ? A(__FLT_MAX__) : A(__DBL_MAX__)) / 4;
+ScoreConstants<A> score_constants(const Problem& p, int64_t batch, int64_t head, double unit) {
+  const Score& s = p.score;
+  bool additive = p.mask.data && p.mask_dtype != Dtype::boolean;
+  double slope = s.slopes ? s.slopes[batch * s.slopes_batch + head] : 0;
+  return {s.scale, s.softcap, s.slopes || additive, slope, unit};
+}
 
 template <class A> FANANO_FN Vec<A> clamp_finite(Vec<A> x) {
   Vec<A> most = Vec<A>::all(most_added<A>), least = Vec<A>::all(-most_added<A>);
@@ -95,29 +77,6 @@ template <class A> Strip<A> hide(const Visible<A>& see, int64_t n, A factor, A* 
   }
   return largest;
 }
-
-// What ALiBi needs of a row. A slope that would make the bias of the row's farthest key infinite is
-// the steepest that does not: every weight is 0 or 1 long before. Each row by itself, for its bits
-// must not depend on what others see.
-template <class A> struct Slope {
-  A high, low;  // position - j0, in two parts, which are exact where a float tells keys apart
-  A minus;
-
-  Slope(double slope, const Mask& mask, int64_t row, int64_t j0) {
-    constexpr double limit = (sizeof(A) == 4 ? double(__FLT_MAX__) : __DBL_MAX__) / 8;
-    int64_t p, from_j0;
-    if (__builtin_add_overflow(row, mask.offset, &p)) p = INT64_MAX;
-    if (__builtin_sub_overflow(p, j0, &from_j0)) from_j0 = INT64_MIN;
-    bool far = from_j0 > far_away || from_j0 < -far_away;
-    high = A(from_j0);
-    low = far ? 0 : A(from_j0 - int64_t(high));
-    Range seen = mask.columns(row);
-    double before = double(p) - double(seen.begin), after = double(seen.end - 1) - double(p);
-    double farthest = before > after ? before : after, steepest = limit;
-    if (farthest > 1) steepest /= farthest;
-    minus = A(slope > steepest ? -steepest : slope < -steepest ? steepest : -slope);
-  }
-};
 
 // A raw score times the scale, and capped.
 template <class A> FANANO_FN Vec<A> capped(const ScoreConstants<A>& c, Vec<A> x) {

@@ -47,7 +47,7 @@ void strip(const Problem& p, const Block& b, Range r, accumulator_t<T>* scores,
   using A = accumulator_t<T>;
   const int64_t keys = p.shape.keys, dim = p.shape.dim, value_dim = p.shape.value_dim;
   const Range columns = b.mask.columns(r);
-  const ScoreConstants<A> constants(p, b.batch, b.head, 1);
+  const ScoreConstants<A> constants = score_constants<A>(p, b.batch, b.head, 1);
   Visible<A>& see = *scratch.see;
 
   // load, score, mask: S, the logits, -inf where a row does not see

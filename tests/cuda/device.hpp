@@ -59,8 +59,9 @@ template <class T> T narrow(double x) {
   else if constexpr (std::is_same_v<T, float16>)
     return to_float16(float(x));
   else
-    return float(x);
+    return T(x);
 }
+inline double widen(double x) { return x; }
 inline double widen(float x) { return x; }
 template <class T> double widen(T x) { return fanano::to_float(x); }
 
@@ -68,11 +69,14 @@ template <class T> double rounded(double x) { return widen(narrow<T>(x)); }
 
 // The distance of two neighbouring numbers at |x|.
 template <class T> double ulp(double x) {
-  constexpr bool half = std::is_same_v<T, fanano::float16>;
-  constexpr int digits = std::is_same_v<T, float> ? 23 : half ? 10 : 7, least = half ? -14 : -126;
+  constexpr bool half = std::is_same_v<T, fanano::float16>, wide = std::is_same_v<T, double>;
+  constexpr int digits = wide ? 52 : std::is_same_v<T, float> ? 23 : half ? 10 : 7;
+  constexpr int least = wide ? -1022 : half ? -14 : -126;
   int exponent = x == 0 ? least : std::max(std::ilogb(x), least);
   return std::ldexp(1.0, exponent - digits);
 }
+
+template <class A> double eps() { return ulp<A>(1); }
 
 template <class T> std::vector<T> narrow_all(const std::vector<double>& x) {
   std::vector<T> all;
@@ -82,6 +86,7 @@ template <class T> std::vector<T> narrow_all(const std::vector<double>& x) {
 
 // f.operator()<T>() for the element type of a dtype.
 template <class F> void with_type(fanano::Dtype dtype, F f) {
+  if (dtype == fanano::Dtype::float64) return f.template operator()<double>();
   if (dtype == fanano::Dtype::float32) return f.template operator()<float>();
   if (dtype == fanano::Dtype::bfloat16) return f.template operator()<fanano::bfloat16>();
   if (dtype == fanano::Dtype::float16) return f.template operator()<fanano::float16>();

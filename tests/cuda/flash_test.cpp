@@ -11,7 +11,7 @@ void check_all(const Case& c) {
     if (!kernels->flash) continue;
     ++kernels_found;
     device::with_type(kernels->dtype, [&]<class T>() {
-      DeviceProblem<T> problem(c, kernels->dtype, false);
+      DeviceProblem<T> problem(c, kernels->dtype);
       device::check(kernels->flash(problem.p, nullptr));
       problem.judge("flash");
     });
@@ -44,9 +44,9 @@ TEST(masks) {
 
 TEST(lengths_and_what_lies_behind_them) {
   Case c{shape(3, 1, 1, 40, 130), {}};
-  c.queries = {40, 0, 33}, c.keys = {130, 67, 0}, c.hidden_nan = true;
+  c.queries = {40, 0, 33}, c.keys = {130, 67, 0}, c.data = hidden_nan;
   check_all(c);
-  c.keys = {63, 128, 65}, c.offsets = {0, 4, -3}, c.window = {-1, 30}, c.hidden_nan = false;
+  c.keys = {63, 128, 65}, c.offsets = {0, 4, -3}, c.window = {-1, 30}, c.data = normal;
   check_all(c);
 }
 
@@ -70,7 +70,7 @@ TEST(nothing_to_see) {
 }
 
 TEST(what_it_does_not_take) {
-  DeviceProblem<float16> problem({{1, 1, 1, 4, 4, 32, 64}, {}}, Dtype::float16, false);
+  DeviceProblem<float16> problem({{1, 1, 1, 4, 4, 32, 64}}, Dtype::float16);
   for (const cuda::Kernels* kernels : cuda::all_kernels)
     if (kernels->flash) CHECK(kernels->flash(problem.p, nullptr) == cudaErrorInvalidValue);
 }

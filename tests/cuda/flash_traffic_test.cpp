@@ -9,7 +9,7 @@ TEST(no_bank_conflicts_and_whole_sectors) {
   for (const cuda::Kernels* kernels : cuda::all_kernels) {
     if (!kernels->flash) continue;
     device::with_type(kernels->dtype, [&]<class T>() {
-      DeviceProblem<T> problem({{1, 1, 1, 128, 128, 64, 64}, {}}, kernels->dtype, false);
+      DeviceProblem<T> problem({{1, 1, 1, 128, 128, 64, 64}}, kernels->dtype);
       emulator::clear_traffic();
       emulator::count_traffic(true);
       device::check(kernels->flash(problem.p, nullptr));

@@ -7,8 +7,8 @@ namespace {
 
 const Algorithm algorithms[] = {Algorithm::naive, Algorithm::safe, Algorithm::online};
 
-template <class T> void check_case(const cuda::Kernels& kernels, const Case& c, bool partial) {
-  DeviceProblem<T> problem(c, kernels.dtype, partial);
+template <class T, class Out> void check_case(const cuda::Kernels& kernels, const Case& c) {
+  DeviceProblem<T, Out> problem(c, kernels.dtype);
   const Shape& s = c.shape;
   device::Buffer<float> scores(size_t(s.batch * s.heads * s.queries * s.keys));
   for (Algorithm algorithm : algorithms) {
@@ -21,7 +21,9 @@ template <class T> void check_case(const cuda::Kernels& kernels, const Case& c, 
 
 void check_all(const Case& c, bool partial = false) {
   for (const cuda::Kernels* kernels : cuda::all_kernels)
-    device::with_type(kernels->dtype, [&]<class T>() { check_case<T>(*kernels, c, partial); });
+    device::with_type(kernels->dtype, [&]<class T>() {
+      partial ? check_case<T, accumulator_t<T>>(*kernels, c) : check_case<T, T>(*kernels, c);
+    });
 }
 
 }  // namespace
@@ -46,9 +48,9 @@ TEST(masks) {
 
 TEST(lengths_and_what_lies_behind_them) {
   Case c{{3, 1, 1, 18, 21, 8, 8}, {-1, 0}};
-  c.queries = {18, 0, 7}, c.keys = {21, 13, 0}, c.hidden_nan = true;
+  c.queries = {18, 0, 7}, c.keys = {21, 13, 0}, c.data = hidden_nan;
   check_all(c);
-  c.keys = {5, 21, 17}, c.offsets = {0, 4, -3};
+  c.data = normal, c.keys = {5, 21, 17}, c.offsets = {0, 4, -3};
   check_all(c);
 }
 
