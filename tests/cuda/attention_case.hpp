@@ -1,5 +1,5 @@
-// One problem of attention for the tests of kernels: what is asked, and its numbers. attention_oracle
-// has the answer.
+// One problem of attention for the tests of kernels: what is asked, and its numbers.
+// attention_oracle.hpp has the answer.
 #pragma once
 
 #include <cmath>
