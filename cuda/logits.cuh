@@ -1,5 +1,5 @@
-// From raw scores to logits, for one pair of a query row and a key: what cpp/math/score.hpp says, in
-// its order. A: the accumulator.
+// From raw scores to logits, for one pair of a query row and a key: what cpp/math/score.hpp says,
+// in its order. A: the accumulator.
 #pragma once
 
 #include "../cpp/math/score.hpp"
