@@ -1,9 +1,9 @@
 """Writes measured tables into the README, between its two markers.
 
-python benchmarks/readme_table.py benchmarks/results/NAME.json [--readme README.md] [--check]
+python benchmarks/readme_table.py benchmarks/results/NAME.json... [--readme README.md] [--check]
 
-The JSON comes from `fanano bench --json`; a plot of the same name beside it is shown above the
-tables. --check changes nothing and fails if the README's tables are not those that the file gives.
+The files come from `fanano bench --json`; a plot of the same name beside one is shown above its
+tables. --check changes nothing and fails if the README's tables are not those that the files give.
 """
 
 from __future__ import annotations
@@ -90,20 +90,26 @@ def tables(result: dict[str, Any], picture: str | None) -> Iterator[str]:
             yield from ["", title, "", *table(list(lines))]
 
 
+def lines_of(file: Path, readme: Path) -> Iterator[str]:
+    result = json.loads(file.read_text(encoding="utf-8"))
+    if "rounds" not in result:
+        sys.exit(f"{file} is not of `fanano bench --json`, but of a script before it")
+    pictures = (file.with_suffix(suffix) for suffix in (".svg", ".png"))
+    found = next((picture for picture in pictures if picture.exists()), None)
+    return tables(result, os.path.relpath(found, readme.parent) if found else None)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("file", type=Path, help="JSON written by fanano bench --json")
+    parser.add_argument(
+        "files", type=Path, nargs="+", metavar="file", help="JSON written by fanano bench --json"
+    )
     parser.add_argument("--readme", type=Path, default=Path("README.md"))
     parser.add_argument("--check", action="store_true", help="only say whether it is up to date")
     arguments = parser.parse_args()
-    result = json.loads(arguments.file.read_text(encoding="utf-8"))
-    if "rounds" not in result:
-        sys.exit(f"{arguments.file} is not of `fanano bench --json`, but of a script before it")
-    pictures = (arguments.file.with_suffix(suffix) for suffix in (".svg", ".png"))
-    found = next((picture for picture in pictures if picture.exists()), None)
-    picture = os.path.relpath(found, arguments.readme.parent) if found else None
+    parts = ["\n".join(lines_of(file, arguments.readme)) for file in arguments.files]
+    block = f"{BEGIN}\n" + "\n\n".join(parts) + f"\n{END}"
     old = arguments.readme.read_text(encoding="utf-8")
-    block = "\n".join([BEGIN, *tables(result, picture), END])
     new, count = re.subn(rf"{BEGIN}.*?{END}", lambda _: block, old, flags=re.DOTALL)
     if count != 1:
         sys.exit(f"{arguments.readme}: expected one pair of {BEGIN} and {END}, found {count}")

@@ -389,4 +389,8 @@ def test_the_readme_is_written_from_the_json(tmp_path):
         in text
     )
     assert "| float32 | (2, 4/2, 17, 8) | causal |" in text
-    assert result["date"] in text
+    assert text.count(result["date"]) == 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["", str(file), str(file), "--readme", str(readme)])
+        assert script.main() == 0
+    assert readme.read_text().count(result["date"]) == 2
