@@ -127,7 +127,8 @@ template <class T> class Pass {
   void step(int64_t first, int64_t last, Tile<A>& tile) const {
     Range columns =
         b_.mask.columns({scratch_.strips[first].rows.begin, scratch_.strips[last - 1].rows.end});
-    int64_t n = clamp(columns.end - tile.j0, 0, tile.n);
+    auto seen_of = [&](Range c) { return clamp(c.end - tile.j0, 0, tile.n); };
+    int64_t n = seen_of(columns);
     if (columns.begin >= tile.j0 + n) return;
 
     WeightedBlock<A> of_k, of_v;
@@ -137,10 +138,12 @@ template <class T> class Pass {
       Visible<A>& see = scratch_.see[i - first];
       A* s = scratch_.s + (i - first) * tile_keys * strip;
       A* ds = scratch_.ds + (i - first) * tile_keys * strip;
-      if (!differentiate_(x, tile, n, true, !x.finite, see, s, ds)) continue;
-      add_queries(x, tile, n, ds, see);
-      of_k.add({ds, x.q_panels, x.rows.size(), &see});
-      of_v.add({s, x.dout_panels, x.rows.size(), &see});
+      int64_t seen = seen_of(b_.mask.columns(x.rows));
+      if (seen == 0 || !differentiate_(x, tile, seen, true, !x.finite, see, s, ds)) continue;
+      add_queries(x, tile, seen, ds, see);
+      end_weights(s, seen, n), end_weights(ds, seen, n);
+      of_k.add({ds, x.q_panels, x.rows.size(), seen, &see});
+      of_v.add({s, x.dout_panels, x.rows.size(), seen, &see});
       finite &= x.finite;
     }
     // dk += dS^T q, dv += P^T dout

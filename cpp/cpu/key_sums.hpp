@@ -24,12 +24,19 @@ void load_panels(const T* x, int64_t row, int64_t column, int64_t n, int64_t dim
     }
 }
 
-// Rows of a strip, and their weights for each key of a tile.
+// Rows of a strip, and their weights for the first keys of a tile; the rest weighs nothing, and only
+// of those that the last one may share a group with the zeros are there.
 template <class A> struct WeightedRows {
   const A *weights, *panels;
-  int64_t count;
+  int64_t count, keys;
   const Visible<A>* see;
 };
+
+// Makes them.
+template <class A> FANANO_FN void end_weights(A* weights, int64_t keys, int64_t n) {
+  int64_t end = clamp(keys + tile_sizes.group - 1, 0, n);
+  for (int64_t i = keys * strip_rows<A>; i < end * strip_rows<A>; ++i) weights[i] = 0;
+}
 
 // The strips of a block that see anything of a tile.
 template <class A> struct WeightedBlock {
@@ -48,6 +55,7 @@ void add_columns(const WeightedBlock<A>& block, int64_t panel, int64_t n, A* sum
     for (int r = 0; r < R; ++r) c[r] = Strip<A, V>::all(0);
     for (int64_t i = 0; i < block.count; ++i) {
       const WeightedRows<A>& x = block.strips[i];
+      if (x.keys <= j) continue;
       multiply_more<R>(c, x.panels + panel, x.weights + j * strip_rows<A>, strip_rows<A>, 1,
                        x.count);
     }
@@ -87,6 +95,7 @@ void add_seen_rows(const WeightedBlock<A>& block, int64_t n, int64_t dim, A* sum
       Vec<A> c = Vec<A>::all(0);
       for (int64_t i = 0; i < block.count; ++i) {
         const WeightedRows<A>& x = block.strips[i];
+        if (x.keys <= j) continue;
         const A* column = x.panels + d / strip * strip * strip + d % strip;
         uint64_t seen = x.see->whole ? ~uint64_t(0) : x.see->rows[j];
         for (int64_t k = 0; k < x.count; ++k)
