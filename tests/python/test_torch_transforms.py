@@ -102,6 +102,25 @@ def test_vmap_adds_the_dimensions_that_are_left_out(layout, rank):
         same([x[i] for x in one], alone(query[i], key[i], value[i]))
 
 
+@pytest.mark.parametrize("name", [None, *MAPPED])
+def test_vmap_over_no_examples(name):
+    inputs = [x.detach().expand(0, *x.shape) for x in problem()]
+    option, values = MAPPED[name] if name else (None, None)
+    options = {option: values()[:0]} if name else {}
+
+    def call(query, key, value, options):
+        return attention(query, key, value, return_lse=True, **options)
+
+    out, lse = vmap(call)(*inputs, options)
+    rows = inputs[0].shape[:-1]
+    assert (out.shape, lse.shape) == ((*rows, inputs[2].shape[-1]), rows)
+
+    def total(query, key, value, options):
+        return call(query, key, value, options)[0].sum()
+
+    assert vmap(grad(total))(*inputs, options).shape == inputs[0].shape
+
+
 def test_the_gradient_of_a_vmap():
     mapped, _ = examples((0, None, None, 0), numbers(3, 4).float())
 

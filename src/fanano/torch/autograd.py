@@ -163,14 +163,20 @@ def _must_loop(options: Any) -> bool:
 
 
 def _one_by_one(function: Any, size: int, in_dims: Any, args: Any) -> Any:
+    if size == 0:  # the shapes are those of an example, which is then taken away
+        args = [x if d is None else _padded(x, d) for x, d in zip(args, in_dims, strict=True)]
     found = [
         function.apply(
             *(x if d is None else x.select(d, i) for x, d in zip(args, in_dims, strict=True))
         )
-        for i in range(size)
+        for i in range(max(size, 1))
     ]
-    together = tuple(torch.stack(x) for x in zip(*found, strict=True))
+    together = tuple(torch.stack(x)[:size] for x in zip(*found, strict=True))
     return together, (0,) * len(together)
+
+
+def _padded(x: Any, dim: int) -> Any:
+    return x.new_zeros([1 if axis == dim % x.dim() else n for axis, n in enumerate(x.shape)])
 
 
 class Fold:
