@@ -6,16 +6,17 @@ if(FANANO_CUDA STREQUAL "REQUIRE")
 endif()
 set(FANANO_CUDA_SOURCES cpp/no_cuda/cuda.cpp)
 
-# THE CUDA VARIANT TABLE: the dtypes that the kernels are built for, each with its C++ type and what
-# makes its flash attention, and the architecture. Adding a row here builds and tests it.
+# THE CUDA VARIANT TABLE: the dtypes that the kernels are built for, each with its C++ type, and the
+# architecture; of flash attention by sm_80's instructions the dtypes and the columns, for each of
+# which cuda/flash_tiles.cuh has the tiles. Adding a row here builds and tests it. For daily work,
+# FANANO_CUDA_DIMS=64 builds flash attention of 64 columns alone.
 set(FANANO_CUDA_ARCHITECTURE 80)
 set(FANANO_CUDA_DTYPES float32 bfloat16 float16)
 set(cuda_type_float32 float)
 set(cuda_type_bfloat16 bfloat16)
 set(cuda_type_float16 float16)
-set(cuda_flash_float32 nullptr)
-set(cuda_flash_bfloat16 flash_sm80<bfloat16>)
-set(cuda_flash_float16 flash_sm80<float16>)
+set(FANANO_CUDA_FLASH_DTYPES bfloat16 float16)
+set(FANANO_CUDA_DIMS 32 64 96 128 256 CACHE STRING "Columns of flash attention on CUDA")
 
 # No contraction, as on the CPU: a product and a sum are fused where the source says so. PTX alone,
 # readable as it stands, with the lines it came from.
@@ -71,7 +72,6 @@ endfunction()
 function(fanano_cuda_kernels objects)
   foreach(dtype IN LISTS FANANO_CUDA_DTYPES)
     set(type ${cuda_type_${dtype}})
-    set(flash ${cuda_flash_${dtype}})
     configure_file(${PROJECT_SOURCE_DIR}/cuda/instance.cu.in
                    ${PROJECT_BINARY_DIR}/generated/kernels_${dtype}.cu @ONLY)
     fanano_cuda_object(object ${PROJECT_BINARY_DIR}/generated/kernels_${dtype}.cu)
@@ -81,5 +81,35 @@ function(fanano_cuda_kernels objects)
   endforeach()
   configure_file(${PROJECT_SOURCE_DIR}/cuda/kernels_table.hpp.in
                  ${PROJECT_BINARY_DIR}/generated/kernels_table.hpp @ONLY)
+  fanano_cuda_flash(flash)
+  set(${objects} ${all} ${flash} PARENT_SCOPE)
+endfunction()
+
+# Of flash attention: the first row that takes a problem has the fewest columns, and is not General
+# without need.
+function(fanano_cuda_flash objects)
+  set(all)
+  set(cuda_declarations)
+  set(cuda_rows)
+  foreach(dim IN LISTS FANANO_CUDA_DIMS)
+    foreach(kind plain general)
+      set(is_general false)
+      if(kind STREQUAL general)
+        set(is_general true)
+      endif()
+      foreach(dtype IN LISTS FANANO_CUDA_FLASH_DTYPES)
+        set(type ${cuda_type_${dtype}})
+        set(variant ${dtype}_${dim}_${kind})
+        set(source ${PROJECT_BINARY_DIR}/generated/flash_${variant}.cu)
+        configure_file(${PROJECT_SOURCE_DIR}/cuda/flash_instance.cu.in ${source} @ONLY)
+        fanano_cuda_object(object ${source})
+        list(APPEND all ${object})
+        string(APPEND cuda_declarations "extern const FlashKernel flash_${variant};\n")
+        string(APPEND cuda_rows "&flash_${variant}, ")
+      endforeach()
+    endforeach()
+  endforeach()
+  configure_file(${PROJECT_SOURCE_DIR}/cuda/flash_table.hpp.in
+                 ${PROJECT_BINARY_DIR}/generated/flash_table.hpp @ONLY)
   set(${objects} ${all} PARENT_SCOPE)
 endfunction()

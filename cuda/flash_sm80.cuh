@@ -1,226 +1,277 @@
 // Flash attention, forward, by the instructions of sm_80: tiles of K and V stream past a block of
 // query rows; the softmax is online, and nothing of size queries x keys exists (Dao 2023,
-// algorithm 1). 16-bit numbers, 64 columns.
+// algorithm 1). 16-bit numbers; up to Dim columns of q, k and v, zeros where there are fewer.
+// General: masks of the caller's, softcap, slopes and dropout; what they need costs registers.
 //
-// A warp has 32 query rows, in two fragments of 16: with fewer, reading K and V from shared memory
-// would take longer than the products. There is one tile of K and one of V, and each is loaded
-// while the other is multiplied.
+// There is one tile of K and one of V, and each is loaded while the other is multiplied.
 //
-// Not there yet: what a row does not see of a tile of V that another row sees has weight 0, but 0
-// times a NaN or an infinity is NaN.
+// All rows are computed as if every value were finite. If some row of the block comes out NaN or
+// infinite, the block does its work again, carefully (special_values.cuh): so nobody pays for what
+// is rare, and no row's numbers depend on what its neighbours see.
+//
+// Not there: values whose weighted sum leaves float32 although the result would not. They must be
+// within a factor l of its end, where l is the sum of e^(logit - largest logit) of the row.
 #pragma once
 
-#include "../cpp/math/mask.hpp"
-#include "../cpp/math/score.hpp"
+#include <new>
+
 #include "absorb.cuh"
+#include "flash_tiles.cuh"
+#include "fragments.cuh"
 #include "kernels.hpp"
-#include "numbers.cuh"
-#include "ptx/ldmatrix.cuh"
-#include "ptx/mma.cuh"
-#include "ptx/pack.cuh"
-#include "ptx/shuffle.cuh"
-#include "ptx/wide.cuh"
-#include "swizzle.cuh"
+#include "mask_scores.cuh"
+#include "reduce.cuh"
+#include "special_values.cuh"
 
 namespace fanano::cuda {
 
-inline constexpr int flash_warps = 4, flash_threads = 32 * flash_warps;
-inline constexpr int flash_rows = 32 * flash_warps, flash_keys = 64, flash_dim = 64;
+// Of a block: what all of its threads have in common, and after it the tiles.
+extern __shared__ __align__(128) unsigned char flash_smem[];
 
-template <class T>
-__global__ void __launch_bounds__(flash_threads)
-    flash_sm80_kernel(const __grid_constant__ Problem p) {
-  constexpr int M = 2, K = flash_dim / 16, N = flash_keys / 8, D = flash_dim / 8;
-  __shared__ __align__(128) T q_memory[flash_rows * flash_dim];
-  __shared__ __align__(128) T k_memory[flash_keys * flash_dim], v_memory[flash_keys * flash_dim];
-  const SwizzledTile<T> q_smem{ptx::shared_address(q_memory)};
-  const SwizzledTile<T> k_smem{ptx::shared_address(k_memory)};
-  const SwizzledTile<T> v_smem{ptx::shared_address(v_memory)};
+// A block's work: which rows of which head, and the verbs on its tiles. It stands in shared memory,
+// made by one thread: held in registers, it would leave too few for o and s.
+template <class T, int Dim, bool General> struct FlashBlock {
+  static constexpr FlashTile tile = flash_tile(Dim, General);
+  static constexpr int M = tile.fragments, N = tile.keys / 8, D = Dim / 8;
+  static constexpr int rows_of_warp = tile.warp_rows();
+  static constexpr int rows = tile.rows(), keys = tile.keys, threads = tile.threads();
+  using Tile = SwizzledTile<T, Dim>;
+  using Addends = MaskTile<rows_of_warp, keys>;
+  static constexpr int own_bytes = 512;
+  static constexpr int q_bytes = Tile::bytes(rows), kv_bytes = Tile::bytes(keys);
+  static constexpr int mask_bytes = General ? Addends::bytes * tile.warps : 0;
+  static constexpr int smem_bytes = own_bytes + q_bytes + 2 * kv_bytes + mask_bytes;
+  static_assert(smem_bytes <= 99 * 1024 && keys <= 64);
 
-  // Which rows of which head.
-  const int64_t down = (p.shape.queries + flash_rows - 1) / flash_rows, matrix = blockIdx.x / down;
-  const int64_t head = matrix % p.shape.heads, batch = matrix / p.shape.heads;
-  const int64_t kv_head = head / (p.shape.heads / p.shape.kv_heads);
-  const int64_t row0 = blockIdx.x % down * flash_rows;
-  const Sequence sequence = fanano::sequence(batch, p.shape.queries, p.shape.keys,
-                                             p.lengths.queries, p.lengths.keys, p.lengths.q_offset);
-  const Mask mask = make_mask(sequence, p.window.left, p.window.right);
-  const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * 32;
-  const Range rows{row0, clamp(row0 + flash_rows, row0, sequence.queries)};
-  const Range tiles = rows.size() ? mask.tiles(rows, flash_keys) : Range{};
-  const Range warp_rows{row0 + warp_row, clamp(row0 + warp_row + 32, 0, sequence.queries)};
-  const Scale<float> scale = split_scale<float>(p.score.scale, log2e<double>);
-  const T* k = at<const T>(p.k, batch, kv_head, 0);
-  const T* v = at<const T>(p.v, batch, kv_head, 0);
+  int64_t batch, head, row0;
+  Sequence sequence;
+  Mask mask;
+  Range tiles;  // that some row sees
+  HeadRows<const T> q, k, v;
+  Elements elements;
+  Kept kept;
+  ScoreConstants<float> constants;
 
-  uint32_t q_frag[M][K][4];
-  float o[M][D][4] = {};
-  RowState state[M][2];  // of rows lane / 4 and 8 more
-  // nvcc 13.0 makes the members' initial values in the first row of such an array alone, and zeros
-  // in the others.
-#pragma unroll
-  for (int m = 0; m < M; ++m) state[m][0] = state[m][1] = RowState{};
-
-  // load: Q and the first tile of K
-  if (tiles.size() > 0) {
-    q_smem.template load<flash_rows, flash_threads>(at<const T>(p.q, batch, head, 0), p.q.row, row0,
-                                                    sequence.queries);
-    k_smem.template load<flash_keys, flash_threads>(k, p.k.row, tiles.begin * flash_keys,
-                                                    sequence.keys);
+  __device__ FlashBlock(const Problem& p, int64_t matrix, int64_t block_row)
+      : batch(matrix / p.shape.heads), head(matrix % p.shape.heads), row0(block_row),
+        sequence(fanano::sequence(batch, p.shape.queries, p.shape.keys, p.lengths.queries,
+                                  p.lengths.keys, p.lengths.q_offset)),
+        mask(make_mask(sequence, p.window.left, p.window.right)),
+        q(p.q, batch, head, p.shape.dim), k(p.k, batch, kv_head(p), p.shape.dim),
+        v(p.v, batch, kv_head(p), p.shape.value_dim), elements(p, batch, head),
+        kept(p.dropout, batch, head),
+        constants(score_constants<float>(p, batch, head, log2e<double>)) {
+    const Range used{row0, clamp(row0 + rows, row0, sequence.queries)};
+    if (used.size()) tiles = mask.tiles(used, keys);
   }
-  ptx::cp_async_commit();
+  __device__ int64_t kv_head(const Problem& p) const {
+    return head / (p.shape.heads / p.shape.kv_heads);
+  }
 
-  for (int64_t tile = tiles.begin; tile < tiles.end; ++tile) {
-    const int64_t j0 = tile * flash_keys;
-    ptx::cp_async_wait<0>();
-    __syncthreads();  // K has come, for all; and all are done with the last V
-    v_smem.template load<flash_keys, flash_threads>(v, p.v.row, j0, sequence.keys);
-    ptx::cp_async_commit();
-    if (tile == tiles.begin)
-#pragma unroll
-      for (int m = 0; m < M; ++m)
-#pragma unroll
-        for (int i = 0; i < K; ++i)
-          ptx::ldmatrix_x4(q_frag[m][i],
-                           q_smem.chunk(warp_row + m * 16 + lane % 16, i * 2 + lane / 16));
+  static __device__ uint32_t smem(int offset) {
+    return ptx::shared_address(flash_smem) + own_bytes + offset;
+  }
+  static __device__ Tile q_smem() { return {smem(0)}; }
+  static __device__ Tile k_smem() { return {smem(q_bytes)}; }
+  static __device__ Tile v_smem() { return {smem(q_bytes + kv_bytes)}; }
+  static __device__ Addends addends() {  // of the warp
+    return {smem(q_bytes + 2 * kv_bytes + int(threadIdx.x) / 32 * Addends::bytes)};
+  }
+  static __device__ int lane() { return threadIdx.x % 32; }
+  static __device__ int warp_row() { return threadIdx.x / 32 * rows_of_warp; }  // in the block
 
-    // score: S = Q Kᵀ
-    float s[M][N][4] = {};
-#pragma unroll
-    for (int i = 0; i < K; ++i)
-#pragma unroll
-      for (int n = 0; n < N; n += 2) {
-        uint32_t k_frag[4];
-        ptx::ldmatrix_x4(k_frag,
-                         k_smem.chunk(n * 8 + lane % 8 + lane / 16 * 8, i * 2 + lane / 8 % 2));
-#pragma unroll
-        for (int m = 0; m < M; ++m) {
-          ptx::mma(T{}, s[m][n], q_frag[m][i], k_frag[0], k_frag[1]);
-          ptx::mma(T{}, s[m][n + 1], q_frag[m][i], k_frag[2], k_frag[3]);
-        }
+  // What the lane knows of its row. whole: there is nothing to hide from the warp.
+  __device__ LaneRow look(int64_t j0, bool& whole) const {
+    LaneRow row;
+    const int64_t first = row0 + warp_row(), own_row = first + lane() % rows_of_warp;
+    const Range warp_rows{first, clamp(first + rows_of_warp, 0, sequence.queries)};
+    whole = warp_rows.size() == rows_of_warp && mask.whole(warp_rows, {j0, j0 + keys});
+    if (!whole) row.seen = own_row < sequence.queries ? bits_of(mask.columns(own_row), j0) : 0;
+    if constexpr (General) {
+      if (elements.data) {
+        __syncwarp();  // the addends of the last tile have been read
+        row.seen &= addends().load(elements, first, warp_rows, j0, sequence.keys);
+        __syncwarp();  // the new ones are there
+        whole = false;
       }
+      if (kept.on) row.kept = kept.template of_row<keys>(own_row, j0);
+      if (constants.slope != 0) {
+        const Slope<float> slope(constants.slope, mask, own_row, j0);
+        row.high = slope.high, row.low = slope.low, row.minus = slope.minus;
+      }
+    }
+    return row;
+  }
 
-    // mask: -inf where a row does not see; the sign of the scale, and what of its size is far out
-    const bool whole = mask.whole(warp_rows, {j0, j0 + flash_keys}) && warp_rows.size() == 32;
-    const float sign = scale.sign * scale.power;
+  // All visible tiles of K and V, from an empty state.
+  __device__ __forceinline__ void stream(bool careful, RowState (&state)[M][2],
+                                         float (&o)[M][D][4]) const {
+    const float sign = constants.scale.sign * constants.scale.power;
+    // nvcc 13.0 makes the members' initial values in the first row of such an array alone, and
+    // zeros in the others.
+#pragma unroll
+    for (int m = 0; m < M; ++m) {
+      state[m][0] = state[m][1] = RowState{};
+#pragma unroll
+      for (int d = 0; d < D; ++d)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) o[m][d][e] = 0;
+    }
+
+    // load: Q and the first tile of K
+    if (tiles.size() > 0) {
+      if (!careful)
+        q_smem().template load<rows, threads>(q, row0, sequence.queries);
+      k_smem().template load<keys, threads>(k, tiles.begin * keys, sequence.keys);
+    }
+    ptx::cp_async_commit();
+
+    for (int64_t t = tiles.begin; t < tiles.end; ++t) {
+      const int64_t j0 = t * keys;
+      bool whole;
+      const LaneRow row = look(j0, whole);
+      ptx::cp_async_wait<0>();
+      __syncthreads();  // K has come, for all; and all are done with the last V
+      v_smem().template load<keys, threads>(v, j0, sequence.keys);
+      ptx::cp_async_commit();
+
+      float s[M][N][4] = {};
+      score(q_smem(), warp_row(), k_smem(), s);
+
+      // mask: the sign of the scale, and what of its size is far out; all else
+      for_all(s, [&](float x) { return x * sign; });
+      if constexpr (General) logits(constants, row, elements.additive(), addends(), s);
+      if (!whole) hide(row.seen, s);
+
+      if (General && kept.on)
+        absorb<true>(state, constants.factor, row.kept, s, o);
+      else
+        absorb<false>(state, constants.factor, row.kept, s, o);
+
+      ptx::cp_async_wait<0>();
+      __syncthreads();  // V has come, for all; and all are done with this K
+      if (t + 1 < tiles.end) k_smem().template load<keys, threads>(k, j0 + keys, sequence.keys);
+      ptx::cp_async_commit();
+
+      if (careful) {
+        accumulate(s, v_smem(), o, [](uint32_t (&v_frag)[4]) {
+#pragma unroll
+          for (int part = 0; part < 4; ++part) v_frag[part] = finite<T>(v_frag[part]);
+        });
+        accumulate_specials<T, M, N>(row.seen, row.kept, v_smem(), o);
+      } else {
+        accumulate(s, v_smem(), o, [](uint32_t (&)[4]) {});
+      }
+    }
+    ptx::cp_async_wait<0>();
+  }
+
+  // Whether some thread of the block has a sum that is not finite.
+  __device__ bool broken(const float (&o)[M][D][4]) const {
+    __shared__ float of_warp_smem[tile.warps];
+    float none = 0;  // NaN if there is
 #pragma unroll
     for (int m = 0; m < M; ++m)
 #pragma unroll
-      for (int n = 0; n < N; ++n)
+      for (int d = 0; d < D; ++d)
 #pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          int64_t row = row0 + warp_row + m * 16 + lane / 4 + e / 2 * 8;
-          int64_t column = j0 + n * 8 + lane % 4 * 2 + e % 2;
-          bool seen = whole || (row < sequence.queries && mask.visible(row, column));
-          s[m][n][e] = seen ? s[m][n][e] * sign : -infinity<float>;
-        }
+        for (int e = 0; e < 4; ++e) none = __fmaf_rn(o[m][d][e], 0, none);
+    return block_max(none == 0 ? 0 : 1, of_warp_smem) > 0;
+  }
 
-    // absorb: m, l; S becomes P
+  // finish: o / l and lse. Results of 16 bits go through the rows of Q that are this warp's own, so
+  // that 16 bytes are stored at once.
+  __device__ __forceinline__ void finish(const Problem& p, RowState (&state)[M][2],
+                                         float (&o)[M][D][4]) const {
+    const double sink = p.score.sinks ? p.score.sinks[head] : -infinity<double>;
+    const bool wide = p.out_dtype == Dtype::float32;
+    const HeadRows<float> wide_out(p.out, batch, head, p.shape.value_dim);
+    const HeadRows<T> out(p.out, batch, head, p.shape.value_dim);
 #pragma unroll
     for (int m = 0; m < M; ++m)
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         RowState& row = state[m][half];
-        float largest = -infinity<float>;
 #pragma unroll
-        for (int n = 0; n < N; ++n)
+        for (int bits = 1; bits < 4; bits *= 2) row.l += ptx::shuffle_xor(row.l, bits);
+        const int r = warp_row() + m * 16 + half * 8 + lane() / 4;
+        const bool used = row0 + r < sequence.queries, there = row0 + r < p.shape.queries;
+        const FinishedRow finished(row, used ? sink : -infinity<double>);
+        const float factor = finished.factor * kept.factor;
+        if (p.lse.data && lane() % 4 == 0 && there)
+          *at<float>(p.lse, batch, head, row0 + r) = finished.lse;
 #pragma unroll
-          for (int e = 2 * half; e < 2 * half + 2; ++e)
-            largest = s[m][n][e] > largest ? s[m][n][e] : largest;
-#pragma unroll
-        for (int bits = 1; bits < 4; bits *= 2) {  // a quad of lanes has the row
-          float other = ptx::shuffle_xor(largest, bits);
-          largest = other > largest ? other : largest;
-        }
-        float alpha = row.absorb(largest, scale.size);
-#pragma unroll
-        for (int n = 0; n < N; ++n)
-#pragma unroll
-          for (int e = 2 * half; e < 2 * half + 2; ++e) {
-            s[m][n][e] = row.weight(s[m][n][e], scale.size);
-            row.l += s[m][n][e];
+        for (int d = 0; d < D; ++d) {
+          const float2 pair{o[m][d][2 * half] * factor, o[m][d][2 * half + 1] * factor};
+          const int c = d * 8 + lane() % 4 * 2;
+          if (!wide) {
+            ptx::store_shared(q_smem().chunk(r, d) + lane() % 4 * 4, ptx::pack(T{}, pair.x, pair.y));
+          } else if (there) {
+            float* to = wide_out.data + (row0 + r) * wide_out.row + c * wide_out.column;
+            if (wide_out.chunked && c + 1 < wide_out.columns) {
+              ptx::store_global(to, pair);
+            } else {
+              if (c < wide_out.columns) to[0] = pair.x;
+              if (c + 1 < wide_out.columns) to[wide_out.column] = pair.y;
+            }
           }
-#pragma unroll
-        for (int d = 0; d < D; ++d) o[m][d][2 * half] *= alpha, o[m][d][2 * half + 1] *= alpha;
-      }
-
-    ptx::cp_async_wait<0>();
-    __syncthreads();  // V has come, for all; and all are done with this K
-    if (tile + 1 < tiles.end)
-      k_smem.template load<flash_keys, flash_threads>(k, p.k.row, j0 + flash_keys, sequence.keys);
-    ptx::cp_async_commit();
-
-    // accumulate: O += P V
-#pragma unroll
-    for (int i = 0; i < flash_keys / 16; ++i) {
-      uint32_t p_frag[M][4];
-#pragma unroll
-      for (int m = 0; m < M; ++m)
-#pragma unroll
-        for (int part = 0; part < 4; ++part) {
-          const float* pair = &s[m][2 * i + part / 2][part % 2 * 2];
-          p_frag[m][part] = ptx::pack(T{}, pair[0], pair[1]);
-        }
-#pragma unroll
-      for (int d = 0; d < D; d += 2) {
-        uint32_t v_frag[4];
-        ptx::ldmatrix_x4_transposed(v_frag, v_smem.chunk(i * 16 + lane % 16, d + lane / 16));
-#pragma unroll
-        for (int m = 0; m < M; ++m) {
-          ptx::mma(T{}, o[m][d], p_frag[m], v_frag[0], v_frag[1]);
-          ptx::mma(T{}, o[m][d + 1], p_frag[m], v_frag[2], v_frag[3]);
         }
       }
+    if (wide) return;
+    __syncwarp();  // the warp's rows are there
+#pragma unroll
+    for (int i = lane(); i < rows_of_warp * D; i += 32) {
+      const int r = warp_row() + i / D, c = i % D;
+      if (row0 + r < p.shape.queries) q_smem().store(r, c, out, row0 + r);
     }
   }
-  ptx::cp_async_wait<0>();
+};
 
-  // finish: o / l and lse, through the rows of Q that are this warp's own, so that 16 bytes are
-  // stored at once
-#pragma unroll
-  for (int m = 0; m < M; ++m)
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      RowState& row = state[m][half];
-#pragma unroll
-      for (int bits = 1; bits < 4; bits *= 2) row.l += ptx::shuffle_xor(row.l, bits);
-      const int r = warp_row + m * 16 + half * 8 + lane / 4;
-      const float factor = row.inverse();
-#pragma unroll
-      for (int d = 0; d < D; ++d)
-        ptx::store_shared(
-            q_smem.chunk(r, d) + lane % 4 * 4,
-            ptx::pack(T{}, o[m][d][2 * half] * factor, o[m][d][2 * half + 1] * factor));
-      if (p.lse.data && lane % 4 == 0 && row0 + r < p.shape.queries)
-        *at<float>(p.lse, batch, head, row0 + r) = row.lse();
-    }
-  __syncwarp();  // the warp's rows are there
-#pragma unroll
-  for (int i = lane; i < 32 * chunks; i += 32) {
-    const int r = warp_row + i / chunks, c = i % chunks;
-    if (row0 + r < p.shape.queries)
-      ptx::store_global(at<T>(p.out, batch, head, row0 + r) + c * 8,
-                        ptx::load_shared(q_smem.chunk(r, c)));
+template <class T, int Dim, bool General>
+__global__ void __launch_bounds__(flash_tile(Dim, General).threads())
+    flash_sm80_kernel(const __grid_constant__ Problem p) {
+  using Block = FlashBlock<T, Dim, General>;
+  const Block& block = *reinterpret_cast<Block*>(flash_smem);
+  static_assert(sizeof(Block) <= Block::own_bytes);
+  if (threadIdx.x == 0) {
+    const int64_t down = (p.shape.queries + Block::rows - 1) / Block::rows;
+    new (flash_smem) Block(p, blockIdx.x / down, blockIdx.x % down * Block::rows);
   }
+  __syncthreads();  // it is there
+  float o[Block::M][Block::D][4];
+  RowState state[Block::M][2];
+  bool careful = false;
+#pragma unroll 1
+  for (;; careful = true) {
+    block.stream(careful, state, o);
+    if (careful || !block.broken(o)) break;
+  }
+  block.finish(p, state, o);
 }
 
-// What the kernel takes: rows of 64 contiguous numbers, at multiples of 16 bytes.
-template <class T> bool flash_sm80_takes(const Problem& p) {
-  if (p.shape.dim != flash_dim || p.shape.value_dim != flash_dim || p.out_dtype != p.dtype)
-    return false;
-  for (const Tensor* t : {&p.q, &p.k, &p.v, &p.out})
-    if (t->column != 1 || t->row % 8 || t->head % 8 || t->batch % 8 ||
-        reinterpret_cast<uintptr_t>(t->data) % 16)
-      return false;
-  return true;
+// Any strides; what it does not take is left to others.
+template <class T, int Dim, bool General> bool flash_sm80_takes(const Problem& p) {
+  const bool general =
+      p.mask.data || p.score.softcap != 0 || p.score.slopes || p.dropout.p > 0;
+  const bool dtypes = std::is_same_v<T, bfloat16> ? p.dtype == Dtype::bfloat16
+                                                  : p.dtype == Dtype::float16;
+  return dtypes && (p.out_dtype == p.dtype || p.out_dtype == Dtype::float32) &&
+         p.shape.dim <= Dim && p.shape.value_dim <= Dim && (General || !general);
 }
 
-template <class T> cudaError_t flash_sm80(const Problem& p, cudaStream_t stream) {
-  if (!flash_sm80_takes<T>(p)) return cudaErrorInvalidValue;
+template <class T, int Dim, bool General>
+cudaError_t flash_sm80(const Problem& p, cudaStream_t stream) {
+  using Block = FlashBlock<T, Dim, General>;
+  if (!flash_sm80_takes<T, Dim, General>(p)) return cudaErrorInvalidValue;
   const int64_t blocks =
-      p.shape.batch * p.shape.heads * ((p.shape.queries + flash_rows - 1) / flash_rows);
+      p.shape.batch * p.shape.heads * ((p.shape.queries + Block::rows - 1) / Block::rows);
   if (blocks == 0) return cudaSuccess;
-  flash_sm80_kernel<T><<<unsigned(blocks), flash_threads, 0, stream>>>(p);
+  const auto kernel = flash_sm80_kernel<T, Dim, General>;
+  // More than 48 KiB must be asked for.
+  if (cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                               Block::smem_bytes))
+    return error;
+  kernel<<<unsigned(blocks), Block::threads, Block::smem_bytes, stream>>>(p);
   return cudaGetLastError();
 }
 

@@ -29,10 +29,17 @@ struct Kernels {
   // scores: (batch, heads, queries, keys), scratch. Scale, windows, lengths, grouped-query heads;
   // no mask, softcap, slopes or sinks.
   cudaError_t (*materialised)(const Problem&, float* scores, cudaStream_t);
+};
 
-  // The same options. Rows of 64 contiguous numbers at multiples of 16 bytes, out of the same
-  // dtype; else cudaErrorInvalidValue. Null: not for this dtype.
-  cudaError_t (*flash)(const Problem&, cudaStream_t);
+// One variant of flash attention. all_flash_kernels (flash_table.hpp) has them in an order in which
+// the first that takes a problem is the right one.
+struct FlashKernel {
+  const char* name;
+  Dtype dtype;
+  int dim;  // columns of q and k, and of v: at most
+  bool general;
+  bool (*takes)(const Problem&);
+  cudaError_t (*launch)(const Problem&, cudaStream_t);  // cudaErrorInvalidValue: it does not take it
 };
 
 }  // namespace fanano::cuda

@@ -9,10 +9,10 @@ __device__ __forceinline__ uint32_t shared_address(const void* p) {
   return uint32_t(__cvta_generic_to_shared(p));
 }
 
-// 16 bytes; zeros where there is nothing to read (and from is not read).
-__device__ __forceinline__ void cp_async(uint32_t to_smem, const void* from, bool there) {
+// 16 bytes, of which so many are read; the others are zeros.
+__device__ __forceinline__ void cp_async(uint32_t to_smem, const void* from, int bytes) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to_smem), "l"(from),
-               "r"(there ? 16 : 0)
+               "r"(bytes)
                : "memory");
 }
 

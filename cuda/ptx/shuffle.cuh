@@ -1,5 +1,8 @@
-// One function per PTX instruction: shfl.sync.
+// One function per PTX instruction: what the lanes of a warp tell each other, shfl.sync and
+// vote.sync.
 #pragma once
+
+#include <cstdint>
 
 namespace fanano::ptx {
 
@@ -8,6 +11,25 @@ __device__ __forceinline__ float shuffle_xor(float x, int bits) {
   float other;
   asm("shfl.sync.bfly.b32 %0, %1, %2, 31, -1;" : "=f"(other) : "f"(x), "r"(bits));
   return other;
+}
+
+// The x of another lane.
+__device__ __forceinline__ uint32_t shuffle(uint32_t x, int lane) {
+  uint32_t other;
+  asm("shfl.sync.idx.b32 %0, %1, %2, 31, -1;" : "=r"(other) : "r"(x), "r"(lane));
+  return other;
+}
+__device__ __forceinline__ float shuffle(float x, int lane) {
+  return __uint_as_float(shuffle(__float_as_uint(x), lane));
+}
+
+// Bit l: what lane l says.
+__device__ __forceinline__ uint32_t ballot(bool x) {
+  uint32_t lanes;
+  asm volatile("{\n.reg .pred p;\nsetp.ne.u32 p, %1, 0;\nvote.sync.ballot.b32 %0, p, -1;\n}"
+               : "=r"(lanes)
+               : "r"(uint32_t(x)));
+  return lanes;
 }
 
 }  // namespace fanano::ptx

@@ -17,8 +17,29 @@ __device__ __forceinline__ Words load_shared(uint32_t from_smem) {
   return x;
 }
 
+__device__ __forceinline__ void store_shared(uint32_t to_smem, Words x) {
+  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to_smem), "r"(x.w[0]), "r"(x.w[1]),
+               "r"(x.w[2]), "r"(x.w[3])
+               : "memory");
+}
+
 __device__ __forceinline__ void store_shared(uint32_t to_smem, uint32_t x) {
   asm volatile("st.shared.b32 [%0], %1;" ::"r"(to_smem), "r"(x) : "memory");
+}
+
+// Two floats.
+__device__ __forceinline__ float2 load_shared_pair(uint32_t from_smem) {
+  float2 x;
+  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(x.x), "=f"(x.y) : "r"(from_smem) : "memory");
+  return x;
+}
+
+__device__ __forceinline__ void store_shared(uint32_t to_smem, float x) {
+  asm volatile("st.shared.f32 [%0], %1;" ::"r"(to_smem), "f"(x) : "memory");
+}
+
+__device__ __forceinline__ void store_global(float* to, float2 x) {
+  asm volatile("st.global.v2.f32 [%0], {%1, %2};" ::"l"(to), "f"(x.x), "f"(x.y) : "memory");
 }
 
 __device__ __forceinline__ void store_global(void* to, Words x) {

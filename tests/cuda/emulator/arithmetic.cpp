@@ -78,9 +78,20 @@ struct Lg2 {
   float operator()(float a) const { return flushed(std::log2(flushed(a))); }
 };
 
+struct FastRcp {
+  float operator()(float a) const { return flushed(1 / flushed(a)); }
+};
+
 template <class Op> void approximate(Instruction& i, Modifiers& m) {
   if (!m.take("approx") || !m.take("ftz") || m.last() != "f32") unsupported(i);
   i.run = apply<float, Op, 1>;
+}
+
+void decode_rcp(Instruction& i, Modifiers& m) {
+  if (m.take("rn"))
+    choose<Rcp, 1>(i, m.last());
+  else
+    approximate<FastRcp>(i, m);
 }
 
 // The product of two numbers in twice their width, and a sum with a third.
@@ -140,7 +151,7 @@ const std::vector<Row> arithmetic_rows = {
     {"min", number<Min, 2>},
     {"max", number<Max, 2>},
     {"sqrt", number<Sqrt, 1>},
-    {"rcp", number<Rcp, 1>},
+    {"rcp", decode_rcp},
     {"ex2", approximate<Ex2>},
     {"lg2", approximate<Lg2>},
     {"add.cc", decode_carried<false, true, false>},

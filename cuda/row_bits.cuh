@@ -1,0 +1,105 @@
+// Which keys of a tile a query row sees, and which of them dropout keeps: a word with a bit for each
+// key. Lane l of a warp makes the word of row l of the warp's rows (of 16 rows, lanes 16 apart make
+// the same ones); the lanes that hold a row's fragments fetch it.
+#pragma once
+
+#include "../cpp/math/dropout.hpp"
+#include "../cpp/math/mask.hpp"
+#include "logits.cuh"
+#include "ptx/shuffle.cuh"
+#include "ptx/wide.cuh"
+
+namespace fanano::cuda {
+
+using RowBits = uint64_t;
+
+// Bits 0 to n - 1.
+__device__ __forceinline__ RowBits bits_below(int64_t n) {
+  n = clamp(n, 0, 64);
+  return n == 64 ? ~RowBits(0) : (RowBits(1) << n) - 1;
+}
+
+__device__ __forceinline__ RowBits bits_of(Range columns, int64_t j0) {
+  return bits_below(columns.end - j0) & ~bits_below(columns.begin - j0);
+}
+
+// The word of row r, for the lane that holds its columns lane % 4 * 2 and the next: from bit 0 on.
+template <int Keys> __device__ __forceinline__ RowBits fetch_bits(RowBits word, int r) {
+  RowBits bits = ptx::shuffle(uint32_t(word), r);
+  if constexpr (Keys > 32) bits |= RowBits(ptx::shuffle(uint32_t(word >> 32), r)) << 32;
+  return bits >> (threadIdx.x % 4 * 2);
+}
+
+// The caller's mask, for the rows [row0, row0 + Rows) that are used and keys [j0, j0 + Keys). All
+// lanes together read a row at a time, so that neighbours in memory are read at once; addends are
+// left in the warp's own shared memory. Returns the bits of the lane's row.
+template <int Rows, int Keys> struct MaskTile {
+  // Pairs of a fragment's 4 columns in 4 rows lie in 32 different banks.
+  static constexpr int stride = Keys + 8;
+  static constexpr int bytes = Rows * stride * 4;
+  uint32_t smem;  // address
+
+  __device__ uint32_t at(int r, int column) const { return smem + (r * stride + column) * 4; }
+
+  __device__ RowBits load(const Elements& x, int64_t row0, Range rows, int64_t j0,
+                          int64_t keys) const {
+    constexpr int together = 4;  // rows whose elements are under way at once
+    const int lane = threadIdx.x % 32;
+    RowBits bits = 0;
+    x.with_type([&]<class E>() {
+#pragma unroll 1
+      for (int r0 = 0; r0 < Rows; r0 += together) {
+        float addend[together][Keys / 32];
+#pragma unroll
+        for (int r = 0; r < together; ++r)
+#pragma unroll
+          for (int part = 0; part < Keys / 32; ++part) {
+            const int64_t i = row0 + r0 + r, j = j0 + part * 32 + lane;
+            const bool there = i < rows.end && j < keys;
+            addend[r][part] = there ? x.addend_as<E, float>(i, j) : -infinity<float>;
+          }
+#pragma unroll
+        for (int r = 0; r < together; ++r)
+#pragma unroll
+          for (int part = 0; part < Keys / 32; ++part) {
+            const RowBits seen = ptx::ballot(addend[r][part] != -infinity<float>);
+            if (lane % Rows == r0 + r) bits |= seen << (part * 32);
+            if (x.additive()) ptx::store_shared(at(r0 + r, part * 32 + lane), addend[r][part]);
+          }
+      }
+    });
+    return bits;
+  }
+};
+
+// The dropout of one head. Off, it keeps everything.
+struct Kept {
+  bool on;
+  float factor;  // of what is kept
+  uint64_t seed, column;
+  uint32_t least, row, head, batch;
+
+  __device__ Kept(const Dropout& d, int64_t batch_, int64_t head_)
+      : on(d.p > 0), factor(on ? float(kept_factor(d.p)) : 1), seed(d.seed),
+        column(uint64_t(d.column)), least(least_kept(d.p)), row(uint32_t(d.row)),
+        head(uint32_t(d.head + head_)), batch(uint32_t(d.batch + batch_)) {}
+
+  // Of a row, the keys [j0, j0 + Keys).
+  template <int Keys> __device__ RowBits of_row(int64_t i, int64_t j0) const {
+    const uint64_t first = column + uint64_t(j0);
+    const int before = int(first % columns_together);  // columns of the first four
+    RowBits bits = 0;
+#pragma unroll 1
+    for (int j = -before; j < Keys; j += columns_together) {
+      const FourWords<uint32_t> words =
+          philox({uint32_t((first + j) / columns_together), row + uint32_t(i), head, batch}, seed);
+      RowBits four = 0;
+#pragma unroll
+      for (int e = 0; e < columns_together; ++e) four |= RowBits(words.x[e] >= least) << e;
+      bits |= j < 0 ? four >> -j : four << j;
+    }
+    return bits;
+  }
+};
+
+}  // namespace fanano::cuda

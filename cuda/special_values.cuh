@@ -1,0 +1,108 @@
+// Values that are NaN or infinite: they reach the rows that see them and no others.
+//
+// A row's weights of what it does not see are 0, but 0 times a NaN or an infinity is NaN. So the
+// products take zeros in place of such values, and what these would have done to the sums is found
+// by counting: fragments of codes in place of the values and of ones in place of the weights are
+// multiplied. A code has 8 bits, which both formats hold: 1 for what makes a sum +inf, 128 for -inf,
+// and both for NaN. Of 64 keys at most 64 add a 1: sums of codes can be read.
+#pragma once
+
+#include "fragments.cuh"
+#include "row_bits.cuh"
+
+namespace fanano::cuda {
+
+template <class T> struct Codes;
+template <> struct Codes<bfloat16> {
+  static constexpr uint32_t infinite = 0x7f80, plus = 0x3f80, minus = 0x4300, both = 0x4301;
+};
+template <> struct Codes<float16> {
+  static constexpr uint32_t infinite = 0x7c00, plus = 0x3c00, minus = 0x5800, both = 0x5808;
+};
+
+// Of the number in the lower half of x: its code, 0 of a finite one.
+template <class T> __device__ __forceinline__ uint32_t code(uint32_t x) {
+  const uint32_t size = x & 0x7fff;
+  return size < Codes<T>::infinite   ? 0
+         : size > Codes<T>::infinite ? Codes<T>::both
+         : x & 0x8000                ? Codes<T>::minus
+                                     : Codes<T>::plus;
+}
+
+// A pair of numbers, zeros where they are not finite; and f of both halves of a pair.
+template <class F> __device__ __forceinline__ uint32_t for_halves(uint32_t pair, F f) {
+  return f(pair & 0xffff) | f(pair >> 16) << 16;
+}
+template <class T> __device__ __forceinline__ uint32_t finite(uint32_t pair) {
+  return for_halves(pair, [](uint32_t x) { return code<T>(x) ? 0 : x; });
+}
+
+// Two bits of a row: 1 where they are set.
+template <class T> __device__ __forceinline__ uint32_t ones(RowBits bits) {
+  return (bits & 1 ? Codes<T>::plus : 0) | (bits & 2 ? Codes<T>::plus << 16 : 0);
+}
+
+// To a sum, what the sum of its terms' codes says.
+__device__ __forceinline__ float with_special(float o, float codes) {
+  const int n = int(codes);
+  const bool plus = n % 128 != 0, minus = n >= 128;
+  return plus && minus ? o + __int_as_float(0x7fc00000)
+         : plus        ? o + infinity<float>
+         : minus       ? o - infinity<float>
+                       : o;
+}
+
+// seen, kept: of the lane's row. What is seen and dropped has the weight 0: its product is NaN.
+template <class T, int M, int N, int Dim>
+__device__ __forceinline__ void accumulate_specials(RowBits seen, RowBits kept,
+                                                    SwizzledTile<T, Dim> v_smem,
+                                                    float (&o)[M][Dim / 8][4]) {
+  constexpr int Keys = N * 8;
+  RowBits bits[M][2], dropped[M][2];
+#pragma unroll
+  for (int m = 0; m < M; ++m)
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int r = m * 16 + half * 8 + threadIdx.x % 32 / 4;
+      bits[m][half] = fetch_bits<Keys>(seen & kept, r);
+      dropped[m][half] = fetch_bits<Keys>(seen & ~kept, r);
+    }
+#pragma unroll
+  for (int d = 0; d < Dim / 8; d += 2) {
+    float codes[M][2][4] = {};
+#pragma unroll 1
+    for (int i = 0; i < N / 2; ++i) {
+      uint32_t v_frag[4], nan_frag[4];
+      read_values(v_smem, i, d, v_frag);
+#pragma unroll
+      for (int part = 0; part < 4; ++part) {
+        v_frag[part] = for_halves(v_frag[part], [](uint32_t x) { return code<T>(x); });
+        nan_frag[part] =
+            for_halves(v_frag[part], [](uint32_t x) { return x ? Codes<T>::both : 0; });
+      }
+#pragma unroll
+      for (int m = 0; m < M; ++m) {
+        uint32_t kept_frag[4], dropped_frag[4];
+#pragma unroll
+        for (int part = 0; part < 4; ++part) {
+          const int shift = i * 16 + part / 2 * 8;
+          kept_frag[part] = ones<T>(bits[m][part % 2] >> shift);
+          dropped_frag[part] = ones<T>(dropped[m][part % 2] >> shift);
+        }
+        ptx::mma(T{}, codes[m][0], kept_frag, v_frag[0], v_frag[1]);
+        ptx::mma(T{}, codes[m][1], kept_frag, v_frag[2], v_frag[3]);
+        ptx::mma(T{}, codes[m][0], dropped_frag, nan_frag[0], nan_frag[1]);
+        ptx::mma(T{}, codes[m][1], dropped_frag, nan_frag[2], nan_frag[3]);
+      }
+    }
+#pragma unroll
+    for (int m = 0; m < M; ++m)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        o[m][d][e] = with_special(o[m][d][e], codes[m][0][e]);
+        o[m][d + 1][e] = with_special(o[m][d + 1][e], codes[m][1][e]);
+      }
+  }
+}
+
+}  // namespace fanano::cuda

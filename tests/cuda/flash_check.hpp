@@ -1,0 +1,30 @@
+// A case of attention against every variant of flash attention that takes it.
+#pragma once
+
+#include "device_problem.hpp"
+#include "flash_table.hpp"
+
+namespace attention_case {
+
+// What a caller runs: of each dtype the first row that takes the problem. Out: of results.
+template <class T, class Out> void check_flash(const Case& c, Dtype dtype) {
+  DeviceProblem<T, Out> problem(c, dtype);
+  for (const cuda::FlashKernel* kernel : cuda::all_flash_kernels) {
+    if (!kernel->takes(problem.p)) continue;
+    device::check(kernel->launch(problem.p, nullptr));
+    return problem.judge(kernel->name);
+  }
+  CHECK(!"some variant takes it");
+}
+
+inline void check_flash(const Case& c) {
+  check_flash<float16, float16>(c, Dtype::float16);
+  check_flash<bfloat16, bfloat16>(c, Dtype::bfloat16);
+}
+
+inline Shape flash_shape(int64_t batch, int64_t heads, int64_t kv_heads, int64_t queries,
+                         int64_t keys, int64_t dim = 64, int64_t value_dim = -1) {
+  return {batch, heads, kv_heads, queries, keys, dim, value_dim < 0 ? dim : value_dim};
+}
+
+}  // namespace attention_case
