@@ -9,10 +9,12 @@ set(FANANO_CUDA_SOURCES cpp/no_cuda/cuda.cpp)
 # THE CUDA VARIANT TABLE: the dtypes that the kernels are built for, each with its C++ type and what
 # makes its flash attention, and the architecture. Adding a row here builds and tests it.
 set(FANANO_CUDA_ARCHITECTURE 80)
-set(FANANO_CUDA_DTYPES float32 bfloat16 float16)
+set(FANANO_CUDA_DTYPES float64 float32 bfloat16 float16)
+set(cuda_type_float64 double)
 set(cuda_type_float32 float)
 set(cuda_type_bfloat16 bfloat16)
 set(cuda_type_float16 float16)
+set(cuda_flash_float64 nullptr)
 set(cuda_flash_float32 nullptr)
 set(cuda_flash_bfloat16 flash_sm80<bfloat16>)
 set(cuda_flash_float16 flash_sm80<float16>)

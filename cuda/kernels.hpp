@@ -26,12 +26,16 @@ struct Kernels {
   // Any strides; out may be x.
   cudaError_t (*softmax)(const SoftmaxRows&, cudaStream_t);
 
-  // scores: (batch, heads, queries, keys), scratch. Scale, windows, lengths, grouped-query heads;
-  // no mask, softcap, slopes or sinks.
-  cudaError_t (*materialised)(const Problem&, float* scores, cudaStream_t);
+  // scores: (batch, heads, queries, keys) of the accumulator's type, scratch. Every option but
+  // dropout.
+  cudaError_t (*materialised)(const Problem&, void* scores, cudaStream_t);
 
-  // The same options. Rows of 64 contiguous numbers at multiples of 16 bytes, out of the same
-  // dtype; else cudaErrorInvalidValue. Null: not for this dtype.
+  // Every problem: what no special kernel takes.
+  cudaError_t (*flash_plain)(const Problem&, cudaStream_t);
+
+  // Scale, windows, lengths, grouped-query heads; no mask, softcap, slopes, sinks or dropout. Rows
+  // of 64 contiguous numbers at multiples of 16 bytes, out of the same dtype; else
+  // cudaErrorInvalidValue. Null: not for this dtype.
   cudaError_t (*flash)(const Problem&, cudaStream_t);
 };
 

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "../cpp/math/score.hpp"
-#include "numbers.cuh"
+#include "exp2.cuh"
 
 namespace fanano::cuda {
 
@@ -32,6 +32,10 @@ struct Elements {
     }
   }
 
+  template <class A> __device__ bool hides(int64_t i, int64_t j) const {
+    return data && addend<A>(i, j) == -infinity<A>;
+  }
+
  private:
   template <class T> __device__ const T* as() const { return static_cast<const T*>(data); }
   // A double's finite numbers may be infinite as floats.
@@ -41,14 +45,56 @@ struct Elements {
   }
 };
 
-// Of one head.
-template <class A>
-__device__ ScoreConstants<A> score_constants(const Problem& p, int64_t batch, int64_t head,
-                                             double unit) {
-  const Score& s = p.score;
-  const bool additive = p.mask.data && p.mask_dtype != Dtype::boolean;
-  const double slope = s.slopes ? s.slopes[batch * s.slopes_batch + head] : 0;
-  return {s.scale, s.softcap, s.slopes || additive, slope, unit};
-}
+// A weight of -0 says that the pair is not seen; one that is seen weighs +0 or more.
+template <class A> inline constexpr A not_seen = A(-0.0);
+__device__ __forceinline__ bool is_seen(float p) { return __float_as_int(p) >= 0; }
+__device__ __forceinline__ bool is_seen(double p) { return __double_as_longlong(p) >= 0; }
+
+// What becomes of the scores of one head. Unit: as in ScoreConstants, and logits are in that unit
+// once multiplied by its factor.
+template <class A> struct Logits {
+  ScoreConstants<A> constants;
+  Elements elements;
+
+  __device__ Logits(const Problem& p, int64_t batch, int64_t head, double unit)
+      : constants(score_constants(p, batch, head, unit)), elements(p, batch, head) {}
+
+  // What ALiBi needs of a row, where it is on.
+  __device__ Slope<A> slope(const Mask& mask, int64_t row, int64_t j0) const {
+    if (constants.slope == 0) return {};
+    return {constants.slope, mask, row, j0};
+  }
+
+  // The logit of row i and key j0 + j. Seen: by its position; false afterwards where the caller's
+  // mask hides it. What is not seen is -inf, by selection.
+  __device__ __forceinline__ A logit(A score, const Slope<A>& slope, int64_t i, int64_t j0, int j,
+                                     bool& seen) const {
+    const ScoreConstants<A>& c = constants;
+    A y = score * c.scale.power;
+    if (!c.plain) {
+      y *= c.scale.size;
+      if (c.softcap != 0) y = tanh(y) * c.softcap;
+      if (c.slope != 0) {
+        const A distance = slope.high + (slope.low - A(j));
+        y = fma(distance < 0 ? -distance : distance, slope.minus, y);
+      }
+    }
+    if (elements.data && seen) {
+      const A more = elements.addend<A>(i, j0 + j);
+      seen = more != -infinity<A>;
+      y += more;
+    }
+    return seen ? y : -infinity<A>;
+  }
+
+ private:
+  static __device__ ScoreConstants<A> score_constants(const Problem& p, int64_t batch, int64_t head,
+                                                      double unit) {
+    const Score& s = p.score;
+    const bool additive = p.mask.data && p.mask_dtype != Dtype::boolean;
+    const double slope = s.slopes ? s.slopes[batch * s.slopes_batch + head] : 0;
+    return {s.scale, s.softcap, s.slopes || additive, slope, unit};
+  }
+};
 
 }  // namespace fanano::cuda
