@@ -11,7 +11,8 @@ set(FANANO_CUDA_SOURCES cpp/no_cuda/cuda.cpp)
 # which cuda/flash_tiles.cuh has the tiles. Adding a row here builds and tests it. For daily work,
 # FANANO_CUDA_DIMS=64 builds flash attention of 64 columns alone.
 set(FANANO_CUDA_ARCHITECTURE 80)
-set(FANANO_CUDA_DTYPES float32 bfloat16 float16)
+set(FANANO_CUDA_DTYPES float64 float32 bfloat16 float16)
+set(cuda_type_float64 double)
 set(cuda_type_float32 float)
 set(cuda_type_bfloat16 bfloat16)
 set(cuda_type_float16 float16)

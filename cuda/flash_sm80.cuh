@@ -18,6 +18,7 @@
 #include "absorb.cuh"
 #include "flash_tiles.cuh"
 #include "fragments.cuh"
+#include "kept.cuh"
 #include "kernels.hpp"
 #include "mask_scores.cuh"
 #include "reduce.cuh"
@@ -56,10 +57,9 @@ template <class T, int Dim, bool General> struct FlashBlock {
       : batch(matrix / p.shape.heads), head(matrix % p.shape.heads), row0(block_row),
         sequence(fanano::sequence(batch, p.shape.queries, p.shape.keys, p.lengths.queries,
                                   p.lengths.keys, p.lengths.q_offset)),
-        mask(make_mask(sequence, p.window.left, p.window.right)),
-        q(p.q, batch, head, p.shape.dim), k(p.k, batch, kv_head(p), p.shape.dim),
-        v(p.v, batch, kv_head(p), p.shape.value_dim), elements(p, batch, head),
-        kept(p.dropout, batch, head),
+        mask(make_mask(sequence, p.window.left, p.window.right)), q(p.q, batch, head, p.shape.dim),
+        k(p.k, batch, kv_head(p), p.shape.dim), v(p.v, batch, kv_head(p), p.shape.value_dim),
+        elements(p, batch, head), kept(p.dropout, batch, head),
         constants(score_constants<float>(p, batch, head, log2e<double>)) {
     const Range used{row0, clamp(row0 + rows, row0, sequence.queries)};
     if (used.size()) tiles = mask.tiles(used, keys);
@@ -120,8 +120,7 @@ template <class T, int Dim, bool General> struct FlashBlock {
 
     // load: Q and the first tile of K
     if (tiles.size() > 0) {
-      if (!careful)
-        q_smem().template load<rows, threads>(q, row0, sequence.queries);
+      if (!careful) q_smem().template load<rows, threads>(q, row0, sequence.queries);
       k_smem().template load<keys, threads>(k, tiles.begin * keys, sequence.keys);
     }
     ptx::cp_async_commit();
@@ -176,7 +175,7 @@ template <class T, int Dim, bool General> struct FlashBlock {
       for (int d = 0; d < D; ++d)
 #pragma unroll
         for (int e = 0; e < 4; ++e) none = __fmaf_rn(o[m][d][e], 0, none);
-    return block_max(none == 0 ? 0 : 1, of_warp_smem) > 0;
+    return block_max(none == 0 ? 0.f : 1.f, of_warp_smem) > 0;
   }
 
   // finish: o / l and lse. Results of 16 bits go through the rows of Q that are this warp's own, so
@@ -205,7 +204,8 @@ template <class T, int Dim, bool General> struct FlashBlock {
           const float2 pair{o[m][d][2 * half] * factor, o[m][d][2 * half + 1] * factor};
           const int c = d * 8 + lane() % 4 * 2;
           if (!wide) {
-            ptx::store_shared(q_smem().chunk(r, d) + lane() % 4 * 4, ptx::pack(T{}, pair.x, pair.y));
+            ptx::store_shared(q_smem().chunk(r, d) + lane() % 4 * 4,
+                              ptx::pack(T{}, pair.x, pair.y));
           } else if (there) {
             float* to = wide_out.data + (row0 + r) * wide_out.row + c * wide_out.column;
             if (wide_out.chunked && c + 1 < wide_out.columns) {
@@ -251,10 +251,9 @@ __global__ void __launch_bounds__(flash_tile(Dim, General).threads())
 
 // Any strides; what it does not take is left to others.
 template <class T, int Dim, bool General> bool flash_sm80_takes(const Problem& p) {
-  const bool general =
-      p.mask.data || p.score.softcap != 0 || p.score.slopes || p.dropout.p > 0;
-  const bool dtypes = std::is_same_v<T, bfloat16> ? p.dtype == Dtype::bfloat16
-                                                  : p.dtype == Dtype::float16;
+  const bool general = p.mask.data || p.score.softcap != 0 || p.score.slopes || p.dropout.p > 0;
+  const bool dtypes =
+      std::is_same_v<T, bfloat16> ? p.dtype == Dtype::bfloat16 : p.dtype == Dtype::float16;
   return dtypes && (p.out_dtype == p.dtype || p.out_dtype == Dtype::float32) &&
          p.shape.dim <= Dim && p.shape.value_dim <= Dim && (General || !general);
 }

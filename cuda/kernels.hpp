@@ -26,9 +26,12 @@ struct Kernels {
   // Any strides; out may be x.
   cudaError_t (*softmax)(const SoftmaxRows&, cudaStream_t);
 
-  // scores: (batch, heads, queries, keys), scratch. Scale, windows, lengths, grouped-query heads;
-  // no mask, softcap, slopes or sinks.
-  cudaError_t (*materialised)(const Problem&, float* scores, cudaStream_t);
+  // scores: (batch, heads, queries, keys) of the accumulator's type, scratch. Every option but
+  // dropout.
+  cudaError_t (*materialised)(const Problem&, void* scores, cudaStream_t);
+
+  // Every problem: what no special kernel takes.
+  cudaError_t (*flash_plain)(const Problem&, cudaStream_t);
 };
 
 // One variant of flash attention. all_flash_kernels (flash_table.hpp) has them in an order in which
@@ -39,7 +42,8 @@ struct FlashKernel {
   int dim;  // columns of q and k, and of v: at most
   bool general;
   bool (*takes)(const Problem&);
-  cudaError_t (*launch)(const Problem&, cudaStream_t);  // cudaErrorInvalidValue: it does not take it
+  cudaError_t (*launch)(const Problem&,
+                        cudaStream_t);  // cudaErrorInvalidValue: it does not take it
 };
 
 }  // namespace fanano::cuda

@@ -3,8 +3,7 @@
 #pragma once
 
 #include "../cpp/math/score.hpp"
-#include "numbers.cuh"
-#include "ptx/rcp.cuh"
+#include "exp2.cuh"
 
 namespace fanano::cuda {
 
@@ -47,6 +46,10 @@ struct Elements {
       return clamp_finite(number(x), most_added<A>);
   }
 
+  template <class A> __device__ bool hides(int64_t i, int64_t j) const {
+    return data && addend<A>(i, j) == -infinity<A>;
+  }
+
  private:
   // A double's finite numbers may be infinite as floats.
   template <class T, class A> static __device__ A clamp_finite(T x, A most) {
@@ -54,23 +57,6 @@ struct Elements {
     return infinite || x != x ? A(x) : x > most ? most : x < -most ? -most : A(x);
   }
 };
-
-// tanh x = t / (t + 2) with t = e^2x - 1 = 2^n (2^f - 1) + (2^n - 1), which loses no digits of a
-// small x; 2^f - 1 is cpp/cpu/exp2.hpp's. From 10 on tanh is 1 to the last place.
-__device__ __forceinline__ float tanh(float x) {
-  constexpr float magic = 0x1.8p23f, unit = 2 * log2e<float>;
-  constexpr float c[] = {0x1.41fbbcp-13f, 0x1.5f3e52p-10f, 0x1.3b2d4cp-7f,
-                         0x1.c6aee8p-5f,  0x1.ebfbdcp-3f,  0x1.62e430p-1f};
-  x = x > 10 ? 10 : x < -10 ? -10 : x;
-  const float shifted = __fmaf_rn(x, unit, magic), f = __fmaf_rn(x, unit, magic - shifted);
-  const float power = __uint_as_float((__float_as_uint(shifted) << 23) + 0x3f800000u);
-  float slope = c[0];
-#pragma unroll
-  for (int k = 1; k < 6; ++k) slope = __fmaf_rn(slope, f, c[k]);
-  const float t = __fmaf_rn(power, slope * f, power - 1), inverse = ptx::rcp(t + 2);
-  const float y = t * inverse;
-  return __fmaf_rn(__fmaf_rn(-y, t + 2, t), inverse, y);  // a division's last step
-}
 
 // Of one head.
 template <class A>
@@ -81,5 +67,48 @@ __device__ ScoreConstants<A> score_constants(const Problem& p, int64_t batch, in
   const double slope = s.slopes ? s.slopes[batch * s.slopes_batch + head] : 0;
   return {s.scale, s.softcap, s.slopes || additive, slope, unit};
 }
+
+// A weight of -0 says that the pair is not seen; one that is seen weighs +0 or more.
+template <class A> inline constexpr A not_seen = A(-0.0);
+__device__ __forceinline__ bool is_seen(float p) { return __float_as_int(p) >= 0; }
+__device__ __forceinline__ bool is_seen(double p) { return __double_as_longlong(p) >= 0; }
+
+// What becomes of the scores of one head. Unit: as in ScoreConstants, and logits are in that unit
+// once multiplied by its factor.
+template <class A> struct Logits {
+  ScoreConstants<A> constants;
+  Elements elements;
+
+  __device__ Logits(const Problem& p, int64_t batch, int64_t head, double unit)
+      : constants(score_constants<A>(p, batch, head, unit)), elements(p, batch, head) {}
+
+  // What ALiBi needs of a row, where it is on.
+  __device__ Slope<A> slope(const Mask& mask, int64_t row, int64_t j0) const {
+    if (constants.slope == 0) return {};
+    return {constants.slope, mask, row, j0};
+  }
+
+  // The logit of row i and key j0 + j. Seen: by its position; false afterwards where the caller's
+  // mask hides it. What is not seen is -inf, by selection.
+  __device__ __forceinline__ A logit(A score, const Slope<A>& slope, int64_t i, int64_t j0, int j,
+                                     bool& seen) const {
+    const ScoreConstants<A>& c = constants;
+    A y = score * c.scale.power;
+    if (!c.plain) {
+      y *= c.scale.size;
+      if (c.softcap != 0) y = tanh(y) * c.softcap;
+      if (c.slope != 0) {
+        const A distance = slope.high + (slope.low - A(j));
+        y = fma(distance < 0 ? -distance : distance, slope.minus, y);
+      }
+    }
+    if (elements.data && seen) {
+      const A more = elements.addend<A>(i, j0 + j);
+      seen = more != -infinity<A>;
+      y += more;
+    }
+    return seen ? y : -infinity<A>;
+  }
+};
 
 }  // namespace fanano::cuda

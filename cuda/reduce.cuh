@@ -7,13 +7,13 @@ namespace fanano::cuda {
 
 // What combine, which is associative and commutative, makes of every thread's x: the same bits in
 // all threads, and in every run. Smem has a place for each warp.
-template <int Warps, class Combine>
-__device__ float reduce_block(float x, float (&of_warp_smem)[Warps], Combine combine) {
+template <class A, int Warps, class Combine>
+__device__ A reduce_block(A x, A (&of_warp_smem)[Warps], Combine combine) {
 #pragma unroll
   for (int bits = 16; bits > 0; bits /= 2) x = combine(x, ptx::shuffle_xor(x, bits));
   if (threadIdx.x % 32 == 0) of_warp_smem[threadIdx.x / 32] = x;
   __syncthreads();  // every warp's part is there
-  float all = of_warp_smem[0];
+  A all = of_warp_smem[0];
 #pragma unroll
   for (int w = 1; w < Warps; ++w) all = combine(all, of_warp_smem[w]);
   __syncthreads();  // and everybody has read it: the next reduction may write
@@ -21,11 +21,11 @@ __device__ float reduce_block(float x, float (&of_warp_smem)[Warps], Combine com
 }
 
 // A comparison with NaN is false: the maximum passes it over, and the sum does not.
-template <int Warps> __device__ float block_max(float x, float (&smem)[Warps]) {
-  return reduce_block(x, smem, [](float a, float b) { return a > b ? a : b; });
+template <class A, int Warps> __device__ A block_max(A x, A (&smem)[Warps]) {
+  return reduce_block(x, smem, [](A a, A b) { return a > b ? a : b; });
 }
-template <int Warps> __device__ float block_sum(float x, float (&smem)[Warps]) {
-  return reduce_block(x, smem, [](float a, float b) { return a + b; });
+template <class A, int Warps> __device__ A block_sum(A x, A (&smem)[Warps]) {
+  return reduce_block(x, smem, [](A a, A b) { return a + b; });
 }
 
 }  // namespace fanano::cuda

@@ -1,9 +1,8 @@
-// Which keys of a tile a query row sees, and which of them dropout keeps: a word with a bit for each
-// key. Lane l of a warp makes the word of row l of the warp's rows (of 16 rows, lanes 16 apart make
+// Which keys of a tile a query row sees, and which of them dropout keeps (kept.cuh): a word with a
+// bit for each key. Lane l of a warp makes the word of row l of the warp's rows (of 16 rows, lanes 16 apart make
 // the same ones); the lanes that hold a row's fragments fetch it.
 #pragma once
 
-#include "../cpp/math/dropout.hpp"
 #include "../cpp/math/mask.hpp"
 #include "logits.cuh"
 #include "ptx/shuffle.cuh"
@@ -68,36 +67,6 @@ template <int Rows, int Keys> struct MaskTile {
           }
       }
     });
-    return bits;
-  }
-};
-
-// The dropout of one head. Off, it keeps everything.
-struct Kept {
-  bool on;
-  float factor;  // of what is kept
-  uint64_t seed, column;
-  uint32_t least, row, head, batch;
-
-  __device__ Kept(const Dropout& d, int64_t batch_, int64_t head_)
-      : on(d.p > 0), factor(on ? float(kept_factor(d.p)) : 1), seed(d.seed),
-        column(uint64_t(d.column)), least(least_kept(d.p)), row(uint32_t(d.row)),
-        head(uint32_t(d.head + head_)), batch(uint32_t(d.batch + batch_)) {}
-
-  // Of a row, the keys [j0, j0 + Keys).
-  template <int Keys> __device__ RowBits of_row(int64_t i, int64_t j0) const {
-    const uint64_t first = column + uint64_t(j0);
-    const int before = int(first % columns_together);  // columns of the first four
-    RowBits bits = 0;
-#pragma unroll 1
-    for (int j = -before; j < Keys; j += columns_together) {
-      const FourWords<uint32_t> words =
-          philox({uint32_t((first + j) / columns_together), row + uint32_t(i), head, batch}, seed);
-      RowBits four = 0;
-#pragma unroll
-      for (int e = 0; e < columns_together; ++e) four |= RowBits(words.x[e] >= least) << e;
-      bits |= j < 0 ? four >> -j : four << j;
-    }
     return bits;
   }
 };

@@ -3,8 +3,8 @@
 #pragma once
 
 #include "../cpp/math/online_softmax.hpp"
+#include "exp2.cuh"
 #include "kernels.hpp"
-#include "numbers.cuh"
 #include "reduce.cuh"
 
 namespace fanano::cuda {
@@ -15,26 +15,26 @@ template <class T> struct Row {
   T* data;
   int64_t stride, n;
 
-  __device__ float operator[](int64_t j) const { return number(data[j * stride]); }
+  __device__ auto operator[](int64_t j) const { return number(data[j * stride]); }
 };
 
-using WarpNumbers = float[softmax_threads / 32];
+template <class A> using WarpNumbers = A[softmax_threads / 32];
 
 // The sum of e^(x - m) over the row.
-template <class T> __device__ float sum_of_exp(Row<T> x, float m, WarpNumbers& smem) {
-  float sum = 0;
+template <class T, class A> __device__ A sum_of_exp(Row<T> x, A m, WarpNumbers<A>& smem) {
+  A sum = 0;
   for (int64_t j = threadIdx.x; j < x.n; j += softmax_threads) sum += exp(x[j] - m);
   return block_sum(sum, smem);
 }
 
 // One pass: overflows when some x exceeds the logarithm of the largest number.
-template <class T> __device__ OnlineSoftmax<float> naive(Row<T> x, WarpNumbers& smem) {
-  return {0, sum_of_exp(x, 0, smem)};
+template <class T, class A> __device__ OnlineSoftmax<A> naive(Row<T> x, WarpNumbers<A>& smem) {
+  return {0, sum_of_exp(x, A(0), smem)};
 }
 
 // Two passes: the maximum first.
-template <class T> __device__ OnlineSoftmax<float> safe(Row<T> x, WarpNumbers& smem) {
-  float m = -infinity<float>;
+template <class T, class A> __device__ OnlineSoftmax<A> safe(Row<T> x, WarpNumbers<A>& smem) {
+  A m = -infinity<A>;
   for (int64_t j = threadIdx.x; j < x.n; j += softmax_threads) m = x[j] > m ? x[j] : m;
   m = block_max(m, smem);
   return {m, sum_of_exp(x, pivot(m), smem)};
@@ -42,15 +42,15 @@ template <class T> __device__ OnlineSoftmax<float> safe(Row<T> x, WarpNumbers& s
 
 // One pass: each thread rescales what it has summed so far when its maximum grows (Milakov and
 // Gimelshein 2018, algorithm 3, a few numbers at a time), and at the end to the maximum of all.
-template <class T> __device__ OnlineSoftmax<float> online(Row<T> x, WarpNumbers& smem) {
+template <class T, class A> __device__ OnlineSoftmax<A> online(Row<T> x, WarpNumbers<A>& smem) {
   constexpr int chunk = 4;
-  OnlineSoftmax<float> state;
+  OnlineSoftmax<A> state;
   for (int64_t j = threadIdx.x; j < x.n; j += chunk * softmax_threads) {
-    float c[chunk], largest = -infinity<float>;
+    A c[chunk], largest = -infinity<A>;
 #pragma unroll
     for (int i = 0; i < chunk; ++i) {
       int64_t column = j + i * softmax_threads;
-      c[i] = column < x.n ? x[column] : -infinity<float>;
+      c[i] = column < x.n ? x[column] : -infinity<A>;
       largest = c[i] > largest ? c[i] : largest;
     }
     state.absorb(largest);
@@ -62,8 +62,8 @@ template <class T> __device__ OnlineSoftmax<float> online(Row<T> x, WarpNumbers&
   return state;
 }
 
-template <class T>
-__device__ OnlineSoftmax<float> sums(Algorithm algorithm, Row<T> x, WarpNumbers& smem) {
+template <class T, class A>
+__device__ OnlineSoftmax<A> sums(Algorithm algorithm, Row<T> x, WarpNumbers<A>& smem) {
   switch (algorithm) {
     case Algorithm::naive: return naive(x, smem);
     case Algorithm::safe: return safe(x, smem);
@@ -72,10 +72,10 @@ __device__ OnlineSoftmax<float> sums(Algorithm algorithm, Row<T> x, WarpNumbers&
 }
 
 // The last pass. x and out may be the same: each thread reads its own numbers only.
-template <class T>
-__device__ void normalise(OnlineSoftmax<float> state, bool naive, Row<const T> x, Row<T> out) {
+template <class T, class A>
+__device__ void normalise(OnlineSoftmax<A> state, bool naive, Row<const T> x, Row<T> out) {
   // Nothing seen: zeros, but the naive formula's own 0 / 0.
-  float factor = naive ? 1 / state.l : state.inverse();
+  A factor = naive ? 1 / state.l : state.inverse();
   for (int64_t j = threadIdx.x; j < x.n; j += softmax_threads)
     assign(out.data[j * out.stride], exp(x[j] - pivot(state.m)) * factor);
 }
@@ -83,7 +83,7 @@ __device__ void normalise(OnlineSoftmax<float> state, bool naive, Row<const T> x
 template <class T>
 __global__ void __launch_bounds__(softmax_threads)
     softmax_kernel(const __grid_constant__ SoftmaxRows p) {
-  __shared__ WarpNumbers smem;
+  __shared__ WarpNumbers<accumulator_t<T>> smem;
   Row<const T> x{static_cast<const T*>(p.x) + blockIdx.x * p.x_row, p.x_column, p.n};
   Row<T> out{static_cast<T*>(p.out) + blockIdx.x * p.out_row, p.out_column, p.n};
   normalise(sums(p.algorithm, x, smem), p.algorithm == Algorithm::naive, x, out);

@@ -9,30 +9,17 @@
 
 namespace fanano::FANANO_ISA {
 
-// 2^f - 1. float: minimax in the relative error of 2^f with 2^0 = 1, degree 6, 2.0e-9, so that
-// rounding decides. double: Taylor series in f ln 2, degree 13, 2^-56.
-FANANO_FN Vec<float> exp2_slope(Vec<float> f) {
-  constexpr float c[] = {0x1.41fbbcp-13f, 0x1.5f3e52p-10f, 0x1.3b2d4cp-7f,
-                         0x1.c6aee8p-5f,  0x1.ebfbdcp-3f,  0x1.62e430p-1f};
-  Vec<float> p = Vec<float>::all(c[0]);
-#pragma GCC unroll 8
-  for (int k = 1; k < 6; ++k) p = fma(p, f, Vec<float>::all(c[k]));
-  return p;
-}
-
-FANANO_FN Vec<double> exp2_slope(Vec<double> f) {
-  constexpr double factorial[] = {1,          2,           6,           24,       120,
-                                  720,        5040.0,      40320.0,     362880.0, 3628800.0,
-                                  39916800.0, 479001600.0, 6227020800.0};
-  Vec<double> t = f * Vec<double>::all(ln2<double>), p = Vec<double>::all(1 / factorial[12]);
-#pragma GCC unroll 16
-  for (int k = 11; k >= 0; --k) p = fma(p, t, Vec<double>::all(1 / factorial[k]));
-  return p;
-}
-
-// What exp2_slope's result is multiplied by: f, and f ln 2 for double.
+// t, what the polynomial is of: f, and f ln 2 for double.
 FANANO_FN Vec<float> exp2_step(Vec<float> f) { return f; }
 FANANO_FN Vec<double> exp2_step(Vec<double> f) { return f * Vec<double>::all(ln2<double>); }
+
+// (2^f - 1) / t.
+template <class T> FANANO_FN Vec<T> exp2_slope(Vec<T> f) {
+  Vec<T> t = exp2_step(f), p = Vec<T>::all(exp2_term(T(), 0));
+#pragma GCC unroll 16
+  for (int k = 1; k < exp2_terms<T>; ++k) p = fma(p, t, Vec<T>::all(exp2_term(T(), k)));
+  return p;
+}
 
 template <class T> FANANO_FN Vec<T> exp2_fraction(Vec<T> f) {
   return fma(exp2_slope(f), exp2_step(f), Vec<T>::all(1));

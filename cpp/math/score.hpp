@@ -65,9 +65,10 @@ inline constexpr T most_added = (sizeof(T) == 4 ? T(__FLT_MAX__) : T(__DBL_MAX__
 // row's farthest key infinite is the steepest that does not: every weight is 0 or 1 long before.
 // Each row by itself, for its bits must not depend on what others see.
 template <class T> struct Slope {
-  T high, low;  // position - j0, in two parts, which are exact where a T tells keys apart
-  T minus;
+  T high = 0, low = 0;  // position - j0, in two parts, which are exact where a T tells keys apart
+  T minus = 0;
 
+  Slope() = default;  // none
   FANANO_FN Slope(double slope, const Mask& mask, int64_t row, int64_t j0) {
     constexpr double limit = (sizeof(T) == 4 ? double(__FLT_MAX__) : __DBL_MAX__) / 8;
     int64_t p = within_64_bits(__int128(row) + mask.offset);

@@ -2,8 +2,11 @@
 // attention_oracle.hpp has the answer.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "math/mask.hpp"
@@ -14,8 +17,13 @@ namespace attention_case {
 using namespace fanano;
 
 // far_below: e^score is 0 everywhere. hidden_nan: NaN and infinities in keys and values that no row
-// sees. partly_nan: the same in the values of every fifth key, which some rows may see.
-enum Data { normal, growing, huge, far_below, hidden_nan, partly_nan };
+// sees. partly_nan: the same in the values of every fifth key, which some rows may see. nan_scores:
+// NaN in every seventh key and in the second query.
+enum Data { normal, growing, huge, far_below, hidden_nan, partly_nan, nan_scores };
+
+// How q, k, v and the results lie in memory: gaps between rows and within them; the last number
+// first; or (of q, k and v) one sequence that stands for all.
+enum Layout { dense, gaps, backward, repeated };
 
 struct Case {
   Shape shape;
@@ -25,12 +33,12 @@ struct Case {
   std::vector<int64_t> queries{}, keys{}, offsets{};  // of each sequence; empty: full, lower right
   double softcap = 0;
   bool slopes = false, sinks = false;
-  bool masked =
-      false;  // by an array of mask_dtype, which has one number for all along an axis that
-  Dtype mask_dtype = Dtype::boolean;  // is not in `extends`
+  // By an array of mask_dtype, which has one number for all along an axis that is not in `extends`.
+  bool masked = false;
+  Dtype mask_dtype = Dtype::boolean;
   bool extends[4] = {true, true, true, true};
   Dropout dropout{};
-  bool odd_strides = false;  // rows and columns that are not neighbours in memory
+  Layout layout = dense;
 
   double used_scale() const { return scale ? scale : 1 / std::sqrt(double(shape.dim)); }
   Mask mask(int64_t b, int64_t& used_queries) const {
@@ -40,9 +48,25 @@ struct Case {
     return make_mask(s, window.left, window.right);
   }
   bool additive() const { return masked && mask_dtype != Dtype::boolean; }
+
+  std::string text() const {
+    char t[300];
+    std::snprintf(t, sizeof t,
+                  "%lld sequences, %lld of %lld heads, %lld queries, %lld keys, dim %lld, %lld, "
+                  "window %lld, %lld, scale %g, softcap %g, slopes %d, sinks %d, mask %d of dtype "
+                  "%d, dropout %g, layout %d, data %d",
+                  ll(shape.batch), ll(shape.heads), ll(shape.kv_heads), ll(shape.queries),
+                  ll(shape.keys), ll(shape.dim), ll(shape.value_dim), ll(window.left),
+                  ll(window.right), scale, softcap, slopes, sinks, masked, int(mask_dtype),
+                  dropout.p, layout, data);
+    return t;
+  }
+
+ private:
+  static long long ll(int64_t x) { return x; }
 };
 
-// (batch, heads, rows, columns), contiguous; the mask of its own extents.
+// (batch, heads, rows, columns), contiguous; slopes (batch, heads); the mask of its own extents.
 struct Numbers {
   std::vector<double> q, k, v, slopes, sinks, mask;  // boolean masks: 0 and 1
   Shape shape;
@@ -58,10 +82,16 @@ struct Numbers {
     fill(q, s.batch * s.heads * s.queries * s.dim);
     fill(k, s.batch * s.kv_heads * s.keys * s.dim);
     fill(v, s.batch * s.kv_heads * s.keys * s.value_dim);
-    for (int64_t h = 0; c.slopes && h < s.heads; ++h) slopes.push_back(std::exp2(-double(h) - 1));
+    for (int64_t h = 0; c.slopes && h < s.batch * s.heads; ++h)
+      slopes.push_back(std::exp2(-double(h) - 1));
     if (c.sinks) fill(sinks, s.heads);
+    if (sinks.size() > 2) sinks[2] = -INFINITY;  // none
     if (c.masked) fill_mask(c, random, draw);
     shape_data(c);
+    if (c.layout == repeated)
+      for (std::vector<double>* x : {&q, &k, &v})
+        for (size_t i = 0, n = x->size() / std::max<size_t>(s.batch, 1); i < x->size(); ++i)
+          (*x)[i] = (*x)[i % n];
   }
 
   double mask_at(int64_t b, int64_t h, int64_t i, int64_t j) const {
@@ -118,6 +148,12 @@ struct Numbers {
       for (size_t i = 0; i < v.size(); ++i)
         if (int64_t key = int64_t(i) / s.value_dim % s.keys; key % 5 == 2)
           v[i] = key % 2 ? NAN : key % 4 ? -INFINITY : INFINITY;
+    if (c.data == nan_scores) {
+      for (size_t i = 0; i < k.size(); ++i)
+        if (int64_t(i) / s.dim % s.keys % 7 == 3) k[i] = NAN;
+      for (size_t i = 0; i < q.size(); ++i)
+        if (int64_t(i) / s.dim % s.queries == 1) q[i] = NAN;
+    }
   }
 
   void hide_nan(const Case& c) {

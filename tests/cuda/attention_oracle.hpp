@@ -6,12 +6,16 @@
 #include "attention_case.hpp"
 #include "device.hpp"
 #include "math/dropout.hpp"
+#include "math/score.hpp"
 
 namespace attention_case {
 
 struct Result {
   std::vector<double> out, lse;
-  std::vector<double> largest;  // |v| that a row sees, times what dropout multiplies by
+  // Of each row: the largest |v| that it sees, times what dropout multiplies by; the largest |logit|
+  // of a weight above 0, and the largest scale * sum |q_d k_d|; whether it sees anything.
+  std::vector<double> largest, logit, terms;
+  std::vector<bool> sees;
 };
 
 // Whether dropout keeps a pair.
@@ -32,7 +36,10 @@ template <class T> Result reference(const Case& c, const Numbers& x, bool low) {
   using Real = std::conditional_t<is_double, long double, double>;
   using A = accumulator_t<T>;
   const Shape& s = c.shape;
+  // Logits beyond float16's range are kept: infinities would judge nothing.
   auto round = [&](Real y) { return low ? Real(device::rounded<T>(double(y))) : y; };
+  auto round_logit = [&](Real y) { return std::isinf(round(y)) ? Real(A(y)) : round(y); };
+  constexpr Real most = most_added<A>;
   auto add = [&](Real sum, Real y) { return low ? Real(A(sum + y)) : sum + y; };
   const double kept = kept_factor(c.dropout.p);
   Result r;
@@ -46,23 +53,33 @@ template <class T> Result reference(const Case& c, const Numbers& x, bool low) {
         std::vector<Real> p(s.keys, -INFINITY);
         std::vector<bool> seen(s.keys);
         const Real sink = c.sinks && i < used ? Real(x.sinks[h]) : Real(-INFINITY);
-        Real m = sink, l = 0;
+        Real m = sink, l = 0, terms = 0, logit = 0;
         for (int64_t j = 0; j < s.keys; ++j) {
           if (i >= used || !x.sees(c, position, b, h, i, j)) continue;
           seen[j] = true;
-          Real dot = 0;
-          for (int64_t d = 0; d < s.dim; ++d)
-            dot = add(dot, Real(q[d]) * Real(x.k[(kv * s.keys + j) * s.dim + d]));
+          Real dot = 0, sizes = 0;
+          for (int64_t d = 0; d < s.dim; ++d) {
+            Real product = Real(q[d]) * Real(x.k[(kv * s.keys + j) * s.dim + d]);
+            dot = add(dot, product), sizes += std::fabs(product);
+          }
+          terms = std::max(terms, sizes * Real(std::fabs(c.used_scale())));
           Real y = dot * Real(c.used_scale());
           if (c.softcap != 0) y = Real(c.softcap) * std::tanh(y / Real(c.softcap));
-          if (c.slopes) y -= Real(x.slopes[h]) * Real(std::llabs(i + position.offset - j));
-          if (c.additive()) y += Real(x.mask_at(b, h, i, j));
-          p[j] = round(y);
-          m = std::max(m, p[j]);
+          if (c.slopes)
+            y -= Real(x.slopes[b * s.heads + h]) * Real(std::llabs(i + position.offset - j));
+          if (c.additive()) y += std::clamp(Real(x.mask_at(b, h, i, j)), -most, most);
+          p[j] = round_logit(y);
+          m = p[j] > m || std::isnan(p[j]) ? p[j] : m;
         }
-        for (Real& y : p) y = m == -INFINITY ? 0 : std::exp(y - m), l = add(l, y);
+        for (Real& y : p) {
+          Real weight = m == -INFINITY ? 0 : std::exp(y - m);
+          if (weight > 0) logit = std::max(logit, std::fabs(y));
+          y = weight, l = add(l, y);
+        }
         if (m != -INFINITY) l = add(l, std::exp(sink - m));
         r.lse.push_back(double(m == -INFINITY ? m : m + std::log(l)));
+        r.terms.push_back(double(terms)), r.logit.push_back(double(logit));
+        r.sees.push_back(std::find(seen.begin(), seen.end(), true) != seen.end());
         double largest = 0;
         for (int64_t j = 0; j < s.keys; ++j)
           for (int64_t d = 0; seen[j] && d < s.value_dim; ++d)
@@ -95,45 +112,49 @@ template <class T, class Out>
 void judge(const std::string& what, const std::vector<double>& got, const Result& exact,
            const Result& plain) {
   double plain_max = 0, plain_sum = 0, error_sum = 0, floor_sum = 0, over = -INFINITY, worst = 0;
-  size_t wrong_specials = 0, n = 0;
+  size_t wrong_specials = 0, wrong_zeros = 0, n = 0;
   const size_t columns = exact.largest.empty() ? 1 : exact.out.size() / exact.largest.size();
   for (size_t i = 0; i < exact.out.size(); ++i)
     if (std::isfinite(exact.out[i]) && std::isfinite(plain.out[i]))
       plain_max = std::max(plain_max, std::fabs(plain.out[i] - exact.out[i]));
   for (size_t i = 0; i < exact.out.size(); ++i) {
     wrong_specials += !same_special(got[i], exact.out[i]);
+    wrong_zeros += !exact.sees[i / columns] && got[i] != 0;
     if (!std::isfinite(exact.out[i]) || !std::isfinite(got[i])) continue;
     ++n;
     double largest = exact.largest[i / columns], eps = device::eps<accumulator_t<T>>();
     double floor = device::ulp<Out>(largest) + 4 * eps * largest;
-    if (std::is_same_v<T, double>) floor = std::max(floor, 1e-12 * largest);
+    if (std::is_same_v<T, double>)
+      floor = std::max(floor, 1e-12 * largest * std::max(1.0, exact.logit[i / columns] / 1e3));
     double error = std::fabs(got[i] - exact.out[i]);
     if (error - 2 * plain_max - floor > over) over = error - 2 * plain_max - floor, worst = error;
     error_sum += error, floor_sum += floor;
     if (std::isfinite(plain.out[i])) plain_sum += std::fabs(plain.out[i] - exact.out[i]);
   }
   char text[400];
-  std::snprintf(text, sizeof text,
-                "%s: worst error %.3g, too much by %.3g; mean %.3g; plain %.3g, mean %.3g; %zu NaN "
-                "or infinities in the wrong places",
-                what.c_str(), worst, over, n ? error_sum / n : 0, plain_max, n ? plain_sum / n : 0,
-                wrong_specials);
-  check::report(!wrong_specials && over <= 0 && error_sum <= 1.25 * plain_sum + floor_sum / 8,
-                __FILE__, __LINE__, text);
+  std::snprintf(
+      text, sizeof text,
+      ": worst error %.3g, too much by %.3g; mean %.3g; plain %.3g, mean %.3g; %zu NaN or "
+      "infinities in the wrong places; %zu numbers of rows that see nothing",
+      worst, over, n ? error_sum / n : 0, plain_max, n ? plain_sum / n : 0, wrong_specials,
+      wrong_zeros);
+  check::report(!wrong_specials && !wrong_zeros && over <= 0 &&
+                    error_sum <= 1.25 * plain_sum + floor_sum / 8,
+                __FILE__, __LINE__, what + text);
 }
 
-// lse: an ulp at max(1, |lse|), and a rounding of the largest logit. A logit is a sum of dim
-// products, each of which may be rounded.
+// lse: an ulp at max(1, |lse|), a rounding of the largest logit, and what a sum of dim products may
+// be wrong by (compare.py has the source).
 template <class A>
-void judge_lse(const std::string& what, const std::vector<double>& got,
-               const std::vector<double>& exact, double largest_logit, int64_t dim) {
-  for (size_t i = 0; i < exact.size(); ++i) {
-    double size = std::max(1.0, std::fabs(exact[i]));
-    double roundings = std::sqrt(double(dim)) + 2;
-    double allowed = device::ulp<A>(size) + largest_logit * device::eps<A>() * roundings;
-    bool fine = std::isfinite(exact[i]) ? std::fabs(got[i] - exact[i]) <= allowed
-                                        : same_special(got[i], exact[i]);
-    if (!fine) check::report_close(got[i], exact[i], 0, __FILE__, __LINE__, what.c_str(), "exact");
+void judge_lse(const std::string& what, const std::vector<double>& got, const Result& exact,
+               int64_t dim) {
+  for (size_t i = 0; i < exact.lse.size(); ++i) {
+    double lse = exact.lse[i], size = std::max(1.0, std::fabs(lse));
+    double roundings = exact.logit[i] + std::sqrt(double(dim)) * exact.terms[i];
+    double allowed = device::ulp<A>(size) + device::eps<A>() * roundings;
+    if (std::is_same_v<A, double>) allowed = 1e-12 * std::max(size, exact.logit[i]);
+    bool fine = std::isfinite(lse) ? std::fabs(got[i] - lse) <= allowed : same_special(got[i], lse);
+    if (!fine) check::report_close(got[i], lse, 0, __FILE__, __LINE__, what.c_str(), "exact");
   }
 }
 

@@ -6,33 +6,44 @@
 
 namespace attention_case {
 
-// (batch, heads, rows, columns) on the device: contiguous, or with gaps of NaN in rows and between
-// them.
+// (batch, heads, rows, columns) on the device. What stands in gaps is NaN.
 template <class T> class Operand {
-  int64_t n_, columns_, step_, row_;
+  int64_t n_, columns_;
+  Layout layout_;
+  int64_t step_, row_;  // strides
   device::Buffer<T> memory_;
 
+  size_t memory_size() const {
+    return columns_ ? size_t(n_ / columns_ * std::max(row_, -row_)) : 0;
+  }
   std::vector<T> spread(const std::vector<double>& x) const {
-    std::vector<T> all(size_t(n_ / std::max<int64_t>(columns_, 1) * row_), device::narrow<T>(NAN));
+    std::vector<T> all(memory_size(), device::narrow<T>(NAN));
     for (size_t i = 0; i < x.size(); ++i) all[at(i)] = device::narrow<T>(x[i]);
     return all;
   }
+  // The place of the first number, and of number i.
+  int64_t first() const { return layout_ == backward ? std::max<int64_t>(n_ - 1, 0) : 0; }
   size_t at(size_t i) const {
-    return size_t(int64_t(i) / columns_ * row_ + int64_t(i) % columns_ * step_);
+    return size_t(first() + int64_t(i) / columns_ * row_ + int64_t(i) % columns_ * step_);
   }
 
  public:
-  // `odd`: every second number of a row alone, and three more after it.
-  Operand(const std::vector<double>& x, int64_t columns, bool odd)
-      : n_(int64_t(x.size())), columns_(columns), step_(odd ? 2 : 1),
-        row_(odd ? 2 * columns + 3 : columns), memory_(spread(x)) {}
+  // gaps: every second number of a row alone, and three more after it.
+  Operand(const std::vector<double>& x, int64_t columns, Layout layout)
+      : n_(int64_t(x.size())), columns_(columns), layout_(layout), step_(layout == gaps       ? 2
+                                                                         : layout == backward ? -1
+                                                                                              : 1),
+        row_(layout == gaps ? 2 * columns + 3 : columns * step_), memory_(spread(x)) {}
   // For results: nothing has been written, but to gaps.
-  Operand(int64_t n, int64_t columns, bool odd)
-      : n_(n), columns_(columns), step_(odd ? 2 : 1), row_(odd ? 2 * columns + 3 : columns),
-        memory_(odd ? device::Buffer<T>(spread({})) : device::Buffer<T>(size_t(n))) {}
+  Operand(int64_t n, int64_t columns, Layout layout)
+      : n_(n), columns_(columns), layout_(layout), step_(layout == gaps       ? 2
+                                                         : layout == backward ? -1
+                                                                              : 1),
+        row_(layout == gaps ? 2 * columns + 3 : columns * step_),
+        memory_(layout == gaps ? device::Buffer<T>(spread({})) : device::Buffer<T>(size_t(n))) {}
 
   Tensor tensor(int64_t heads, int64_t rows) const {
-    return {memory_.data(), heads * rows * row_, rows * row_, row_, step_};
+    return {memory_.data() + first(), heads * rows * row_, rows * row_, row_, step_};
   }
   std::vector<double> values() const {
     const std::vector<T> all = memory_.values();
@@ -85,9 +96,9 @@ template <class T, class Out = T> class DeviceProblem {
 
   DeviceProblem(const Case& c, Dtype dtype)
       : c_(c), x_(numbers(c)), exact_(reference<T>(c, x_, false)),
-        plain_(reference<T>(c, x_, true)), q_(x_.q, c.shape.dim, c.odd_strides),
-        k_(x_.k, c.shape.dim, c.odd_strides), v_(x_.v, c.shape.value_dim, c.odd_strides),
-        out_(int64_t(exact_.out.size()), c.shape.value_dim, c.odd_strides), lse_(exact_.lse.size()),
+        plain_(reference<T>(c, x_, true)), q_(x_.q, c.shape.dim, c.layout),
+        k_(x_.k, c.shape.dim, c.layout), v_(x_.v, c.shape.value_dim, c.layout),
+        out_(int64_t(exact_.out.size()), c.shape.value_dim, c.layout), lse_(exact_.lse.size()),
         queries_(c.queries), keys_(c.keys), offsets_(c.offsets), slopes_(x_.slopes),
         sinks_(x_.sinks), mask_(mask_bytes(c, x_)) {
     const Shape& s = c.shape;
@@ -96,7 +107,8 @@ template <class T, class Out = T> class DeviceProblem {
     p.k = k_.tensor(s.kv_heads, s.keys), p.v = v_.tensor(s.kv_heads, s.keys);
     p.lse = {lse_.data(), s.heads * s.queries, s.queries, 1, 0};
     p.score.scale = c.used_scale(), p.score.softcap = c.softcap, p.window = c.window;
-    if (c.slopes) p.score.slopes = slopes_.data();
+    if (c.layout == repeated) p.q.batch = p.k.batch = p.v.batch = 0;
+    if (c.slopes) p.score.slopes = slopes_.data(), p.score.slopes_batch = s.heads;
     if (c.sinks) p.score.sinks = sinks_.data();
     if (!c.queries.empty()) p.lengths.queries = queries_.data();
     if (!c.keys.empty()) p.lengths.keys = keys_.data();
@@ -113,18 +125,11 @@ template <class T, class Out = T> class DeviceProblem {
   // Of what has just been launched.
   void judge(const std::string& kernel) const {
     device::finish();
-    const Shape& s = c_.shape;
-    std::string what = kernel + " dtype " + std::to_string(int(p.dtype)) + " heads " +
-                       std::to_string(s.heads) + " queries " + std::to_string(s.queries) +
-                       " keys " + std::to_string(s.keys) + " dim " + std::to_string(s.dim) + ", " +
-                       std::to_string(s.value_dim);
+    const std::string what = kernel + " dtype " + std::to_string(int(p.dtype)) + ", " + c_.text();
     attention_case::judge<T, Out>(what, out_.values(), exact_, plain_);
-    double largest = 0;
-    for (double y : exact_.lse)
-      if (std::isfinite(y)) largest = std::max(largest, std::fabs(y));
     std::vector<double> lse;
     for (A y : lse_.values()) lse.push_back(double(y));
-    judge_lse<A>(what + " lse", lse, exact_.lse, largest, s.dim);
+    judge_lse<A>(what + ": lse", lse, exact_, c_.shape.dim);
   }
 };
 

@@ -251,6 +251,40 @@ TEST(parts_of_a_warp) {
   }
 }
 
+TEST(votes_of_a_block) {
+  // Threads vote whether they are below 40, and below 64.
+  Numbers<uint32_t> out(4 * 64);
+  run(module(R"(
+    ld.param.u64 %d1, [p0];
+    mov.u32 %r1, %tid.x;
+    mul.wide.u32 %d2, %r1, 4;
+    add.s64 %d1, %d1, %d2;
+    setp.lt.u32 %p1, %r1, 40;
+    setp.lt.u32 %p2, %r1, 64;
+    setp.ge.u32 %p3, %r1, 64;
+    bar.red.and.pred %p4, 0, %p1;
+    bar.red.and.pred %p5, 0, %p2;
+    bar.red.or.pred %p6, 1, 64, %p1;
+    bar.red.or.pred %p7, 0, %p3;
+    selp.u32 %r2, 1, 0, %p4;
+    selp.u32 %r3, 1, 0, %p5;
+    selp.u32 %r4, 1, 0, %p6;
+    selp.u32 %r5, 1, 0, %p7;
+    st.global.u32 [%d1], %r2;
+    st.global.u32 [%d1+256], %r3;
+    st.global.u32 [%d1+512], %r4;
+    st.global.u32 [%d1+768], %r5;)",
+             1),
+      {out.address()}, {{}, {64, 1, 1}});
+  const std::vector<uint32_t> got = out.values();
+  for (size_t t = 0; t < 64; ++t) {
+    CHECK(got[t] == 0);
+    CHECK(got[64 + t] == 1);
+    CHECK(got[128 + t] == 1);
+    CHECK(got[192 + t] == 0);
+  }
+}
+
 TEST(matrices) {
   // A is 16 x 16, B 16 x 8, row after row; both come in by ldmatrix, B transposed, and D = A B + 1.
   std::vector<uint16_t> a(256), b(128);

@@ -1,4 +1,5 @@
-// Materialised attention on the device: every dtype and algorithm, against the float64 oracle.
+// Materialised attention on the device: every dtype and algorithm, against an oracle in wider
+// arithmetic.
 #include "device_problem.hpp"
 
 using namespace attention_case;
@@ -10,7 +11,7 @@ const Algorithm algorithms[] = {Algorithm::naive, Algorithm::safe, Algorithm::on
 template <class T, class Out> void check_case(const cuda::Kernels& kernels, const Case& c) {
   DeviceProblem<T, Out> problem(c, kernels.dtype);
   const Shape& s = c.shape;
-  device::Buffer<float> scores(size_t(s.batch * s.heads * s.queries * s.keys));
+  device::Buffer<accumulator_t<T>> scores(size_t(s.batch * s.heads * s.queries * s.keys));
   for (Algorithm algorithm : algorithms) {
     if (algorithm == Algorithm::naive && c.data != normal) continue;  // it overflows
     problem.p.algorithm = algorithm;

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "../../math/exp2.hpp"
 #include "../../math/online_softmax.hpp"
 
 namespace fanano::FANANO_ISA {
@@ -56,11 +57,6 @@ template <class T> FANANO_FN Vec<T> select_bits(uint64_t bits, Vec<T> t, Vec<T> 
   typename Vec<T>::Integer all = lane - lane + typename Vec<T>::Bits(bits);
   return {(all & lane) != 0 ? t.v : f.v};
 }
-
-// Adding 1.5 * 2^(mantissa bits) rounds to an integer, to nearest, and leaves it in the low bits.
-template <class T> inline constexpr T magic = sizeof(T) == 4 ? T(0x1.8p23) : T(0x1.8p52);
-template <class T> inline constexpr int mantissa = sizeof(T) == 4 ? 23 : 52;
-template <class T> inline constexpr int bias = sizeof(T) == 4 ? 127 : 1023;
 
 // 2^n from n + bias + magic: the low bits, moved to where the exponent is. n = -bias gives 0.
 template <class T> FANANO_FN Vec<T> power_of_two(Vec<T> shifted) {

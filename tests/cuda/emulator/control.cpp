@@ -1,5 +1,6 @@
 // Branches, the end, and barriers of the block.
 #include <map>
+#include <utility>
 
 #include "block.hpp"
 #include "fault.hpp"
@@ -28,10 +29,12 @@ void check_uniform(const std::vector<Lane*>& lanes) {
   }
 }
 
-void barrier(Lane& lane, const Instruction& i) {
-  uint32_t number = lane.get<uint32_t>(i.slot(0));
+// A thread comes to the barrier whose number an operand has; another one (-1: none) has how many
+// threads it is for. Returns them all where this is the last, else none.
+std::vector<Lane*> meet(Lane& lane, const Instruction& i, int number_operand, int count_operand) {
+  uint32_t number = lane.get<uint32_t>(i.slot(number_operand));
   int threads = int(lane.block->lanes.size());
-  int expected = i.operands > 1 ? int(lane.get<uint32_t>(i.slot(1))) : threads;
+  int expected = count_operand < 0 ? threads : int(lane.get<uint32_t>(i.slot(count_operand)));
   if (number > 15 || expected <= 0 || expected % 32 || expected > threads)
     throw Fault("bad barrier: number " + std::to_string(number) + " for " +
                 std::to_string(expected) + " threads, at " + i.where.text());
@@ -43,11 +46,34 @@ void barrier(Lane& lane, const Instruction& i) {
                 std::to_string(expected) + " at " + i.where.text());
   b.waiting.push_back(&lane);
   lane.park(i);
-  if (int(b.waiting.size()) < expected) return;
+  if (int(b.waiting.size()) < expected) return {};
   check_uniform(b.waiting);
+  for (const Lane* other : b.waiting)
+    if (other->waits->kind != i.kind)
+      throw Fault("bad barrier: " + i.name + " at " + i.where.text() + " meets " +
+                  other->waits->name + " at " + other->waits->where.text());
   join(b.waiting);
   for (Lane* waiting : b.waiting) waiting->state = Lane::running;
-  b.waiting.clear();
+  return std::exchange(b.waiting, {});
+}
+
+void barrier(Lane& lane, const Instruction& i) { meet(lane, i, 0, i.operands > 1 ? 1 : -1); }
+
+// d, number{, threads}, c: all of the threads' c, or any, to every d.
+enum Reduction : uint8_t { none, all, any };
+
+void reduce(Lane& lane, const Instruction& i) {
+  const std::vector<Lane*> lanes = meet(lane, i, 1, i.operands > 3 ? 2 : -1);
+  size_t votes = 0;
+  for (const Lane* l : lanes) votes += l->get<bool>(l->waits->slot(l->waits->operands - 1));
+  for (Lane* l : lanes)
+    l->set<bool>(l->waits->slot(0), i.kind == all ? votes == lanes.size() : votes > 0);
+}
+
+void decode_reduction(Instruction& i, Modifiers& m) {
+  i.kind = 1 + m.take_one_of({"and", "or"});
+  if (i.kind == none || m.last() != "pred" || i.operands < 3) unsupported(i);
+  i.run = reduce;
 }
 
 template <void (*Run)(Lane&, const Instruction&)> void simple(Instruction& i, Modifiers&) {
@@ -62,6 +88,7 @@ const std::vector<Row> control_rows = {
     {"ret", simple<end>},
     {"exit", simple<end>},
     {"bar.sync", simple<barrier>},
+    {"bar.red", decode_reduction},
     {"barrier.sync", simple<barrier>},
     {"barrier.sync.aligned", simple<barrier>},
 };
