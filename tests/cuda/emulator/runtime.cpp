@@ -190,6 +190,13 @@ int cudaMemcpy(void* to, const void* from, size_t bytes, int direction) {
   if (direction != 1 && direction != 2) return fail(invalid_value, "an unknown kind of copy");
   return success;
 }
+int cudaGetDeviceProperties(char* name, int) {  // the first of them is the name
+  return std::strcpy(name, "the emulator"), success;
+}
+int cudaGetDeviceProperties_v2(char* name, int device) {  // CUDA 12's
+  return cudaGetDeviceProperties(name, device);
+}
+int cudaDriverGetVersion(int* version) { return *version = 0, success; }
 // cudaFuncAttributeMaxDynamicSharedMemorySize is 8.
 int cudaFuncSetAttribute(const void* host, int attribute, int value) {
   auto found = functions().find(host);
