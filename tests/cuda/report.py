@@ -2,6 +2,7 @@
 
     python tests/cuda/report.py build/test              # after ctest, whose launches it reads
     python tests/cuda/report.py build/test --json FILE  # the same figures for programs
+    python tests/cuda/report.py build/test bfloat16     # of sources with one of these words
 
 Compiles every kernel of that build for every machine, and prints registers, shared memory,
 occupancy, and of the main loop what its instructions occupy and what that leaves of the machine's
@@ -36,12 +37,13 @@ def of_texts(log, disassembly, machine, launches):
     return found
 
 
-def gather(build, jobs):
+def gather(build, words, jobs):
     """Figures of every kernel of every object on every machine."""
     how = compile.how(build)
     nvdisasm = compile.disassembler(how["nvcc"])
     launches = compile.launches(build)
-    todo = [(source, machine) for source in how["sources"] for machine in how["machines"]]
+    sources = [s for s in how["sources"] if not words or any(w in Path(s).name for w in words)]
+    todo = [(source, machine) for source in sources for machine in how["machines"]]
     with ThreadPoolExecutor(jobs) as pool:
         texts = pool.map(lambda t: compile.texts(how, nvdisasm, *t), todo)
         found = [
@@ -57,6 +59,7 @@ def gather(build, jobs):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("build", type=Path, help="a build of the tests")
+    parser.add_argument("words", nargs="*", help="of the names of sources; none: all")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument(
@@ -65,7 +68,7 @@ def main():
     arguments = parser.parse_args()
     try:
         limits = thresholds.read(arguments.thresholds)
-        found = gather(arguments.build.resolve(), arguments.jobs)
+        found = gather(arguments.build.resolve(), arguments.words, arguments.jobs)
     except (compile.NoTool, compile.Failed, thresholds.Malformed) as error:
         print(f"no report: {error}", file=sys.stderr)
         return 2

@@ -1,9 +1,9 @@
-"""For people: a row for each kernel, a table for each machine."""
+"""For people: of each machine what the kernels take, and what one pass of their main loops does."""
 
 from .figures import WIDTH
 from .machines import MACHINES
 
-COLUMNS = {
+TAKES = {
     "registers": "regs",
     "shared": "shared",
     "blocks": "blocks",
@@ -11,33 +11,38 @@ COLUMNS = {
     "code_bytes": "code",
     "work": "work",
     "others": "others",
+    "bound": "bound",
+    "limit": "by",
+}
+PASS = {
+    "loop": "code",
     "pass": "pass",
-    "loop": "loop",
+    "loop_tensor": "tensor",
     "loop_mufu": "mufu",
     "loop_fp32": "fp32",
     "loop_fp64": "fp64",
     "loop_alu": "alu",
+    "loop_shuffle": "shfl",
     "loop_shared": "shared",
     "loop_global": "global",
+    "loop_local": "local",
     "loop_sync": "sync",
 }
 LEGEND = """\
 shared, code: bytes. blocks, warps: of a multiprocessor. work: tensor instructions of the main loop;
-where a kernel has none, its products. others: instructions for each of these. pass: the least that
-a warp executes in one pass of the loop (copies in which it has no part are not in it), and then how
-many of these go to which pipe; loop: all its code. bound: percent of the peak of the tensor cores
-(else of products) when everything overlaps, and what sets it."""
+where a kernel has none, its products. others: instructions for each of these. bound: percent of the
+peak of the tensor cores (else of products) when everything overlaps, and the pipe that sets it.
+One pass: all instructions of the loop, the least that a warp executes of them (copies in which it
+has no part are not in it), and how many of those go to which pipe."""
 
 
 def shown(figures, name):
+    if name == "limit":
+        return figures.limit
     figure = figures[name]
-    return "?" if figure is None else f"{figure:.2f}" if isinstance(figure, float) else f"{figure}"
-
-
-def row(figures):
-    percent = figures["bound"]
-    bound = "" if percent is None else f"{percent:.0f} % {figures.limit}"
-    return [figures.kernel, *(shown(figures, name) for name in COLUMNS), bound]
+    if figure is None:
+        return "?"
+    return f"{figure:.0f} %" if name == "bound" else f"{figure:.4g}" if figure % 1 else f"{figure}"
 
 
 def widths(figures):
@@ -46,38 +51,45 @@ def widths(figures):
     )
 
 
-def plain(header, rows):
-    wide = [max(len(r[c]) for r in [header, *rows]) for c in range(len(header))]
-    for r in [header, *rows]:
-        cells = (f"{x:>{w}}" for x, w in zip(r[1:], wide[1:], strict=True))
-        print(f"{r[0]:<{wide[0]}}  {'  '.join(cells)}")
+def width(column):
+    return max(map(len, column))
 
 
-def coloured(title, header, rows):
+def plain(title, rows):
+    print(f"\n{title}")
+    wide = [width(column) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (f"{x:>{w}}" for x, w in zip(row[1:], wide[1:], strict=True))
+        print(f"{row[0]:<{wide[0]}}  {'  '.join(cells)}")
+
+
+def coloured(title, rows):
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title)
-    for n, name in enumerate(header):
-        table.add_column(name, justify="right" if n else "left", overflow="fold")
-    for r in rows:
-        table.add_row(*r)
-    Console().print(table)
+    console = Console()
+    if sum(width(column) + 2 for column in zip(*rows, strict=True)) + 2 > console.width:
+        return plain(title, rows)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for n, name in enumerate(rows[0]):
+        table.add_column(name, justify="right" if n else "left", no_wrap=True)
+    for row in rows[1:]:
+        table.add_row(*row)
+    console.print(table)
+    return None
 
 
 def show(every_kernels_figures, rich):
-    header = ["kernel", *COLUMNS.values(), "bound"]
+    one = coloured if rich else plain
     for machine in MACHINES:
         of_machine = [f for f in every_kernels_figures if f.machine == machine]
         if not of_machine:
             continue
-        rows = [row(f) for f in of_machine]
-        if rich:
-            coloured(machine, header, rows)
-        else:
-            print(f"\n{machine}")
-            plain(header, rows)
-        print("accesses by width in bits:")
+        for title, columns in ((machine, TAKES), (f"{machine}, one pass of the main loop", PASS)):
+            rows = [[f.kernel, *(shown(f, name) for name in columns)] for f in of_machine]
+            one(title, [["kernel", *columns.values()], *rows])
+        print(f"\n{machine}, accesses by width in bits")
         for f in of_machine:
-            print(f"  {f.kernel}: {widths(f)}")
-    print(LEGEND)
+            print(f"{f.kernel}: {widths(f)}")
+    print(f"\n{LEGEND}")
