@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-GOLDENS = Path(__file__).parents[1] / "cuda" / "goldens"
+ROOT = Path(__file__).parents[2]
+GOLDENS = ROOT / "tests" / "cuda" / "goldens"
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +127,17 @@ def test_without_goldens_it_says_so(program, tmp_path):
 def test_wrong_arguments(program, tmp_path):
     for arguments in (["--record"], ["--compare"], ["folder"], ["--replay", tmp_path]):
         assert run(program, *arguments).returncode == 2
+
+
+def test_every_function_of_ptx_has_a_case():
+    cases = "".join(p.read_text() for p in (ROOT / "tests" / "cuda").glob("conformance_*.cpp"))
+    functions = [
+        name
+        for path in (ROOT / "cuda" / "ptx").glob("*.cuh")
+        for name in re.findall(r"^(?:template .*)?__device__ .*? (\w+)\(", path.read_text(), re.M)
+    ]
+    assert len(functions) > 10
+    assert [f for f in functions if not re.search(rf"\bptx::{f}\b", cases)] == []
 
 
 def test_committed_goldens_are_of_gpus():
