@@ -8,6 +8,7 @@ own objects and run; it is killed by a report of the emulator ("diagnosed") or b
 Prints what became of each, and the score. Needs a build of the tests; several seconds a mutant.
 """
 
+import json
 import shutil
 import subprocess
 import sys
@@ -100,12 +101,6 @@ MUTANTS = [
 ]  # fmt: skip
 
 
-def flags():
-    """nvcc's, as cmake/cuda.cmake has them, but for the lines that warnings need."""
-    return ["-std=c++20", "-O3", "-lineinfo", "-fmad=false", "-cudart", "none", "--no-compress",
-            "-gencode", "arch=compute_80,code=compute_80"]  # fmt: skip
-
-
 def edited(mutant):
     """The whole text of the source with one place changed."""
     text = (ROOT / "cuda" / mutant.what[0]).read_text()
@@ -122,8 +117,10 @@ def outcome(mutant, build, folder):
     (folder / "cpp").symlink_to(ROOT / "cpp")
     (folder / "cuda" / source).write_text(edited(mutant))
     objects = build / "tests" / "cuda" / "cuda_objects"
+    how = json.loads((build / "generated" / "cuda.json").read_text())
+    includes = [f"-I{path}" for path in (folder / "cuda", *how["includes"])]
     compiled = subprocess.run(
-        ["nvcc", *flags(), f"-I{folder}/cuda", f"-I{ROOT}/cpp", "-c", "-o", folder / "k.o",
+        [how["nvcc"], *how["flags"], *how["ptx"], *includes, "-c", "-o", folder / "k.o",
          build / "generated" / f"kernels_{dtype}.cu"], capture_output=True, text=True
     )  # fmt: skip
     if compiled.returncode:

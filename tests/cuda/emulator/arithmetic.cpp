@@ -52,14 +52,20 @@ struct Abs {
   template <Integer T> T operator()(T a) const { return a < 0 ? T(0 - wrapping(a)) : a; }
   template <Float T> T operator()(T a) const { return std::fabs(a); }
 };
-// The operand that is a number, where the other one is not.
+// The operand that is a number, where the other one is not; +0 is above -0.
 struct Min {
   template <Integer T> T operator()(T a, T b) const { return a < b ? a : b; }
-  template <Float T> T operator()(T a, T b) const { return std::fmin(a, b); }
+  template <Float T> T operator()(T a, T b) const {
+    if (std::isnan(a) || (a == b && !std::signbit(a))) return b;
+    return std::isnan(b) || a <= b ? a : b;
+  }
 };
 struct Max {
   template <Integer T> T operator()(T a, T b) const { return a > b ? a : b; }
-  template <Float T> T operator()(T a, T b) const { return std::fmax(a, b); }
+  template <Float T> T operator()(T a, T b) const {
+    if (std::isnan(a) || (a == b && std::signbit(a))) return b;
+    return std::isnan(b) || a >= b ? a : b;
+  }
 };
 struct Sqrt {
   template <Float T> T operator()(T a) const { return std::sqrt(a); }

@@ -4,13 +4,16 @@
 //
 // What a kernel does wrong is a failed launch: cudaDeviceSynchronize() returns 719, as on a GPU,
 // and the words are on stderr. Copying to the host what nothing has written fails as well.
-// FANANO_EMULATOR_ORDER=backward|random changes the order of warps.
+// FANANO_EMULATOR_ORDER=backward|random changes the order of warps. FANANO_EMULATOR_LAUNCHES=FILE
+// writes which kernels were launched with how much dynamic shared memory, for the static report.
 #include "runtime.hpp"
 
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <map>
+#include <set>
 #include <string_view>
 #include <utility>
 
@@ -95,6 +98,14 @@ Order order() {
   throw Fault(std::string("FANANO_EMULATOR_ORDER is ") + name);
 }
 
+void note_launch(const std::string& name, size_t dynamic_bytes) {
+  static std::set<std::string> noted;
+  const char* path = std::getenv("FANANO_EMULATOR_LAUNCHES");
+  std::string line = name + " " + std::to_string(dynamic_bytes) + "\n";
+  if (path && noted.insert(line).second)
+    std::ofstream(path, noted.size() == 1 ? std::ios::trunc : std::ios::app) << line;
+}
+
 int launch(const void* host, Dim grid, Dim threads, void** arguments, size_t dynamic_bytes) {
   auto found = functions().find(host);
   if (found == functions().end()) return fail(invalid_kernel, "no such kernel");
@@ -103,6 +114,7 @@ int launch(const void* host, Dim grid, Dim threads, void** arguments, size_t dyn
   if (dynamic_bytes > function.dynamic_limit)
     return fail(invalid_value, "more dynamic shared memory than cudaFuncSetAttribute allowed for " +
                                    function.name);
+  note_launch(function.name, dynamic_bytes);
   try {
     if (module.ptx.empty()) throw Fault("no PTX in the program for " + function.name);
     if (!module.parsed) module.program = parse(module.ptx), module.parsed = true;
@@ -178,6 +190,13 @@ int cudaMemcpy(void* to, const void* from, size_t bytes, int direction) {
   if (direction != 1 && direction != 2) return fail(invalid_value, "an unknown kind of copy");
   return success;
 }
+int cudaGetDeviceProperties(char* name, int) {  // the first of them is the name
+  return std::strcpy(name, "the emulator"), success;
+}
+int cudaGetDeviceProperties_v2(char* name, int device) {  // CUDA 12's
+  return cudaGetDeviceProperties(name, device);
+}
+int cudaDriverGetVersion(int* version) { return *version = 0, success; }
 // cudaFuncAttributeMaxDynamicSharedMemorySize is 8.
 int cudaFuncSetAttribute(const void* host, int attribute, int value) {
   auto found = functions().find(host);

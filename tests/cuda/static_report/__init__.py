@@ -1,0 +1,11 @@
+"""What is known of the CUDA kernels without running them: tests/cuda/report.py prints it.
+
+ptxas        registers, shared memory, spills and advisories, from what ptxas says
+sass         instructions, from what nvdisasm prints, and the pipe that each occupies
+flow         basic blocks, loops, and the least that one pass of a loop executes
+machines     what a multiprocessor has room for, and how fast its pipes are
+figures      all of it together, for one kernel
+thresholds   which kernel crosses which limit of thresholds.toml
+compile      from a source to the texts that the first two read
+table        for people
+"""

@@ -1,0 +1,139 @@
+"""Basic blocks and loops of a kernel, and the least that one pass of a loop executes."""
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+ENDS = ("EXIT", "RET")
+
+
+@dataclass
+class Block:
+    instructions: list
+    next: list[int] = field(default_factory=list)
+
+
+@dataclass
+class Loop:
+    head: int
+    body: set[int]
+
+
+def blocks(kernel):
+    """In their order, the entry first. Calls are of what computes a quotient or the like: the
+    caller goes on behind them, and what is called is no block of the caller's."""
+    code = kernel.instructions
+    starts = {0, len(code)} | set(kernel.labels.values())
+    starts |= {n + 1 for n, i in enumerate(code) if i.stem in ("BRA", *ENDS)}
+    starts = sorted(s for s in starts if s <= len(code))
+    number = {start: n for n, start in enumerate(starts)}
+    found = []
+    for n, (start, end) in enumerate(pairwise(starts)):
+        block = Block(code[start:end])
+        last = block.instructions[-1]
+        falls = True
+        if last.stem == "BRA":
+            if last.target in kernel.labels and kernel.labels[last.target] < len(code):
+                block.next.append(number[kernel.labels[last.target]])
+            falls = last.conditional
+        elif last.stem in ENDS:
+            falls = bool(last.predicate)
+        if falls and end < len(code):
+            block.next.append(n + 1)
+        found.append(block)
+    return found
+
+
+def order(graph):
+    """Blocks that the entry reaches, each before those that it leads to, but for loops."""
+    seen, done = {0}, []
+    stack = [(0, iter(graph[0].next))]
+    while stack:
+        n, rest = stack[-1]
+        for to in rest:
+            if to not in seen:
+                seen.add(to)
+                stack.append((to, iter(graph[to].next)))
+                break
+        else:
+            done.append(n)
+            stack.pop()
+    return done[::-1]
+
+
+def dominators(graph):
+    """Of each block, those that every path from the entry to it passes: a bit each."""
+    sequence, before = order(graph), {}
+    for n in sequence:
+        for to in graph[n].next:
+            before.setdefault(to, []).append(n)
+    every = (1 << len(graph)) - 1
+    found = dict.fromkeys(sequence, every) | {0: 1}
+    changed = True
+    while changed:
+        changed = False
+        for n in sequence[1:]:
+            common = every
+            for p in before[n]:
+                common &= found[p]
+            common |= 1 << n
+            if common != found[n]:
+                found[n], changed = common, True
+    return found
+
+
+def loops(graph):
+    """Natural loops, one for each head."""
+    over = dominators(graph)
+    before = {}
+    for n in over:
+        for to in graph[n].next:
+            before.setdefault(to, []).append(n)
+    found = {}
+    for n in over:
+        for head in graph[n].next:
+            if not over[n] >> head & 1:
+                continue
+            loop = found.setdefault(head, Loop(head, {head}))
+            stack = [n]
+            while stack:
+                b = stack.pop()
+                if b not in loop.body:
+                    loop.body.add(b)
+                    stack += before[b]
+    return list(found.values())
+
+
+def lightest_pass(graph, loop, is_work):
+    """The instructions of the path from the head back to it that has most work, and of those the
+    fewest others: what a pass cannot do without. Loops inside are passed through once."""
+    sequence = [n for n in order(graph) if n in loop.body]
+    cost = {
+        n: (-sum(map(is_work, graph[n].instructions)), len(graph[n].instructions))
+        for n in loop.body
+    }
+    best = {loop.head: (cost[loop.head], [loop.head])}
+    ends = []
+    for n in sequence:
+        if n not in best:
+            continue
+        (work, length), path = best[n]
+        for to in graph[n].next:
+            if to == loop.head:
+                ends.append(best[n])
+            elif to in loop.body:
+                there = (work + cost[to][0], length + cost[to][1])
+                if to not in best or there < best[to][0]:
+                    best[to] = (there, [*path, to])
+    return [i for n in min(ends)[1] for i in graph[n].instructions]
+
+
+def main_loop(graph, is_work):
+    """The innermost of the loops with most work; None: there is no work in any."""
+
+    def key(loop):
+        inside = [i for n in loop.body for i in graph[n].instructions]
+        return sum(map(is_work, inside)), -len(inside)
+
+    candidates = [(key(loop), loop.head, loop) for loop in loops(graph)]
+    most = max(candidates, default=None, key=lambda c: c[:2])
+    return most[2] if most and most[0][0] else None
