@@ -34,12 +34,15 @@ void translate(const std::exception_ptr& error, void*) {
     PyErr_SetString(PyExc_ValueError, e.what());
   } catch (const NotImplementedError& e) {
     PyErr_SetString(PyExc_NotImplementedError, e.what());
+  } catch (const RuntimeError& e) {
+    PyErr_SetString(PyExc_RuntimeError, e.what());
   }
 }
 
 // The table of refusals, for the tests: (id, name of the Python error, words).
 std::vector<std::tuple<std::string, std::string, std::string>> refusal_rows() {
-  constexpr const char* names[] = {"TypeError", "ValueError", "NotImplementedError"};
+  constexpr const char* names[] = {"TypeError", "ValueError", "NotImplementedError",
+                                   "RuntimeError"};
   std::vector<std::tuple<std::string, std::string, std::string>> rows;
   for (const Refusal& row : refusals) rows.emplace_back(row.id, names[int(row.error)], row.text);
   return rows;
