@@ -25,6 +25,7 @@ std::string filled(const Refusal& row, std::initializer_list<std::string> values
 void throw_error(const Refusal& row, std::initializer_list<std::string> values) {
   switch (row.error) {
     case Error::type: throw TypeError(filled(row, values));
+    case Error::runtime: throw RuntimeError(filled(row, values));
     case Error::missing: throw NotImplementedError(filled(row, values));
     default: throw ValueError(filled(row, values));
   }

@@ -27,6 +27,11 @@ class ValueError : public std::runtime_error {
   friend void throw_error(const Refusal&, std::initializer_list<std::string>);
 };
 
+class RuntimeError : public std::runtime_error {
+  explicit RuntimeError(const std::string& words) : runtime_error(words) {}
+  friend void throw_error(const Refusal&, std::initializer_list<std::string>);
+};
+
 class NotImplementedError : public std::runtime_error {
   explicit NotImplementedError(const std::string& words) : runtime_error(words) {}
   friend void throw_error(const Refusal&, std::initializer_list<std::string>);

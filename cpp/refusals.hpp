@@ -8,7 +8,8 @@
 
 namespace fanano {
 
-enum class Error { type, value, missing };  // Python's TypeError, ValueError, NotImplementedError
+// Python's TypeError, ValueError, NotImplementedError, RuntimeError.
+enum class Error { type, value, missing, runtime };
 
 struct Refusal {
   std::string_view id;
@@ -182,6 +183,12 @@ inline constexpr Refusal refusals[] = {
     {"isa_unknown", Error::value,
      "FANANO_ISA={string} is not compiled in; expected one of {names}"},
     {"isa_lacking", Error::value, "FANANO_ISA={string}: this CPU lacks {features}"},
+
+    // ---- CUDA devices (no_cuda/cuda.cpp, cuda/attention.cu) ----
+    {"no_cuda", Error::missing,
+     "attention cannot run on a CUDA device: {reason}. Copy the arrays to the CPU"},
+    {"no_cuda_kernel", Error::missing, "no CUDA kernel of this build takes the problem: {problem}"},
+    {"cuda", Error::runtime, "{call} failed on CUDA device {number}: {error}"},
 };
 
 }  // namespace fanano

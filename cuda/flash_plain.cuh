@@ -264,6 +264,9 @@ __global__ void __launch_bounds__(plain_threads)
   } while (again);
 }
 
+// Every problem of its dtype.
+template <class T> bool flash_plain_takes(const Problem&) { return true; }
+
 template <class T> cudaError_t flash_plain(const Problem& p, cudaStream_t stream) {
   using A = accumulator_t<T>;
   if (p.shape.batch * p.shape.heads * p.shape.queries == 0) return cudaSuccess;

@@ -29,12 +29,9 @@ struct Kernels {
   // scores: (batch, heads, queries, keys) of the accumulator's type, scratch. Every option but
   // dropout.
   cudaError_t (*materialised)(const Problem&, void* scores, cudaStream_t);
-
-  // Every problem: what no special kernel takes.
-  cudaError_t (*flash_plain)(const Problem&, cudaStream_t);
 };
 
-// One variant of flash attention. all_flash_kernels (flash_table.hpp) has them in an order in which
+// One variant of flash attention. all_flash_kernels (kernels_table.hpp) has them in an order in which
 // the first that takes a problem is the right one.
 struct FlashKernel {
   const char* name;

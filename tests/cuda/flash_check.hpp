@@ -2,7 +2,7 @@
 #pragma once
 
 #include "device_problem.hpp"
-#include "flash_table.hpp"
+#include "kernels_table.hpp"
 
 namespace attention_case {
 

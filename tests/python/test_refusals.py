@@ -116,7 +116,7 @@ ENVIRONMENT = {
     **{
         f"{k.isa} here": ("isa_lacking", f"FANANO_ISA={k.isa}: {k.why_not}", {"FANANO_ISA": k.isa})
         for k in fanano.kernels()
-        if not k.runnable
+        if k.device == "cpu" and not k.runnable
     },
 }
 
@@ -148,8 +148,9 @@ def test_which_errors_are_of_types():
         *("floats", "mask", "integers", "same_dtype", "result_dtype", "lse_dtype"),
     }
     missing = {id for id, (exception, _) in ROWS.items() if exception is NotImplementedError}
-    assert missing == {"materialised_dropout"}
-    assert {x for x, _ in ROWS.values()} == {TypeError, ValueError, NotImplementedError}
+    assert missing == {"materialised_dropout", "no_cuda", "no_cuda_kernel"}
+    assert {id for id, (exception, _) in ROWS.items() if exception is RuntimeError} == {"cuda"}
+    assert len({exception for exception, _ in ROWS.values()}) == 4
 
 
 def test_every_row_is_provoked():
@@ -165,6 +166,7 @@ def test_every_row_is_provoked():
         ENVIRONMENT,
     )
     provoked = {rule for table in tables for rule, *_ in table.values() if isinstance(rule, str)}
-    if all(kernel.runnable for kernel in fanano.kernels()):
+    if all(kernel.runnable for kernel in fanano.kernels() if kernel.device == "cpu"):
         provoked.add("isa_lacking")  # tests/cpp/cpu/isa_test.cpp provokes it on every machine
+    provoked |= {"no_cuda", "no_cuda_kernel", "cuda"}  # tests/cuda/forward_on_device_test.cpp
     assert provoked == set(ROWS)
