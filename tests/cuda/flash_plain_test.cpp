@@ -12,18 +12,197 @@ template <class T, class Out> void check_case(const cuda::Kernels& kernels, cons
   problem.judge("flash_plain");
 }
 
-void check_all(const Case& c) {
+void check_with(const Case& c, Dtype dtype, bool partial = false) {
   for (const cuda::Kernels* kernels : cuda::all_kernels)
-    device::with_type(kernels->dtype, [&]<class T>() { check_case<T, T>(*kernels, c); });
+    if (kernels->dtype == dtype)
+      device::with_type(dtype, [&]<class T>() {
+        partial ? check_case<T, accumulator_t<T>>(*kernels, c) : check_case<T, T>(*kernels, c);
+      });
 }
+
+const Dtype dtypes[] = {Dtype::float64, Dtype::float32, Dtype::bfloat16, Dtype::float16};
+
+void check_all(const Case& c) {
+  for (Dtype dtype : dtypes) check_with(c, dtype);
+}
+
+// With one dtype, another one each time.
+void check_next(const Case& c) {
+  static size_t count = 0;
+  check_with(c, dtypes[count++ % 4]);
+}
+
+Shape shape(int64_t queries, int64_t keys, int64_t dim = 8, int64_t value_dim = 5) {
+  return {1, 1, 1, queries, keys, dim, value_dim};
+}
+
+// ---- every option, switched on in a case ----
+struct Option {
+  const char* name;
+  void (*set)(Case&);
+};
+const Option options[] = {
+    {"causal", [](Case& c) { c.window = {-1, 0}; }},
+    {"window", [](Case& c) { c.window = {13, 4}; }},
+    {"lengths", [](Case& c) { c.queries = {17, 20}, c.keys = {43, 0}; }},
+    {"offsets", [](Case& c) { c.offsets = {30, -4}; }},
+    {"boolean mask", [](Case& c) { c.masked = true, c.mask_dtype = Dtype::boolean; }},
+    {"additive mask", [](Case& c) { c.masked = true, c.mask_dtype = Dtype::float32; }},
+    {"softcap", [](Case& c) { c.softcap = 0.8; }},
+    {"slopes", [](Case& c) { c.slopes = true; }},
+    {"sinks", [](Case& c) { c.sinks = true; }},
+    {"dropout", [](Case& c) { c.dropout = {0.3, 0x123456789abcdef0, 3, 5, 7, 9}; }},
+    {"NaN that some see", [](Case& c) { c.data = partly_nan; }},
+    {"NaN that nobody sees", [](Case& c) { c.data = hidden_nan; }},
+    {"gaps", [](Case& c) { c.strides = gaps; }},
+};
 
 }  // namespace
 
 TEST(sizes_around_a_tile) {
-  //         batch heads kv queries keys dim value_dim
-  check_all({{1, 1, 1, 1, 1, 1, 1}, {}});
-  check_all({{1, 1, 1, 31, 33, 16, 40}, {}});
-  check_all({{1, 2, 1, 32, 32, 3, 3}, {}});
-  check_all({{2, 2, 2, 33, 31, 33, 8}, {}});
-  check_all({{1, 1, 1, 5, 67, 64, 64}, {}});
+  check_all({shape(1, 1, 1, 1)});
+  check_all({shape(31, 33, 16, 40)});
+  check_all({{1, 2, 1, 32, 32, 3, 3}});
+  check_all({{2, 2, 2, 33, 31, 33, 8}});
+  check_all({shape(5, 67, 64, 64)});
+}
+
+TEST(every_number_of_columns) {
+  check_all({shape(3, 5, 576, 576)});
+  check_all({shape(4, 33, 3, 129)});  // one block more than 128
+  check_all({shape(3, 7, 40, 65)});   // and than 64
+  for (int64_t dim : {1, 16, 31, 128})
+    for (int64_t value_dim : {1, 16, 64, 128}) check_next({shape(2, 3, dim, value_dim)});
+}
+
+TEST(nothing_to_see) {
+  check_all({shape(3, 0)});
+  check_all({shape(3, 4, 8, 0)});
+  check_all({{0, 1, 1, 3, 4, 8, 8}});
+  check_all({{1, 1, 1, 0, 4, 8, 8}});
+  Case c{{1, 3, 1, 40, 6, 8, 5}, {-1, 0}};  // most rows see nothing
+  c.sinks = true, c.data = nan_scores;
+  check_all(c);
+  c.queries = {33};
+  check_next(c);
+  c = {shape(3, 0)};
+  c.sinks = true;
+  check_next(c);
+}
+
+TEST(grouped_heads) { check_all({{2, 4, 2, 3, 35, 8, 8}}); }
+
+TEST(each_option) {
+  for (const Option& option : options) {
+    Case c{{2, 2, 1, 20, 45, 8, 5}};
+    option.set(c);
+    check_with(c, Dtype::float64), check_next(c);
+  }
+}
+
+TEST(every_two_options) {
+  for (const Option& a : options)
+    for (const Option& b : options) {
+      if (&b <= &a) continue;
+      Case c{{2, 1, 1, 20, 45, 8, 5}};
+      a.set(c), b.set(c);
+      check_next(c);
+    }
+}
+
+TEST(windows_over_many_tiles) {
+  check_next({shape(70, 200), {40, 3}});
+  check_next({shape(70, 150), {-1, 0}});
+  check_next({shape(40, 130), {0, 0}});
+  check_next({shape(40, 130), {5, -1}});
+}
+
+TEST(masks_of_every_dtype_and_extent) {
+  for (Dtype dtype :
+       {Dtype::boolean, Dtype::float64, Dtype::float32, Dtype::bfloat16, Dtype::float16})
+    for (int extends : {0b1111, 0b0011, 0b0101, 0b1010, 0b0001, 0b0010, 0b0000}) {
+      Case c{{2, 2, 2, 9, 35, 4, 3}};
+      c.masked = true, c.mask_dtype = dtype, c.sinks = dtype == Dtype::float16;
+      for (int axis = 0; axis < 4; ++axis) c.extends[axis] = extends >> axis & 1;
+      check_next(c);
+    }
+}
+
+TEST(a_mask_whose_rows_are_the_lowest_number) {
+  for (Dtype mask : {Dtype::float64, Dtype::float32, Dtype::bfloat16})
+    for (Dtype dtype : {Dtype::float64, Dtype::float32}) {
+      Case c{shape(40, 3)};  // some of the rows
+      c.masked = true, c.mask_dtype = mask;
+      check_with(c, dtype);
+    }
+}
+
+TEST(a_visible_nan_reaches_those_who_see_it) {
+  for (Data data : {partly_nan, nan_scores})
+    for (bool masked : {false, true}) {
+      Case c{shape(40, 70), {9, 0}};
+      c.data = data, c.masked = masked;
+      check_all(c);
+      c.window = {}, c.dropout = {0.5, 1, 0, 0, 0, 0};
+      check_next(c);
+    }
+}
+
+TEST(hard_numbers) {
+  for (Data data : {growing, huge, far_below}) {
+    Case c{shape(20, 110, 16, 16), {3, 100}};
+    c.data = data;
+    check_all(c);
+  }
+  for (double scale : {-0.5, 1e4, -1e7, 1e28, 1e-30}) {
+    Case c{shape(9, 40, 16, 16)};
+    c.scale = scale;
+    check_with(c, Dtype::float64), check_with(c, Dtype::float32), check_with(c, Dtype::bfloat16);
+  }
+}
+
+TEST(softcaps) {
+  for (double softcap : {1e-3, 1.0, 50.0, 1e300})
+    for (double scale : {1e-4, 1.0, 1e3}) {
+      Case c{shape(5, 40)};
+      c.softcap = softcap, c.scale = scale;
+      check_with(c, Dtype::float64), check_with(c, Dtype::float32);
+    }
+}
+
+TEST(values_whose_sum_overflows) {
+  for (bool some_nan : {false, true}) {
+    Case c{shape(20, 70)};
+    c.value_size = 5e37, c.data = some_nan ? partly_nan : normal, c.window = {30, 0};
+    check_with(c, Dtype::float32), check_with(c, Dtype::bfloat16);
+    c.value_size = 3e307, c.sinks = true;
+    check_with(c, Dtype::float64);
+  }
+}
+
+TEST(layouts) {
+  for (Strides strides : {gaps, backward, repeated}) {
+    Case c{{2, 2, 1, 9, 35, 5, 3}};
+    c.strides = strides;
+    check_all(c);
+  }
+}
+
+TEST(dropout) {
+  for (int64_t column : {0, 1, 2, 3}) {
+    Case c{{2, 2, 1, 9, 70, 8, 5}, {40, 0}};
+    c.dropout = {0.5, ~uint64_t(0), 0, 1, int64_t(UINT32_MAX) - 3, int64_t(UINT32_MAX) - column};
+    check_next(c);
+  }
+  Case c{shape(3, 40)};
+  c.dropout = {1, 7, 0, 0, 0, 0};
+  check_all(c);
+  c.dropout.p = 1e-3;
+  check_next(c);
+}
+
+TEST(partial_results) {
+  Case c{{2, 2, 1, 9, 35, 8, 40}};
+  c.strides = gaps;
+  for (Dtype dtype : dtypes) check_with(c, dtype, true);
 }
