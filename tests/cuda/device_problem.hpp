@@ -28,19 +28,19 @@ template <class T> class Operand {
   }
 
  public:
-  // gaps: every second number of a row alone, and three more after it.
-  Operand(const std::vector<double>& x, int64_t columns, Strides strides)
-      : n_(int64_t(x.size())), columns_(columns), strides_(strides), step_(strides == gaps       ? 2
-                                                                         : strides == backward ? -1
-                                                                                              : 1),
-        row_(strides == gaps ? 2 * columns + 3 : columns * step_), memory_(spread(x)) {}
-  // For results: nothing has been written, but to gaps.
+  // For results: nothing has been written, but to gaps. gaps: every second number of a row alone,
+  // and three more after it.
   Operand(int64_t n, int64_t columns, Strides strides)
-      : n_(n), columns_(columns), strides_(strides), step_(strides == gaps       ? 2
-                                                         : strides == backward ? -1
-                                                                              : 1),
-        row_(strides == gaps ? 2 * columns + 3 : columns * step_),
-        memory_(strides == gaps ? device::Buffer<T>(spread({})) : device::Buffer<T>(size_t(n))) {}
+      : n_(n), columns_(columns), strides_(strides), step_(strides == backward ? -1
+                                                           : strides == gaps   ? 2
+                                                                               : 1),
+        row_(strides == gaps ? 2 * columns + 3 : columns * step_), memory_(memory_size()) {
+    if (strides == gaps) memory_.fill(spread({}));
+  }
+  Operand(const std::vector<double>& x, int64_t columns, Strides strides)
+      : Operand(int64_t(x.size()), columns, strides) {
+    memory_.fill(spread(x));
+  }
 
   Tensor tensor(int64_t heads, int64_t rows) const {
     return {memory_.data() + first(), heads * rows * row_, rows * row_, row_, step_};

@@ -1,5 +1,7 @@
 // The general flash attention on the device: every dtype, shape and option, against an oracle in
 // wider arithmetic.
+#include <iterator>
+
 #include "device_problem.hpp"
 
 using namespace attention_case;
@@ -62,17 +64,18 @@ const Option options[] = {
 TEST(sizes_around_a_tile) {
   check_all({shape(1, 1, 1, 1)});
   check_all({shape(31, 33, 16, 40)});
-  check_all({{1, 2, 1, 32, 32, 3, 3}});
-  check_all({{2, 2, 2, 33, 31, 33, 8}});
+  check_all({shape(32, 32, 3, 3)});
+  check_all({{1, 2, 2, 33, 31, 33, 8}});
   check_all({shape(5, 67, 64, 64)});
 }
 
 TEST(every_number_of_columns) {
-  check_all({shape(3, 5, 576, 576)});
-  check_all({shape(4, 33, 3, 129)});  // one block more than 128
-  check_all({shape(3, 7, 40, 65)});   // and than 64
-  for (int64_t dim : {1, 16, 31, 128})
-    for (int64_t value_dim : {1, 16, 64, 128}) check_next({shape(2, 3, dim, value_dim)});
+  check_next({shape(3, 5, 576, 576)});
+  check_next({shape(3, 5, 576, 576)});
+  check_all({shape(4, 33, 3, 129)});  // one more than a block has of 128
+  check_with({shape(3, 7, 40, 65)}, Dtype::float64);
+  for (int64_t dim : {1, 31, 128})
+    for (int64_t value_dim : {1, 16, 128}) check_next({shape(2, 3, dim, value_dim)});
 }
 
 TEST(nothing_to_see) {
@@ -80,34 +83,46 @@ TEST(nothing_to_see) {
   check_all({shape(3, 4, 8, 0)});
   check_all({{0, 1, 1, 3, 4, 8, 8}});
   check_all({{1, 1, 1, 0, 4, 8, 8}});
-  Case c{{1, 3, 1, 40, 6, 8, 5}, {-1, 0}};  // most rows see nothing
+  Case c{{1, 3, 1, 15, 6, 8, 5}, {-1, 0}};  // most rows see nothing
   c.sinks = true, c.data = nan_scores;
   check_all(c);
-  c.queries = {33};
+  c.queries = {8};
   check_next(c);
   c = {shape(3, 0)};
   c.sinks = true;
   check_next(c);
 }
 
-TEST(grouped_heads) { check_all({{2, 4, 2, 3, 35, 8, 8}}); }
+TEST(grouped_heads) { check_all({{2, 4, 2, 3, 5, 8, 8}}); }
 
 TEST(each_option) {
   for (const Option& option : options) {
-    Case c{{2, 2, 1, 20, 45, 8, 5}};
+    Case c{{2, 1, 1, 20, 45, 8, 5}};
     option.set(c);
     check_with(c, Dtype::float64), check_next(c);
   }
 }
 
+// Half of the options at once, drawn until every two have met.
 TEST(every_two_options) {
-  for (const Option& a : options)
-    for (const Option& b : options) {
-      if (&b <= &a) continue;
-      Case c{{2, 1, 1, 20, 45, 8, 5}};
-      a.set(c), b.set(c);
-      check_next(c);
-    }
+  constexpr size_t n = std::size(options);
+  std::mt19937 random(5);
+  bool met[n][n] = {};
+  auto all_met = [&] {
+    for (size_t a = 0; a < n; ++a)
+      for (size_t b = 0; b < a; ++b)
+        if (!met[a][b]) return false;
+    return true;
+  };
+  while (!all_met()) {
+    Case c{{2, 2, 1, 20, 45, 8, 5}};
+    std::vector<size_t> drawn;
+    for (size_t a = 0; a < n; ++a)
+      if (random() % 2) drawn.push_back(a), options[a].set(c);
+    for (size_t a : drawn)
+      for (size_t b : drawn) met[a][b] = true;
+    check_next(c);
+  }
 }
 
 TEST(windows_over_many_tiles) {
@@ -120,8 +135,8 @@ TEST(windows_over_many_tiles) {
 TEST(masks_of_every_dtype_and_extent) {
   for (Dtype dtype :
        {Dtype::boolean, Dtype::float64, Dtype::float32, Dtype::bfloat16, Dtype::float16})
-    for (int extends : {0b1111, 0b0011, 0b0101, 0b1010, 0b0001, 0b0010, 0b0000}) {
-      Case c{{2, 2, 2, 9, 35, 4, 3}};
+    for (int extends : {0b1111, 0b0101, 0b1010, 0b0000}) {
+      Case c{{2, 2, 2, 9, 20, 4, 3}};
       c.masked = true, c.mask_dtype = dtype, c.sinks = dtype == Dtype::float16;
       for (int axis = 0; axis < 4; ++axis) c.extends[axis] = extends >> axis & 1;
       check_next(c);
@@ -140,9 +155,9 @@ TEST(a_mask_whose_rows_are_the_lowest_number) {
 TEST(a_visible_nan_reaches_those_who_see_it) {
   for (Data data : {partly_nan, nan_scores})
     for (bool masked : {false, true}) {
-      Case c{shape(40, 70), {9, 0}};
+      Case c{shape(25, 50), {9, 0}};
       c.data = data, c.masked = masked;
-      check_all(c);
+      check_with(c, Dtype::float64), check_next(c), check_next(c);
       c.window = {}, c.dropout = {0.5, 1, 0, 0, 0, 0};
       check_next(c);
     }
@@ -152,7 +167,7 @@ TEST(hard_numbers) {
   for (Data data : {growing, huge, far_below}) {
     Case c{shape(20, 110, 16, 16), {3, 100}};
     c.data = data;
-    check_all(c);
+    check_with(c, Dtype::float64), check_with(c, Dtype::float32), check_next(c);
   }
   for (double scale : {-0.5, 1e4, -1e7, 1e28, 1e-30}) {
     Case c{shape(9, 40, 16, 16)};
@@ -182,9 +197,9 @@ TEST(values_whose_sum_overflows) {
 
 TEST(layouts) {
   for (Strides strides : {gaps, backward, repeated}) {
-    Case c{{2, 2, 1, 9, 35, 5, 3}};
+    Case c{{2, 2, 1, 9, 20, 5, 3}};
     c.strides = strides;
-    check_all(c);
+    check_with(c, Dtype::float64), check_next(c);
   }
 }
 
@@ -202,7 +217,7 @@ TEST(dropout) {
 }
 
 TEST(partial_results) {
-  Case c{{2, 2, 1, 9, 35, 8, 40}};
+  Case c{{2, 2, 1, 9, 20, 8, 40}};
   c.strides = gaps;
   for (Dtype dtype : dtypes) check_with(c, dtype, true);
 }
