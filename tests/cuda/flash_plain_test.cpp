@@ -2,6 +2,7 @@
 // wider arithmetic.
 #include <iterator>
 
+#include "attention_options.hpp"
 #include "device_problem.hpp"
 
 using namespace attention_case;
@@ -37,27 +38,6 @@ void check_next(const Case& c) {
 Shape shape(int64_t queries, int64_t keys, int64_t dim = 8, int64_t value_dim = 5) {
   return {1, 1, 1, queries, keys, dim, value_dim};
 }
-
-// ---- every option, switched on in a case ----
-struct Option {
-  const char* name;
-  void (*set)(Case&);
-};
-const Option options[] = {
-    {"causal", [](Case& c) { c.window = {-1, 0}; }},
-    {"window", [](Case& c) { c.window = {13, 4}; }},
-    {"lengths", [](Case& c) { c.queries = {17, 20}, c.keys = {43, 0}; }},
-    {"offsets", [](Case& c) { c.offsets = {30, -4}; }},
-    {"boolean mask", [](Case& c) { c.masked = true, c.mask_dtype = Dtype::boolean; }},
-    {"additive mask", [](Case& c) { c.masked = true, c.mask_dtype = Dtype::float32; }},
-    {"softcap", [](Case& c) { c.softcap = 0.8; }},
-    {"slopes", [](Case& c) { c.slopes = true; }},
-    {"sinks", [](Case& c) { c.sinks = true; }},
-    {"dropout", [](Case& c) { c.dropout = {0.3, 0x123456789abcdef0, 3, 5, 7, 9}; }},
-    {"NaN that some see", [](Case& c) { c.data = partly_nan; }},
-    {"NaN that nobody sees", [](Case& c) { c.data = hidden_nan; }},
-    {"gaps", [](Case& c) { c.strides = gaps; }},
-};
 
 }  // namespace
 
@@ -96,9 +76,9 @@ TEST(nothing_to_see) {
 TEST(grouped_heads) { check_all({{2, 4, 2, 3, 5, 8, 8}}); }
 
 TEST(each_option) {
-  for (const Option& option : options) {
+  for (Option option : options) {
     Case c{{2, 1, 1, 20, 45, 8, 5}};
-    option.set(c);
+    option(c);
     check_with(c, Dtype::float64), check_next(c);
   }
 }
@@ -118,7 +98,7 @@ TEST(every_two_options) {
     Case c{{2, 2, 1, 20, 45, 8, 5}};
     std::vector<size_t> drawn;
     for (size_t a = 0; a < n; ++a)
-      if (random() % 2) drawn.push_back(a), options[a].set(c);
+      if (random() % 2) drawn.push_back(a), options[a](c);
     for (size_t a : drawn)
       for (size_t b : drawn) met[a][b] = true;
     check_next(c);
@@ -220,4 +200,10 @@ TEST(partial_results) {
   Case c{{2, 2, 1, 9, 20, 8, 40}};
   c.strides = gaps;
   for (Dtype dtype : dtypes) check_with(c, dtype, true);
+}
+
+TEST(the_order_of_warps_changes_nothing) {
+  setenv("FANANO_EMULATOR_ORDER", "backward", 1);
+  check_all({{1, 2, 1, 33, 70, 40, 8}, {-1, 0}});
+  unsetenv("FANANO_EMULATOR_ORDER");
 }
