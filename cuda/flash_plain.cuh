@@ -151,13 +151,15 @@ __global__ void __launch_bounds__(plain_threads)
       // load, score: S = Q Kᵀ
       A s[4][4] = {};
       for (int64_t d0 = 0; d0 < p.shape.dim; d0 += plain_dim) {
-        load_tile(q + d0 * p.q.column, p.q.row, p.q.column, rows.size(), p.shape.dim - d0,
-                  plain_dim, logits.constants.scale.sign, smem.q, itself);
-        load_tile(k + j0 * p.k.row + d0 * p.k.column, p.k.row, p.k.column, keys, p.shape.dim - d0,
-                  plain_dim, A(1), smem.k, by_threads);
+        const int64_t dim = p.shape.dim - d0;
+        const int vectors = int(clamp(dim + width - 1, 0, plain_dim)) / width;
+        load_tile(q + d0 * p.q.column, p.q.row, p.q.column, rows.size(), dim, vectors * width,
+                  logits.constants.scale.sign, smem.q, itself);
+        load_tile(k + j0 * p.k.row + d0 * p.k.column, p.k.row, p.k.column, keys, dim,
+                  vectors * width, A(1), smem.k, by_threads);
         __syncthreads();  // Q and K are there
 #pragma unroll 1
-        for (int i = 0; i < plain_dim / width; ++i) {
+        for (int i = 0; i < vectors; ++i) {
           Vector<A> a[4], b[4];
 #pragma unroll
           for (int x = 0; x < 4; ++x)

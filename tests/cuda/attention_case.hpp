@@ -23,7 +23,7 @@ enum Data { normal, growing, huge, far_below, hidden_nan, partly_nan, nan_scores
 
 // How q, k, v and the results lie in memory: gaps between rows and within them; the last number
 // first; or (of q, k and v) one sequence that stands for all.
-enum Layout { dense, gaps, backward, repeated };
+enum Strides { dense, gaps, backward, repeated };
 
 struct Case {
   Shape shape;
@@ -38,7 +38,8 @@ struct Case {
   Dtype mask_dtype = Dtype::boolean;
   bool extends[4] = {true, true, true, true};
   Dropout dropout{};
-  Layout layout = dense;
+  Strides strides = dense;
+  double value_size = 1;  // what v is multiplied by
 
   double used_scale() const { return scale ? scale : 1 / std::sqrt(double(shape.dim)); }
   Mask mask(int64_t b, int64_t& used_queries) const {
@@ -54,11 +55,11 @@ struct Case {
     std::snprintf(t, sizeof t,
                   "%lld sequences, %lld of %lld heads, %lld queries, %lld keys, dim %lld, %lld, "
                   "window %lld, %lld, scale %g, softcap %g, slopes %d, sinks %d, mask %d of dtype "
-                  "%d, dropout %g, layout %d, data %d",
+                  "%d, dropout %g, strides %d, data %d",
                   ll(shape.batch), ll(shape.heads), ll(shape.kv_heads), ll(shape.queries),
                   ll(shape.keys), ll(shape.dim), ll(shape.value_dim), ll(window.left),
                   ll(window.right), scale, softcap, slopes, sinks, masked, int(mask_dtype),
-                  dropout.p, layout, data);
+                  dropout.p, strides, data);
     return t;
   }
 
@@ -87,8 +88,9 @@ struct Numbers {
     if (c.sinks) fill(sinks, s.heads);
     if (sinks.size() > 2) sinks[2] = -INFINITY;  // none
     if (c.masked) fill_mask(c, random, draw);
+    for (double& x : v) x *= c.value_size;
     shape_data(c);
-    if (c.layout == repeated)
+    if (c.strides == repeated)
       for (std::vector<double>* x : {&q, &k, &v})
         for (size_t i = 0, n = x->size() / std::max<size_t>(s.batch, 1); i < x->size(); ++i)
           (*x)[i] = (*x)[i % n];

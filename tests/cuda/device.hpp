@@ -36,13 +36,14 @@ template <class T> class Buffer {
   explicit Buffer(size_t n) : n_(n) {
     check(cudaMalloc(reinterpret_cast<void**>(&data_), n * sizeof(T)));
   }
-  explicit Buffer(const std::vector<T>& values) : Buffer(values.size()) {
-    check(cudaMemcpy(data_, values.data(), n_ * sizeof(T), cudaMemcpyHostToDevice));
-  }
+  explicit Buffer(const std::vector<T>& values) : Buffer(values.size()) { fill(values); }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
   ~Buffer() { cudaFree(data_); }
 
+  void fill(const std::vector<T>& values) {
+    check(cudaMemcpy(data_, values.data(), n_ * sizeof(T), cudaMemcpyHostToDevice));
+  }
   T* data() const { return data_; }
   std::vector<T> values() const {
     std::vector<T> host(n_);

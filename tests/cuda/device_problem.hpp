@@ -9,7 +9,7 @@ namespace attention_case {
 // (batch, heads, rows, columns) on the device. What stands in gaps is NaN.
 template <class T> class Operand {
   int64_t n_, columns_;
-  Layout layout_;
+  Strides strides_;
   int64_t step_, row_;  // strides
   device::Buffer<T> memory_;
 
@@ -22,25 +22,25 @@ template <class T> class Operand {
     return all;
   }
   // The place of the first number, and of number i.
-  int64_t first() const { return layout_ == backward ? std::max<int64_t>(n_ - 1, 0) : 0; }
+  int64_t first() const { return strides_ == backward ? std::max<int64_t>(n_ - 1, 0) : 0; }
   size_t at(size_t i) const {
     return size_t(first() + int64_t(i) / columns_ * row_ + int64_t(i) % columns_ * step_);
   }
 
  public:
-  // gaps: every second number of a row alone, and three more after it.
-  Operand(const std::vector<double>& x, int64_t columns, Layout layout)
-      : n_(int64_t(x.size())), columns_(columns), layout_(layout), step_(layout == gaps       ? 2
-                                                                         : layout == backward ? -1
-                                                                                              : 1),
-        row_(layout == gaps ? 2 * columns + 3 : columns * step_), memory_(spread(x)) {}
-  // For results: nothing has been written, but to gaps.
-  Operand(int64_t n, int64_t columns, Layout layout)
-      : n_(n), columns_(columns), layout_(layout), step_(layout == gaps       ? 2
-                                                         : layout == backward ? -1
-                                                                              : 1),
-        row_(layout == gaps ? 2 * columns + 3 : columns * step_),
-        memory_(layout == gaps ? device::Buffer<T>(spread({})) : device::Buffer<T>(size_t(n))) {}
+  // For results: nothing has been written, but to gaps. gaps: every second number of a row alone,
+  // and three more after it.
+  Operand(int64_t n, int64_t columns, Strides strides)
+      : n_(n), columns_(columns), strides_(strides), step_(strides == backward ? -1
+                                                           : strides == gaps   ? 2
+                                                                               : 1),
+        row_(strides == gaps ? 2 * columns + 3 : columns * step_), memory_(memory_size()) {
+    if (strides == gaps) memory_.fill(spread({}));
+  }
+  Operand(const std::vector<double>& x, int64_t columns, Strides strides)
+      : Operand(int64_t(x.size()), columns, strides) {
+    memory_.fill(spread(x));
+  }
 
   Tensor tensor(int64_t heads, int64_t rows) const {
     return {memory_.data() + first(), heads * rows * row_, rows * row_, row_, step_};
@@ -96,9 +96,9 @@ template <class T, class Out = T> class DeviceProblem {
 
   DeviceProblem(const Case& c, Dtype dtype)
       : c_(c), x_(numbers(c)), exact_(reference<T>(c, x_, false)),
-        plain_(reference<T>(c, x_, true)), q_(x_.q, c.shape.dim, c.layout),
-        k_(x_.k, c.shape.dim, c.layout), v_(x_.v, c.shape.value_dim, c.layout),
-        out_(int64_t(exact_.out.size()), c.shape.value_dim, c.layout), lse_(exact_.lse.size()),
+        plain_(reference<T>(c, x_, true)), q_(x_.q, c.shape.dim, c.strides),
+        k_(x_.k, c.shape.dim, c.strides), v_(x_.v, c.shape.value_dim, c.strides),
+        out_(int64_t(exact_.out.size()), c.shape.value_dim, c.strides), lse_(exact_.lse.size()),
         queries_(c.queries), keys_(c.keys), offsets_(c.offsets), slopes_(x_.slopes),
         sinks_(x_.sinks), mask_(mask_bytes(c, x_)) {
     const Shape& s = c.shape;
@@ -107,7 +107,7 @@ template <class T, class Out = T> class DeviceProblem {
     p.k = k_.tensor(s.kv_heads, s.keys), p.v = v_.tensor(s.kv_heads, s.keys);
     p.lse = {lse_.data(), s.heads * s.queries, s.queries, 1, 0};
     p.score.scale = c.used_scale(), p.score.softcap = c.softcap, p.window = c.window;
-    if (c.layout == repeated) p.q.batch = p.k.batch = p.v.batch = 0;
+    if (c.strides == repeated) p.q.batch = p.k.batch = p.v.batch = 0;
     if (c.slopes) p.score.slopes = slopes_.data(), p.score.slopes_batch = s.heads;
     if (c.sinks) p.score.sinks = sinks_.data();
     if (!c.queries.empty()) p.lengths.queries = queries_.data();

@@ -27,46 +27,63 @@ std::string who(const Access& a) {
 
 }  // namespace
 
+template <class F> void Shadow::for_each(size_t at, size_t n, F f) {
+  for (size_t b = at; b < at + n;) {
+    Cell& word = words_[b / 4];
+    if (!word.bytes && b % 4 == 0 && at + n - b >= 4) {
+      f(word, b), b += 4;
+      continue;
+    }
+    if (!word.bytes) {
+      word.bytes = std::make_unique<Cell[]>(4);
+      for (int k = 0; k < 4; ++k)
+        word.bytes[k].written = word.written, word.bytes[k].write = word.write,
+        word.bytes[k].reads = word.reads;
+    }
+    f(word.bytes[b % 4], b), ++b;
+  }
+}
+
 void Shadow::read(size_t at, size_t n, const Lane& lane, const Access& now, const char* memory) {
-  for (size_t b = at; b < at + n; ++b) {
-    Byte& byte = bytes_[b];
-    if (!byte.written)
+  for_each(at, n, [&](Cell& cell, size_t b) {
+    if (!cell.written)
       throw Fault(std::string("uninitialised: ") + who(now) + " reads byte " + std::to_string(b) +
                   " of " + memory + ", which nothing has written");
-    if (!ordered(byte.write, lane, now)) race("read", now, byte.write, b, memory);
-    bool kept = false;
-    for (Access& read : byte.reads) {
-      if (!ordered(read, lane, now)) continue;
-      read = now, kept = true;
-      break;
-    }
-    if (!kept && byte.reads.size() < most_reads_) byte.reads.push_back(now);
-  }
+    if (!ordered(cell.write, lane, now)) race("read", now, cell.write, b, memory);
+    for (Access& read : cell.reads)
+      if (ordered(read, lane, now)) {
+        read = now;
+        return;
+      }
+    if (cell.reads.size() < most_reads_) cell.reads.push_back(now);
+  });
 }
 
 void Shadow::write(size_t at, size_t n, const Lane& lane, const Access& now, const char* memory) {
-  for (size_t b = at; b < at + n; ++b) {
-    Byte& byte = bytes_[b];
-    if (!ordered(byte.write, lane, now)) race("write", now, byte.write, b, memory);
-    for (const Access& read : byte.reads)
+  for_each(at, n, [&](Cell& cell, size_t b) {
+    if (!ordered(cell.write, lane, now)) race("write", now, cell.write, b, memory);
+    for (const Access& read : cell.reads)
       if (!ordered(read, lane, now)) race("write", now, read, b, memory);
-    byte.written = true, byte.write = now;
-    byte.reads.clear();
-  }
+    cell.written = true, cell.write = now;
+    cell.reads.clear();
+  });
 }
 
 void Shadow::land(size_t at, size_t n, uint32_t clock) {
-  for (size_t b = at; b < at + n; ++b) bytes_[b].write.clock = clock;
+  for_each(at, n, [&](Cell& cell, size_t) { cell.write.clock = clock; });
 }
 
 void Shadow::set(size_t at, size_t n) {
-  for (size_t b = at; b < at + n; ++b) bytes_[b] = {true, {}, {}};
+  for_each(at, n, [](Cell& cell, size_t) {
+    cell.written = true, cell.write = {};
+    cell.reads.clear();
+  });
 }
 
-bool Shadow::is_set(size_t at, size_t n) const {
-  for (size_t b = at; b < at + n; ++b)
-    if (!bytes_[b].written) return false;
-  return true;
+bool Shadow::is_set(size_t at, size_t n) {
+  bool all = true;
+  for_each(at, n, [&](Cell& cell, size_t) { all &= cell.written; });
+  return all;
 }
 
 }  // namespace emulator

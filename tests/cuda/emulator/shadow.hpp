@@ -1,5 +1,6 @@
 // What is known of each byte of a memory: whether anything was written to it, by whom, and who has
-// read it since. From this follow reads of what nobody wrote, and races.
+// read it since. From this follow reads of what nobody wrote, and races. The four bytes of a word
+// are one until an access is to some of them alone.
 //
 // Two accesses race when neither is ordered before the other, whatever order they were made in
 // here: each thread has a vector clock, and barriers pass clocks on. Only real ordering counts:
@@ -7,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "program.hpp"
@@ -26,17 +28,22 @@ struct Access {
 inline constexpr uint32_t in_flight = 0xffffffff;
 
 class Shadow {
-  struct Byte {
+  struct Cell {
     bool written = false;
     Access write;
     std::vector<Access> reads;
+    std::unique_ptr<Cell[]> bytes;  // of a word that is no longer one
   };
-  std::vector<Byte> bytes_;
+  std::vector<Cell> words_;
   size_t most_reads_;  // kept for each byte
+
+  // f(cell, its first byte) for all of [at, at + n).
+  template <class F> void for_each(size_t at, size_t n, F f);
 
  public:
   // most_reads bounds memory: where more threads than that read a byte, later reads are forgotten.
-  explicit Shadow(size_t bytes, size_t most_reads) : bytes_(bytes), most_reads_(most_reads) {}
+  explicit Shadow(size_t bytes, size_t most_reads)
+      : words_(bytes / 4 + 1), most_reads_(most_reads) {}
 
   // One access of a thread to n bytes. memory: its name in a message. Throws Fault for a race, or
   // for a read of what was never written.
@@ -47,7 +54,7 @@ class Shadow {
   void land(size_t at, size_t n, uint32_t clock);
 
   void set(size_t at, size_t n);  // by the host
-  bool is_set(size_t at, size_t n) const;
+  bool is_set(size_t at, size_t n);
 };
 
 }  // namespace emulator
