@@ -124,11 +124,11 @@ TEST(a_row_has_the_same_bits_wherever_it_stands) {
 }
 
 TEST(other_rows_leave_a_row_alone) {
-  for (const cuda::Kernels* kernels : cuda::all_kernels)
-    device::with_type(kernels->dtype, [&]<class T>() {
-      const std::vector<T> alone = run<T>(*kernels, {}, false);
+  for (const cuda::FlashKernel* kernel : cuda::all_flash_kernels)
+    device::with_type(kernel->dtype, [&]<class T>() {
+      const std::vector<T> alone = run<T>(*kernel, {}, false);
       for (double scale : {double(NAN), 1e30, 0.0}) {
-        std::vector<T> others = run<T>(*kernels, {.scale_of_others = scale}, false);
+        std::vector<T> others = run<T>(*kernel, {.scale_of_others = scale}, false);
         others.erase(others.begin(), others.begin() + value_dim);
         CHECK(same_bits(others, &alone[value_dim]));
       }
