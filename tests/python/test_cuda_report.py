@@ -186,7 +186,7 @@ def test_the_main_loop_is_the_innermost_with_the_tensor_instructions():
     assert least == ["LDSM", "LDSM", "BRA", "HMMA", "HMMA", "MUFU", "LDGSTS", "BRA", "BRA"]
 
 
-def test_a_pass_takes_the_way_with_most_work():
+def test_a_pass_has_work():
     graph = flow.blocks(
         kernel(""".L_a:
     @P0 BRA `(.L_b)
@@ -198,6 +198,27 @@ def test_a_pass_takes_the_way_with_most_work():
     )
     loop = flow.main_loop(graph, is_tensor)
     assert "HMMA" in [i.stem for i in flow.lightest_pass(graph, loop, is_tensor)]
+
+
+def test_a_pass_leaves_rare_cases_out():
+    """Which have more work in all, and more of everything else."""
+    graph = flow.blocks(
+        kernel(""".L_a:
+    HMMA.16816.F32 R0, R0, R0, R0
+    HMMA.16816.F32 R0, R0, R0, R0
+    @P0 BRA `(.L_b)
+    HMMA.16816.F32 R0, R0, R0, R0
+    MUFU.EX2 R0, R0
+    MUFU.EX2 R0, R0
+    MUFU.EX2 R0, R0
+.L_b:
+    @P1 BRA `(.L_a)
+    EXIT""")
+    )
+    loop = flow.main_loop(graph, is_tensor)
+    assert [i.stem for i in flow.lightest_pass(graph, loop, is_tensor)] == [
+        "HMMA", "HMMA", "BRA", "BRA"
+    ]  # fmt: skip
 
 
 def test_a_kernel_without_loops():
