@@ -23,7 +23,7 @@ def blocks(kernel):
     caller goes on behind them, and what is called is no block of the caller's."""
     code = kernel.instructions
     starts = {0, len(code)} | set(kernel.labels.values())
-    starts |= {n + 1 for n, i in enumerate(code) if i.stem in ("BRA", *ENDS)}
+    starts |= {n + 1 for n, i in enumerate(code) if i.jumps or i.stem in ENDS}
     starts = sorted(s for s in starts if s <= len(code))
     number = {start: n for n, start in enumerate(starts)}
     found = []
@@ -31,7 +31,7 @@ def blocks(kernel):
         block = Block(code[start:end])
         last = block.instructions[-1]
         falls = True
-        if last.stem == "BRA":
+        if last.jumps:
             if last.target in kernel.labels and kernel.labels[last.target] < len(code):
                 block.next.append(number[kernel.labels[last.target]])
             falls = last.conditional
