@@ -193,7 +193,6 @@ def test_a_pass_has_work():
         kernel(""".L_a:
     @P0 BRA `(.L_b)
     HMMA.16816.F32 R0, R0, R0, R0
-    MUFU.EX2 R0, R0
 .L_b:
     @P1 BRA `(.L_a)
     EXIT""")
@@ -210,7 +209,6 @@ def test_a_pass_leaves_rare_cases_out():
     HMMA.16816.F32 R0, R0, R0, R0
     @P0 BRA `(.L_b)
     HMMA.16816.F32 R0, R0, R0, R0
-    MUFU.EX2 R0, R0
     MUFU.EX2 R0, R0
     MUFU.EX2 R0, R0
 .L_b:
