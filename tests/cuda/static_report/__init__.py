@@ -2,7 +2,7 @@
 
 ptxas        registers, shared memory, spills and advisories, from what ptxas says
 sass         instructions, from what nvdisasm prints, and the pipe that each occupies
-flow         basic blocks, loops, and the least that one pass of a loop executes
+flow         basic blocks, loops, and what the lightest pass of a loop executes
 machines     what a multiprocessor has room for, and how fast its pipes are
 figures      all of it together, for one kernel
 thresholds   which kernel crosses which limit of thresholds.toml

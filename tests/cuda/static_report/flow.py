@@ -1,4 +1,4 @@
-"""Basic blocks and loops of a kernel, and the least that one pass of a loop executes."""
+"""Basic blocks and loops of a kernel, and what the lightest pass of a loop executes."""
 
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -23,7 +23,7 @@ def blocks(kernel):
     caller goes on behind them, and what is called is no block of the caller's."""
     code = kernel.instructions
     starts = {0, len(code)} | set(kernel.labels.values())
-    starts |= {n + 1 for n, i in enumerate(code) if i.stem in ("BRA", *ENDS)}
+    starts |= {n + 1 for n, i in enumerate(code) if i.jumps or i.stem in ENDS}
     starts = sorted(s for s in starts if s <= len(code))
     number = {start: n for n, start in enumerate(starts)}
     found = []
@@ -31,7 +31,7 @@ def blocks(kernel):
         block = Block(code[start:end])
         last = block.instructions[-1]
         falls = True
-        if last.stem == "BRA":
+        if last.jumps:
             if last.target in kernel.labels and kernel.labels[last.target] < len(code):
                 block.next.append(number[kernel.labels[last.target]])
             falls = last.conditional
@@ -104,27 +104,35 @@ def loops(graph):
 
 
 def lightest_pass(graph, loop, is_work):
-    """The instructions of the path from the head back to it that has most work, and of those the
-    fewest others: what a pass cannot do without. Loops inside are passed through once."""
+    """The instructions of the path from the head back to it in which work has the largest share:
+    rare cases, which have some work of their own and much else, are passed by. Loops inside are
+    passed through once."""
     sequence = [n for n in order(graph) if n in loop.body]
-    cost = {
-        n: (-sum(map(is_work, graph[n].instructions)), len(graph[n].instructions))
-        for n in loop.body
-    }
-    best = {loop.head: (cost[loop.head], [loop.head])}
-    ends = []
-    for n in sequence:
-        if n not in best:
-            continue
-        (work, length), path = best[n]
-        for to in graph[n].next:
-            if to == loop.head:
-                ends.append(best[n])
-            elif to in loop.body:
-                there = (work + cost[to][0], length + cost[to][1])
-                if to not in best or there < best[to][0]:
-                    best[to] = (there, [*path, to])
-    return [i for n in min(ends)[1] for i in graph[n].instructions]
+    length = {n: len(graph[n].instructions) for n in loop.body}
+    work = {n: sum(map(is_work, graph[n].instructions)) for n in loop.body}
+
+    def best_path(share):
+        """Work counts as much as it must for a path with this share, (work, length), to cost 0."""
+        cost = {n: length[n] * share[0] - work[n] * share[1] for n in loop.body}
+        best, ends = {loop.head: (cost[loop.head], [loop.head])}, []
+        for n in sequence:
+            if n not in best:
+                continue
+            so_far, path = best[n]
+            for to in graph[n].next:
+                if to == loop.head:
+                    ends.append(best[n])
+                elif to in loop.body and (to not in best or so_far + cost[to] < best[to][0]):
+                    best[to] = (so_far + cost[to], [*path, to])
+        return min(ends)[1]
+
+    share = (0, 1)  # most work, to begin with
+    while True:  # each path has a larger share than the one before
+        path = best_path(share)
+        its = (sum(work[n] for n in path), sum(length[n] for n in path))
+        if its[0] * share[1] <= share[0] * its[1]:
+            return [i for n in path for i in graph[n].instructions]
+        share = its
 
 
 def main_loop(graph, is_work):

@@ -50,6 +50,11 @@ class Instruction:
         return match[1] if match else None
 
     @property
+    def jumps(self):
+        """A call of what is no function is a branch: ptxas leaves loops so."""
+        return self.stem == "BRA" or (self.stem == "CALL" and (self.target or "").startswith(".L"))
+
+    @property
     def conditional(self):
         """Whether a branch may be passed by: BRA has a predicate in front, in its operands, or
         asks whether the warp has parted."""

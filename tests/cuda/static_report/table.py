@@ -32,8 +32,8 @@ LEGEND = """\
 shared, code: bytes. blocks, warps: of a multiprocessor. work: tensor instructions of the main loop;
 where a kernel has none, its products. others: instructions for each of these. bound: percent of the
 peak of the tensor cores (else of products) when everything overlaps, and the pipe that sets it.
-One pass: all instructions of the loop, the least that a warp executes of them (copies in which it
-has no part are not in it), and how many of those go to which pipe."""
+One pass: all instructions of the loop; those of the pass in which work has the largest share (rare
+cases are not in it, nor copies in which a warp has no part); and how many go to which pipe."""
 
 
 def shown(figures, name):
