@@ -1,5 +1,5 @@
-// From raw scores to logits, for one pair of a query row and a key: what cpp/math/score.hpp says, in
-// its order. A: the accumulator.
+// From raw scores to logits, for one pair of a query row and a key: what cpp/math/score.hpp says,
+// in its order. A: the accumulator.
 #pragma once
 
 #include "../cpp/math/score.hpp"
@@ -45,10 +45,10 @@ struct Elements {
   }
 };
 
-// A weight of -0 says that the pair is not seen; one that is seen weighs +0 or more.
+// A weight of -0 says that the pair is not seen; one that is seen weighs +0 or more, or is NaN.
 template <class A> inline constexpr A not_seen = A(-0.0);
-__device__ __forceinline__ bool is_seen(float p) { return __float_as_int(p) >= 0; }
-__device__ __forceinline__ bool is_seen(double p) { return __double_as_longlong(p) >= 0; }
+__device__ __forceinline__ bool is_seen(float p) { return __float_as_uint(p) != 0x80000000u; }
+__device__ __forceinline__ bool is_seen(double p) { return __double_as_longlong(p) != INT64_MIN; }
 
 // What becomes of the scores of one head. Unit: as in ScoreConstants, and logits are in that unit
 // once multiplied by its factor.
