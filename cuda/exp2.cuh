@@ -41,9 +41,9 @@ template <class A> __device__ __forceinline__ A exp2(A x) {
   return x < least_exponent<A> ? 0 : power;
 }
 
-// e^x for any x = 2^n 2^f, n the nearest integer to x log2 e. f takes two fused steps with log2 e in
-// two parts, for the product's rounding error would grow with x. 2^n in two factors, so that results
-// below the normal numbers are rounded and not flushed.
+// e^x for any x = 2^n 2^f, n the nearest integer to x log2 e. f takes two fused steps with log2 e
+// in two parts, for the product's rounding error would grow with x. 2^n in two factors, so that
+// results below the normal numbers are rounded and not flushed.
 template <class A> __device__ __forceinline__ A exp(A x) {
   constexpr bool single = sizeof(A) == sizeof(float);
   constexpr A low = single ? A(0x1.4ae0bf85ddf44p-26) : A(0x1.777d0ffda0d24p-56);

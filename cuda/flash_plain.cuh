@@ -33,11 +33,12 @@ template <class A, int N> using VectorRow = Vector<A>[N / Vector<A>::width + 1];
 template <class A> inline constexpr int plain_columns = 32 * Vector<A>::width;
 
 // load: numbers of 32 rows into shared memory, times a factor; zeros where [0, rows) x [0, columns)
-// ends, up to `filled` columns. Row r goes to place(r). Says whether all of this thread's were finite.
-template <class T, class A, int N, class Place>
+// ends, up to `filled` columns. Row r goes to place(r). Says whether all of this thread's were
+// finite.
+template <class T, class A, int N, class To>
 __device__ __forceinline__ bool load_tile(const T* from, int64_t row_stride, int64_t column_stride,
                                           int64_t rows, int64_t columns, int filled, A factor,
-                                          Vector<A> (&to_smem)[32][N], Place place) {
+                                          Vector<A> (&to_smem)[32][N], To place) {
   bool finite = true;
   for (int c = threadIdx.x % 32; c < filled; c += 32) {
     const int first = threadIdx.x / 32;
@@ -81,8 +82,8 @@ accumulate(const Vector<A> (&p_smem)[plain_rows][P], const Vector<A> (&v_smem)[p
 
 // Weights are at most 1, but o sums them before they are normalised, so values near the end of the
 // range of A may overflow although the result would not. Blocks where something did not come out
-// finite compute once more, all weights this many powers of 2 smaller, and replace what was not. Not
-// at first: there, tiny values would be lost.
+// finite compute once more, all weights this many powers of 2 smaller, and replace what was not.
+// Not at first: there, tiny values would be lost.
 inline constexpr int overflow_headroom = 40;
 
 // 2^x. With headroom, what is above -inf weighs something: 0 times an infinity would be NaN.

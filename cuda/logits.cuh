@@ -68,10 +68,10 @@ __device__ ScoreConstants<A> score_constants(const Problem& p, int64_t batch, in
   return {s.scale, s.softcap, s.slopes || additive, slope, unit};
 }
 
-// A weight of -0 says that the pair is not seen; one that is seen weighs +0 or more.
+// A weight of -0 says that the pair is not seen; one that is seen weighs +0 or more, or is NaN.
 template <class A> inline constexpr A not_seen = A(-0.0);
-__device__ __forceinline__ bool is_seen(float p) { return __float_as_int(p) >= 0; }
-__device__ __forceinline__ bool is_seen(double p) { return __double_as_longlong(p) >= 0; }
+__device__ __forceinline__ bool is_seen(float p) { return __float_as_uint(p) != 0x80000000u; }
+__device__ __forceinline__ bool is_seen(double p) { return __double_as_longlong(p) != INT64_MIN; }
 
 // What becomes of the scores of one head. Unit: as in ScoreConstants, and logits are in that unit
 // once multiplied by its factor.

@@ -25,8 +25,8 @@ struct Place {
     mask = make_mask(sequence, p.window.left, p.window.right);
   }
 
-  // How many blocks such places need. A matrix without columns has a block to each of its rows, too:
-  // there may be an lse.
+  // How many blocks such places need. A matrix without columns has a block for its rows, too: there
+  // may be an lse.
   static int64_t count(const Shape& s, int rows, int64_t columns, int columns_together) {
     return s.batch * s.heads * blocks_of(s.queries, rows) * blocks_of(columns, columns_together);
   }

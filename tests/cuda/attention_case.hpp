@@ -18,7 +18,7 @@ using namespace fanano;
 
 // far_below: e^score is 0 everywhere. hidden_nan: NaN and infinities in keys and values that no row
 // sees. partly_nan: the same in the values of every fifth key, which some rows may see. nan_scores:
-// NaN in every seventh key and in the second query.
+// NaN or infinities in every seventh key, and NaN in the second query.
 enum Data { normal, growing, huge, far_below, hidden_nan, partly_nan, nan_scores };
 
 // How q, k, v and the results lie in memory: gaps between rows and within them; the last number
@@ -152,7 +152,8 @@ struct Numbers {
           v[i] = key % 2 ? NAN : key % 4 ? -INFINITY : INFINITY;
     if (c.data == nan_scores) {
       for (size_t i = 0; i < k.size(); ++i)
-        if (int64_t(i) / s.dim % s.keys % 7 == 3) k[i] = NAN;
+        if (int64_t key = int64_t(i) / s.dim % s.keys; key % 7 == 3)
+          k[i] = key % 2 ? NAN : INFINITY;
       for (size_t i = 0; i < q.size(); ++i)
         if (int64_t(i) / s.dim % s.queries == 1) q[i] = NAN;
     }

@@ -12,8 +12,8 @@ namespace attention_case {
 
 struct Result {
   std::vector<double> out, lse;
-  // Of each row: the largest |v| that it sees, times what dropout multiplies by; the largest |logit|
-  // of a weight above 0, and the largest scale * sum |q_d k_d|; whether it sees anything.
+  // Of each row: the largest |v| that it sees, times what dropout multiplies by; the largest
+  // |logit| of a weight above 0, and the largest scale * sum |q_d k_d|; whether it sees anything.
   std::vector<double> largest, logit, terms;
   std::vector<bool> sees;
 };

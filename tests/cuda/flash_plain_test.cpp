@@ -210,6 +210,15 @@ TEST(partial_results) {
   for (Dtype dtype : dtypes) check_with(c, dtype, true);
 }
 
+TEST(padded_keys_are_not_read) {
+  Case c{shape(5, 20)};
+  c.keys = {20};
+  DeviceProblem<double> problem(c, Dtype::float64);
+  problem.p.shape.keys = 70;  // of which there are only 20
+  device::check(cuda::kernels_float64.flash_plain(problem.p, nullptr));
+  problem.judge("flash_plain");
+}
+
 TEST(the_order_of_warps_changes_nothing) {
   setenv("FANANO_EMULATOR_ORDER", "backward", 1);
   check_all({{1, 2, 1, 33, 70, 40, 8}, {-1, 0}});
