@@ -126,19 +126,19 @@ def attention(
             out,
             adapter.empty,
             return_lse,
-            None if attn_mask is None else prepared_option("attn_mask", attn_mask),
+            None if attn_mask is None else prepared_option("attn_mask", attn_mask, query),
             is_causal,
             window_size,
-            None if q_offset is None else prepared_option("q_offset", q_offset),
+            None if q_offset is None else prepared_option("q_offset", q_offset, query),
             None if scale is None else prepared_option("scale", scale),
             None if softcap is None else prepared_option("softcap", softcap),
-            None if alibi_slopes is None else prepared_option("alibi_slopes", alibi_slopes),
-            None if sinks is None else prepared_option("sinks", sinks),
+            None if alibi_slopes is None else prepared_option("alibi_slopes", alibi_slopes, query),
+            None if sinks is None else prepared_option("sinks", sinks, query),
             dropout_p if type(dropout_p) is float else prepared_option("dropout_p", dropout_p),
             _seed(adapter, seed) if dropout_p != 0 or seed is not None else None,
             dropout_offset,
-            None if q_lengths is None else prepared_option("q_lengths", q_lengths),
-            None if kv_lengths is None else prepared_option("kv_lengths", kv_lengths),
+            None if q_lengths is None else prepared_option("q_lengths", q_lengths, query),
+            None if kv_lengths is None else prepared_option("kv_lengths", kv_lengths, query),
             layout,
             algorithm,
             out_dtype,
@@ -150,7 +150,7 @@ def attention(
             raise
     except (TypeError, ValueError):
         if adapter.diagnose is not None:
-            adapter.diagnose(query=query, key=key, value=value, out=out)
+            adapter.diagnose(True, query=query, key=key, value=value, out=out)
         raise
     if watched_attention is not None:
         return watched_attention(
