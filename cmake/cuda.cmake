@@ -1,10 +1,8 @@
-# CUDA is a switch: off when no compiler is found. The Python module has no CUDA kernels yet: every
-# build links the stand-ins of cpp/no_cuda, and asking for CUDA says so. What is built is what the
-# tests execute (tests/cuda), with an nvcc alone: no GPU, no driver, no cudart.
-if(FANANO_CUDA STREQUAL "REQUIRE")
-  message(FATAL_ERROR "FANANO_CUDA=REQUIRE: this version of fanano has no CUDA kernels yet")
-endif()
-set(FANANO_CUDA_SOURCES cpp/no_cuda/cuda.cpp)
+# CUDA is a switch. Where an nvcc is found that works, the module has the CUDA kernels, and the
+# tests execute them (tests/cuda) with nvcc alone: no GPU, no driver. Where there is none, or
+# FANANO_CUDA is OFF, the build links the stand-ins of cpp/no_cuda.
+set(FANANO_CUDA AUTO CACHE STRING
+    "CUDA kernels: AUTO (if an nvcc works), OFF, REQUIRE, PIP (by the nvcc of Python's packages)")
 
 # THE CUDA VARIANT TABLE: the dtypes that the kernels are built for, each with its C++ type and what
 # makes its flash attention, and the architecture. Adding a row here builds and tests it.
@@ -13,73 +11,146 @@ set(FANANO_CUDA_DTYPES float32 bfloat16 float16)
 set(cuda_type_float32 float)
 set(cuda_type_bfloat16 bfloat16)
 set(cuda_type_float16 float16)
-set(cuda_flash_float32 nullptr)
-set(cuda_flash_bfloat16 flash_sm80<bfloat16>)
-set(cuda_flash_float16 flash_sm80<float16>)
+set(cuda_flash_float32)
+set(cuda_flash_bfloat16 flash_sm80)
+set(cuda_flash_float16 flash_sm80)
 
-# No contraction, as on the CPU: a product and a sum are fused where the source says so. PTX alone,
-# readable as it stands, with the lines it came from.
-set(FANANO_NVCC_FLAGS
-  -std=c++20 -O3 -lineinfo -fmad=false -cudart none --no-compress
-  -gencode arch=compute_${FANANO_CUDA_ARCHITECTURE},code=compute_${FANANO_CUDA_ARCHITECTURE}
-  -Xcompiler -Wall,-Wextra,-fPIC -ccbin ${CMAKE_CXX_COMPILER})
+# No contraction, as on the CPU: a product and a sum are fused where the source says so.
+set(nvcc_flags -std=c++20 -O3 -lineinfo -fmad=false
+    -Xcompiler -Wall,-Wextra,-fPIC,-fvisibility=hidden -ccbin ${CMAKE_CXX_COMPILER})
+# The tests': PTX alone, readable as it stands, with the lines it came from.
+set(ptx arch=compute_${FANANO_CUDA_ARCHITECTURE})
+set(FANANO_NVCC_FLAGS ${nvcc_flags} -cudart none --no-compress
+    -gencode ${ptx},code=compute_${FANANO_CUDA_ARCHITECTURE})
+# The module's: machine code for Ampere and its kin and for Hopper. What is newer gets PTX, which
+# the driver compiles: that of compute_90a would be for Hopper alone.
+set(FANANO_NVCC_MODULE_FLAGS ${nvcc_flags} --compress-mode=size
+    -gencode ${ptx},code=sm_${FANANO_CUDA_ARCHITECTURE} -gencode arch=compute_90a,code=sm_90a
+    -gencode ${ptx},code=compute_${FANANO_CUDA_ARCHITECTURE})
 
-set(FANANO_NVCC "FANANO_NVCC-NOTFOUND")
-if(FANANO_CUDA STREQUAL "OFF")
-  set(FANANO_WHY_NO_NVCC "FANANO_CUDA is OFF")
-elseif(NOT FANANO_TESTS)
-  set(FANANO_WHY_NO_NVCC "FANANO_TESTS is OFF")
-else()
-  find_program(FANANO_FOUND_NVCC nvcc HINTS ENV CUDA_HOME ENV CUDA_PATH PATH_SUFFIXES bin)
-  mark_as_advanced(FANANO_FOUND_NVCC)
-  set(FANANO_WHY_NO_NVCC "no nvcc is on PATH, in CUDA_HOME or in CUDA_PATH")
-  if(FANANO_FOUND_NVCC)
-    # One that is too old, or does not take this host compiler, is as good as none.
-    if(NOT DEFINED FANANO_NVCC_FAILS)
-      set(try ${CMAKE_CURRENT_BINARY_DIR}/nvcc_works.cu)
-      file(WRITE ${try} "#include <cuda_runtime_api.h>\n__global__ void nothing() {}\n")
-      execute_process(COMMAND ${FANANO_FOUND_NVCC} ${FANANO_NVCC_FLAGS} -c ${try} -o ${try}.o
-                      RESULT_VARIABLE failed OUTPUT_QUIET ERROR_VARIABLE words)
-      if(failed)
-        message(STATUS "${FANANO_FOUND_NVCC} does not compile: ${words}")
-      endif()
-      set(FANANO_NVCC_FAILS ${failed} CACHE INTERNAL "What a try of nvcc returned")
-    endif()
-    if(FANANO_NVCC_FAILS)
-      set(FANANO_WHY_NO_NVCC "${FANANO_FOUND_NVCC} does not compile what it was tried with")
-    else()
-      set(FANANO_NVCC ${FANANO_FOUND_NVCC})
-    endif()
+# ---- nvcc ----------------------------------------------------------------------------------------
+# Sets FANANO_NVCC, FANANO_CUDA_HEADERS and FANANO_CUDART, the static runtime library beside it; or
+# FANANO_WHY_NO_NVCC.
+function(fanano_find_nvcc)
+  set(places)
+  if(NOT FANANO_CUDA STREQUAL "PIP")
+    set(places ENV PATH ENV CUDA_HOME ENV CUDA_PATH)
   endif()
+  find_package(Python 3.10 COMPONENTS Interpreter)
+  if(Python_FOUND)
+    execute_process(COMMAND "${Python_EXECUTABLE}" -c
+"from importlib.util import find_spec
+nvidia = find_spec('nvidia')
+print(*(p + '/cu13' for p in nvidia.submodule_search_locations) if nvidia else (), sep=';', end='')"
+                    OUTPUT_VARIABLE packages)
+  endif()
+  # Looked for every time: that of an isolated build is elsewhere in the next one.
+  find_program(nvcc nvcc PATHS ${places} ${packages} PATH_SUFFIXES bin NO_DEFAULT_PATH NO_CACHE)
+  if(NOT nvcc)
+    set(why "no nvcc is on PATH, in CUDA_HOME, in CUDA_PATH or among Python's packages")
+    if(FANANO_CUDA STREQUAL "PIP")
+      set(why "no nvcc is among the packages of ${Python_EXECUTABLE}")
+    endif()
+    set(FANANO_WHY_NO_NVCC ${why} PARENT_SCOPE)
+    return()
+  endif()
+  # One that is too old, or does not take this host compiler, is as good as none.
+  set(try ${CMAKE_CURRENT_BINARY_DIR}/nvcc_works.cu)
+  set(command ${nvcc} ${FANANO_NVCC_MODULE_FLAGS} -c ${try} -o ${try}.o)
+  if(NOT FANANO_NVCC_WORKS STREQUAL command)
+    file(WRITE ${try} "#include <cuda_runtime_api.h>\n__global__ void nothing() {}\n")
+    execute_process(COMMAND ${CMAKE_CXX_COMPILER_LAUNCHER} ${command}
+                    RESULT_VARIABLE failed OUTPUT_QUIET ERROR_VARIABLE words)
+    if(failed)
+      message(STATUS "${nvcc} does not compile: ${words}")
+      set(FANANO_WHY_NO_NVCC "${nvcc} does not compile what it was tried with" PARENT_SCOPE)
+      return()
+    endif()
+    set(FANANO_NVCC_WORKS "${command}" CACHE INTERNAL "What was tried, and worked")
+  endif()
+  set(FANANO_NVCC ${nvcc} PARENT_SCOPE)
+  # An nvcc on PATH may be a script; it says itself where its files are.
+  execute_process(COMMAND ${nvcc} --dryrun -c ${try} OUTPUT_QUIET ERROR_VARIABLE words)
+  string(REGEX MATCH "INCLUDES=\"-I([^\"]+)" includes "${words}")
+  set(FANANO_CUDA_HEADERS ${CMAKE_MATCH_1} PARENT_SCOPE)
+  string(REGEX MATCH "TOP=([^\n]+)" top "${words}")
+  find_library(cudart cudart_static PATHS ${CMAKE_MATCH_1} PATH_SUFFIXES lib64 lib lib/x64
+               NO_DEFAULT_PATH NO_CACHE)
+  set(FANANO_CUDART ${cudart} PARENT_SCOPE)
+endfunction()
+
+if(NOT FANANO_CUDA MATCHES "^(AUTO|OFF|REQUIRE|PIP)$")
+  message(FATAL_ERROR "FANANO_CUDA is ${FANANO_CUDA}, expected AUTO, OFF, REQUIRE or PIP")
+elseif(FANANO_CUDA STREQUAL "OFF")
+  set(FANANO_WHY_NO_NVCC "FANANO_CUDA is OFF")
+else()
+  fanano_find_nvcc()
 endif()
 
-# One source, compiled by nvcc. Sets ${object} to what comes out.
+# ---- objects -------------------------------------------------------------------------------------
+# One source, compiled by nvcc, with FANANO_NVCC_FLAGS or those that follow. Sets ${object} to what
+# comes out.
 function(fanano_cuda_object object source)
   cmake_path(GET source STEM name)
+  set(flags ${ARGN})
+  if(NOT flags)
+    set(flags ${FANANO_NVCC_FLAGS})
+  endif()
   set(out ${CMAKE_CURRENT_BINARY_DIR}/cuda_objects/${name}.o)
   file(MAKE_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/cuda_objects)
   add_custom_command(
     OUTPUT ${out}
-    COMMAND ${FANANO_NVCC} ${FANANO_NVCC_FLAGS} -I${PROJECT_SOURCE_DIR}/cuda
-            -I${PROJECT_SOURCE_DIR}/cpp -I${PROJECT_BINARY_DIR}/generated ${ARGN}
+    COMMAND ${CMAKE_CXX_COMPILER_LAUNCHER} ${FANANO_NVCC} ${flags} -I${PROJECT_SOURCE_DIR}/cuda
+            -I${PROJECT_SOURCE_DIR}/cpp -I${PROJECT_BINARY_DIR}/generated
             -MD -MF ${out}.d -x cu -c ${source} -o ${out}
     DEPENDS ${source} DEPFILE ${out}.d VERBATIM COMMENT "nvcc ${name}")
   set(${object} ${out} PARENT_SCOPE)
 endfunction()
 
-# Sets ${objects} to the kernels of all rows.
+# Sets ${objects} to the kernels of all rows, compiled with FANANO_NVCC_FLAGS or those that follow.
 function(fanano_cuda_kernels objects)
   foreach(dtype IN LISTS FANANO_CUDA_DTYPES)
     set(type ${cuda_type_${dtype}})
-    set(flash ${cuda_flash_${dtype}})
+    set(flash)
+    if(cuda_flash_${dtype})
+      set(kernel ${cuda_flash_${dtype}})
+      set(row "const FlashKernel flash_${dtype}")
+      set(flash "extern ${row};\n${row} = {\"${kernel}\", Dtype::${dtype}, \
+${kernel}_takes<${type}>, ${kernel}<${type}>};\n")
+      string(APPEND cuda_declarations "extern ${row};\n")
+      string(APPEND cuda_flash_rows "&flash_${dtype}, ")
+    endif()
     configure_file(${PROJECT_SOURCE_DIR}/cuda/instance.cu.in
                    ${PROJECT_BINARY_DIR}/generated/kernels_${dtype}.cu @ONLY)
-    fanano_cuda_object(object ${PROJECT_BINARY_DIR}/generated/kernels_${dtype}.cu)
+    fanano_cuda_object(object ${PROJECT_BINARY_DIR}/generated/kernels_${dtype}.cu ${ARGN})
     list(APPEND all ${object})
     string(APPEND cuda_declarations "extern const Kernels kernels_${dtype};\n")
     string(APPEND cuda_rows "&kernels_${dtype}, ")
   endforeach()
   configure_file(${PROJECT_SOURCE_DIR}/cuda/kernels_table.hpp.in
                  ${PROJECT_BINARY_DIR}/generated/kernels_table.hpp @ONLY)
-  set(${objects} ${all} PARENT_SCOPE)
+  fanano_cuda_object(object ${PROJECT_SOURCE_DIR}/cuda/upload.cu ${ARGN})
+  set(${objects} ${all} ${object} PARENT_SCOPE)
 endfunction()
+
+# ---- what the core links -------------------------------------------------------------------------
+set(FANANO_CUDA_SOURCES cpp/no_cuda/cuda.cpp)
+if(NOT FANANO_NVCC)
+  set(why ${FANANO_WHY_NO_NVCC})
+elseif(NOT FANANO_CUDART)
+  set(why "there is no static CUDA runtime (cudart_static) beside ${FANANO_NVCC}")
+elseif(FANANO_SANITIZE)
+  set(why "what nvcc makes is not sanitized")
+else()
+  fanano_cuda_kernels(kernels ${FANANO_NVCC_MODULE_FLAGS})
+  set(FANANO_CUDA_SOURCES cuda/attention.cpp ${kernels})
+  set(FANANO_CUDA_LIBRARIES ${FANANO_CUDART} ${CMAKE_DL_LIBS} $<$<PLATFORM_ID:Linux>:rt>)
+  message(STATUS "CUDA: kernels by ${FANANO_NVCC}")
+endif()
+if(why)
+  if(FANANO_CUDA MATCHES "^(REQUIRE|PIP)$")
+    message(FATAL_ERROR "FANANO_CUDA=${FANANO_CUDA}: ${why}. Install CUDA 12.8 or newer, 13.0 is \
+tested, and set CUDA_HOME to it; or let pip fetch nvcc: pip install -C fanano.cuda=pip")
+  endif()
+  message(STATUS "CUDA: no kernels (${why})")
+endif()

@@ -173,13 +173,23 @@ void merge_states(const Array& out_a, const Array& lse_a, const Array& out_b, co
   });
 }
 
-std::vector<KernelInfo> kernels() {
+std::vector<KernelInfo> cpu_kernels() {
   std::vector<KernelInfo> list;
   for (const Kernels* k : compiled_isas()) {
     uint32_t missing = k->features & ~machine_features();
-    list.push_back({"cpu", k->isa, missing == 0,
+    list.push_back({"cpu", k->isa, "", "", missing == 0,
                     missing ? "this CPU lacks " + feature_names(missing) : "", k == &chosen_isa()});
   }
+  return list;
+}
+
+std::vector<KernelInfo> kernels() {
+  std::vector<KernelInfo> list = cpu_kernels();
+  if (!built_with_cuda()) return list;
+  const std::string why_not = why_no_cuda();
+  for (const CudaKernel& k : cuda_kernels())
+    list.push_back(
+        {"cuda", k.architecture, k.name, name(k.dtype), why_not.empty(), why_not, false});
   return list;
 }
 

@@ -31,11 +31,13 @@ void merge_states(const Array& out_a, const Array& lse_a, const Array& out_b, co
 // What this build contains and what this machine can run.
 struct KernelInfo {
   std::string device, isa;
+  std::string name, dtype;  // of CUDA's; an instruction set of the CPU has all
   bool runnable = false;
   std::string why_not;  // empty when runnable
   bool chosen = false;
 };
-std::vector<KernelInfo> kernels();
+std::vector<KernelInfo> cpu_kernels();  // best first
+std::vector<KernelInfo> kernels();      // those, then CUDA's
 
 // Floating-point operations a second that multiply-adds in registers reach, as prefill makes them
 // for inputs of that dtype, all threads together, measured over their CPU time for about so long.

@@ -8,6 +8,7 @@
 #include "cpu/parallel.hpp"
 #include "errors.hpp"
 #include "math/mask.hpp"
+#include "problem_facts.hpp"
 
 namespace fanano {
 
@@ -83,12 +84,7 @@ Plan make_plan(const Problem& p, const Machine& machine) {
 
   plan.scratch = (flash ? k.flash_scratch : k.materialised_scratch)(p, plan.rows);
   if (flash && p.lengths.queries) plan.scratch = std::max(plan.scratch, k.decode_scratch(p));
-  if (!flash && s.keys) {
-    int64_t bytes = size_of(accumulator(p.dtype));
-    for (int64_t factor : {heads, s.queries, s.keys})
-      if (__builtin_mul_overflow(bytes, factor, &bytes)) refuse("scores_memory", name(p.algorithm));
-    plan.workspace = bytes;
-  }
+  if (!flash) plan.workspace = scores_bytes(p);
   return plan;
 }
 
@@ -153,25 +149,11 @@ static std::string in_words(int64_t bytes) {
 }
 
 std::string to_string(const Plan& plan, const Problem& p) {
-  const Shape& s = p.shape;
   auto number = [](int64_t n) { return std::to_string(n); };
   bool flash = plan.algorithm == Algorithm::flash;
   std::string text = "attention forward on the CPU";
-  text += "\n  problem    batch " + number(s.batch) + ", heads " + number(s.heads) + " over " +
-          number(s.kv_heads) + ", queries " + number(s.queries) + ", keys " + number(s.keys) +
-          ", dim " + number(s.dim) + ", value dim " + number(s.value_dim) + ", " + name(p.dtype);
-  std::string options;
-  auto option = [&](bool given, const char* word) {
-    if (given) options += (options.empty() ? "" : ", ") + std::string(word);
-  };
-  option(p.window.right == 0 && p.window.left < 0, "causal");
-  option(p.window.left >= 0 || p.window.right > 0, "window");
-  option(p.lengths.queries || p.lengths.keys, "lengths");
-  option(p.score.softcap != 0, "softcap");
-  option(p.score.slopes, "ALiBi");
-  option(p.mask.data, p.mask_dtype == Dtype::boolean ? "boolean mask" : "additive mask");
-  option(p.score.sinks, "sinks");
-  option(p.dropout.p > 0, "dropout");
+  text += "\n  problem    " + shape_words(p);
+  const std::string options = option_words(p);
   if (!options.empty()) text += "\n  options    " + options;
   text += "\n  algorithm  " + std::string(name(plan.algorithm)) +
           (!flash        ? " softmax over materialised scores"

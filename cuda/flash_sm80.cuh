@@ -204,9 +204,12 @@ __global__ void __launch_bounds__(flash_threads)
   }
 }
 
-// What the kernel takes: rows of 64 contiguous numbers, at multiples of 16 bytes.
+// What the kernel takes: rows of 64 contiguous numbers, at multiples of 16 bytes. No mask but by
+// position, no softcap, slopes, sinks or dropout.
 template <class T> bool flash_sm80_takes(const Problem& p) {
   if (p.shape.dim != flash_dim || p.shape.value_dim != flash_dim || p.out_dtype != p.dtype)
+    return false;
+  if (p.mask.data || p.score.softcap || p.score.slopes || p.score.sinks || p.dropout.p)
     return false;
   for (const Tensor* t : {&p.q, &p.k, &p.v, &p.out})
     if (t->column != 1 || t->row % 8 || t->head % 8 || t->batch % 8 ||

@@ -11,6 +11,9 @@
 
 namespace fanano::cuda {
 
+// n numbers of 8 bytes each, from host memory, which may be freed on return.
+cudaError_t upload(const void* from, int64_t n, void* to, cudaStream_t);
+
 struct SoftmaxRows {  // rows of n numbers each, strides in elements
   Algorithm algorithm;
   int64_t rows, n;
@@ -29,10 +32,15 @@ struct Kernels {
   // scores: (batch, heads, queries, keys), scratch. Scale, windows, lengths, grouped-query heads;
   // no mask, softcap, slopes or sinks.
   cudaError_t (*materialised)(const Problem&, float* scores, cudaStream_t);
+};
 
-  // The same options. Rows of 64 contiguous numbers at multiples of 16 bytes, out of the same
-  // dtype; else cudaErrorInvalidValue. Null: not for this dtype.
-  cudaError_t (*flash)(const Problem&, cudaStream_t);
+// Flash attention of one dtype and head size. The first of all_flash_kernels[] that takes a problem
+// is the right one. Launching it on one that it does not take is cudaErrorInvalidValue.
+struct FlashKernel {
+  const char* name;
+  Dtype dtype;
+  bool (*takes)(const Problem&);
+  cudaError_t (*launch)(const Problem&, cudaStream_t);
 };
 
 }  // namespace fanano::cuda

@@ -14,6 +14,7 @@
 #include "calls.hpp"
 #include "cpu/kernels.hpp"
 #include "cpu/parallel.hpp"
+#include "cuda.hpp"
 #include "errors.hpp"
 #include "float_mode.hpp"
 #include "gil.hpp"
@@ -54,8 +55,12 @@ nb::typed<nb::dict, nb::str, nb::object> build_info() {
   info["cuda"] = built_with_cuda();
   info["compiler"] = __VERSION__;
   nb::list isas;
-  for (const KernelInfo& k : kernels()) isas.append(k.isa);
+  for (const KernelInfo& k : cpu_kernels()) isas.append(k.isa);
   info["isas"] = nb::tuple(isas);
+  nb::list cuda;
+  for (const CudaKernel& k : cuda_kernels())
+    cuda.append(nb::make_tuple(k.name, name(k.dtype), k.architecture));
+  info["cuda_kernels"] = nb::tuple(cuda);
   return info;
 }
 
@@ -70,6 +75,7 @@ nb::typed<nb::dict, nb::str, nb::object> xla_handlers() {
 
 std::string describe(const KernelInfo& k) {
   std::string text = "<Kernel " + k.device + "/" + k.isa;
+  if (!k.name.empty()) text += " " + k.name + " " + k.dtype;
   if (k.chosen) return text + ", chosen>";
   return text + (k.runnable ? ", runnable>" : ": " + k.why_not + ">");
 }
@@ -107,10 +113,14 @@ void define_classes(nb::module_& m) {
 
   nb::class_<KernelInfo>(m, "Kernel", "One row of the table of kernels in this build.")
       .def_ro("device", &KernelInfo::device, "cpu or cuda.")
-      .def_ro("isa", &KernelInfo::isa, "The instruction set.")
+      .def_ro("isa", &KernelInfo::isa,
+              "The instruction set; of CUDA, the least architecture: sm_80 and what is newer.")
+      .def_ro("name", &KernelInfo::name,
+              "Which of that device's kernels; empty on the CPU, where an instruction set has all.")
+      .def_ro("dtype", &KernelInfo::dtype, "Of its inputs; empty on the CPU.")
       .def_ro("runnable", &KernelInfo::runnable, "Whether this machine has it.")
       .def_ro("why_not", &KernelInfo::why_not, "What is missing; empty when runnable.")
-      .def_ro("chosen", &KernelInfo::chosen, "Whether calls use it.")
+      .def_ro("chosen", &KernelInfo::chosen, "Whether calls with arrays on the CPU use it.")
       .def("__repr__", describe);
 
   nb::class_<State>(m, "State", "The state (m, l) of an online softmax, a value.")
@@ -271,13 +281,18 @@ NB_MODULE(_core, m) {
   m.def(
       "kernels", &kernels,
       "Every kernel of this build, best first, and whether this machine can run it.\n\n"
-      "Returns a list of objects with device, isa, runnable, why_not and chosen. The environment\n"
-      "variable FANANO_ISA names the instruction set to use instead of the best; ValueError if\n"
-      "this build or this machine has no such.");
-  m.def("build_info", &build_info,
-        "What this build is.\n\n"
-        "Returns a dictionary of version, cuda (whether it has CUDA kernels), compiler and isas\n"
-        "(the instruction sets compiled, best first).");
+      "Returns a list of objects with device, isa, name, dtype, runnable, why_not and chosen: "
+      "those\n"
+      "of the CPU, then those of CUDA, which is looked for at every call. The environment "
+      "variable\n"
+      "FANANO_ISA names the instruction set to use instead of the best; ValueError if this build\n"
+      "or this machine has no such.");
+  m.def(
+      "build_info", &build_info,
+      "What this build is.\n\n"
+      "Returns a dictionary of version, cuda (whether it has CUDA kernels), compiler, isas\n"
+      "(the instruction sets compiled, best first) and cuda_kernels (name, dtype and architecture\n"
+      "of each). No device is looked for.");
   m.def(
       "get_num_threads", &get_num_threads,
       "How many threads a call uses at most.\n\n"

@@ -57,7 +57,19 @@ class Kernel:
 
     @property
     def isa(self) -> str:
-        """The instruction set."""
+        """
+        The instruction set; of CUDA, the least architecture: sm_80 and what is newer.
+        """
+
+    @property
+    def name(self) -> str:
+        """
+        Which of that device's kernels; empty on the CPU, where an instruction set has all.
+        """
+
+    @property
+    def dtype(self) -> str:
+        """Of its inputs; empty on the CPU."""
 
     @property
     def runnable(self) -> bool:
@@ -69,7 +81,7 @@ class Kernel:
 
     @property
     def chosen(self) -> bool:
-        """Whether calls use it."""
+        """Whether calls with arrays on the CPU use it."""
 
     def __repr__(self) -> str: ...
 
@@ -154,17 +166,19 @@ def kernels() -> list[Kernel]:
     """
     Every kernel of this build, best first, and whether this machine can run it.
 
-    Returns a list of objects with device, isa, runnable, why_not and chosen. The environment
-    variable FANANO_ISA names the instruction set to use instead of the best; ValueError if
-    this build or this machine has no such.
+    Returns a list of objects with device, isa, name, dtype, runnable, why_not and chosen: those
+    of the CPU, then those of CUDA, which is looked for at every call. The environment variable
+    FANANO_ISA names the instruction set to use instead of the best; ValueError if this build
+    or this machine has no such.
     """
 
 def build_info() -> dict[str, object]:
     """
     What this build is.
 
-    Returns a dictionary of version, cuda (whether it has CUDA kernels), compiler and isas
-    (the instruction sets compiled, best first).
+    Returns a dictionary of version, cuda (whether it has CUDA kernels), compiler, isas
+    (the instruction sets compiled, best first) and cuda_kernels (name, dtype and architecture
+    of each). No device is looked for.
     """
 
 def get_num_threads() -> int:

@@ -7,12 +7,11 @@ namespace {
 
 void check_all(const Case& c) {
   int kernels_found = 0;
-  for (const cuda::Kernels* kernels : cuda::all_kernels) {
-    if (!kernels->flash) continue;
+  for (const cuda::FlashKernel* kernel : cuda::all_flash_kernels) {
     ++kernels_found;
-    device::with_type(kernels->dtype, [&]<class T>() {
-      DeviceProblem<T> problem(c, kernels->dtype);
-      device::check(kernels->flash(problem.p, nullptr));
+    device::with_type(kernel->dtype, [&]<class T>() {
+      DeviceProblem<T> problem(c, kernel->dtype);
+      device::check(kernel->launch(problem.p, nullptr));
       problem.judge("flash");
     });
   }
@@ -71,6 +70,6 @@ TEST(nothing_to_see) {
 
 TEST(what_it_does_not_take) {
   DeviceProblem<float16> problem({{1, 1, 1, 4, 4, 32, 64}}, Dtype::float16);
-  for (const cuda::Kernels* kernels : cuda::all_kernels)
-    if (kernels->flash) CHECK(kernels->flash(problem.p, nullptr) == cudaErrorInvalidValue);
+  for (const cuda::FlashKernel* kernel : cuda::all_flash_kernels)
+    CHECK(kernel->launch(problem.p, nullptr) == cudaErrorInvalidValue);
 }

@@ -6,13 +6,12 @@
 using namespace attention_case;
 
 TEST(no_bank_conflicts_and_whole_sectors) {
-  for (const cuda::Kernels* kernels : cuda::all_kernels) {
-    if (!kernels->flash) continue;
-    device::with_type(kernels->dtype, [&]<class T>() {
-      DeviceProblem<T> problem({{1, 1, 1, 128, 128, 64, 64}}, kernels->dtype);
+  for (const cuda::FlashKernel* kernel : cuda::all_flash_kernels) {
+    device::with_type(kernel->dtype, [&]<class T>() {
+      DeviceProblem<T> problem({{1, 1, 1, 128, 128, 64, 64}}, kernel->dtype);
       emulator::clear_traffic();
       emulator::count_traffic(true);
-      device::check(kernels->flash(problem.p, nullptr));
+      device::check(kernel->launch(problem.p, nullptr));
       device::finish();
       emulator::count_traffic(false);
     });

@@ -18,7 +18,8 @@ PER_ISA = (
     *("masks", "decode", "modes", "bfloat16", "backward", "backward_bits", "dropout"),
 )
 
-KERNELS = pytest.mark.parametrize("kernel", fanano.kernels(), ids=lambda k: f"{k.device}-{k.isa}")
+CPU = [kernel for kernel in fanano.kernels() if kernel.device == "cpu"]
+KERNELS = pytest.mark.parametrize("kernel", CPU, ids=lambda k: f"{k.device}-{k.isa}")
 
 
 def forced(isa, *command, **more):
@@ -60,7 +61,7 @@ print(hashlib.sha256(fanano.attention(q, k, v).tobytes()).hexdigest())
 
 def test_the_forced_one_computes():
     """Bits are promised for each instruction set alone: without FMA they differ from those with."""
-    isas = [k.isa for k in fanano.kernels() if k.runnable and k.device == "cpu"]
+    isas = [k.isa for k in CPU if k.runnable]
     if len(isas) < 2:
         pytest.skip("this machine runs one instruction set only")
     bits = {isa: forced(isa, "-c", BITS, timeout=60).stdout for isa in ("scalar", isas[0])}
@@ -71,7 +72,7 @@ def test_the_forced_one_computes():
 @pytest.mark.parametrize("algorithm", ["flash", "naive", "safe", "online"])
 def test_this_process_runs_what_was_asked_for(algorithm):
     wanted = os.environ.get("FANANO_ISA")
-    runnable = [k.isa for k in fanano.kernels() if k.runnable and k.device == "cpu"]
+    runnable = [k.isa for k in CPU if k.runnable]
     x = np.ones((1, 1, 4, 8), np.float32)
     plan = fanano.explain(x, x, x, algorithm=algorithm)
     assert plan.isa == (wanted or runnable[0])  # best first
@@ -83,7 +84,7 @@ def test_an_unknown_one_is_an_error():
     assert result.returncode == 1
     error = result.stderr.strip().splitlines()[-1]
     assert error.startswith("ValueError: FANANO_ISA=avx3")
-    assert all(k.isa in error for k in fanano.kernels() if k.device == "cpu")
+    assert all(k.isa in error for k in CPU)
 
 
 @KERNELS
@@ -97,7 +98,7 @@ def test_one_that_cannot_run_is_an_error(kernel):
 
 
 def test_the_scalar_one_is_there():
-    kernels = {k.isa: k for k in fanano.kernels() if k.device == "cpu"}
+    kernels = {k.isa: k for k in CPU}
     assert kernels["scalar"].runnable
     assert [k.chosen for k in kernels.values()].count(True) == 1
 

@@ -189,6 +189,7 @@ def test_plan_and_kernels_print():
     assert chosen.runnable
     assert chosen.isa == plan.isa
     assert chosen.isa in repr(chosen)
-    assert fanano.build_info()["isas"] == tuple(k.isa for k in fanano.kernels())
+    isas = tuple(k.isa for k in fanano.kernels() if k.device == "cpu")
+    assert fanano.build_info()["isas"] == isas
     for kernel in fanano.kernels():
         assert kernel.runnable == (kernel.why_not == "")

@@ -122,7 +122,7 @@ ENVIRONMENT = {
     **{
         f"{k.isa} here": ("isa_lacking", f"FANANO_ISA={k.isa}: {k.why_not}", {"FANANO_ISA": k.isa})
         for k in fanano.kernels()
-        if not k.runnable
+        if k.device == "cpu" and not k.runnable
     },
 }
 

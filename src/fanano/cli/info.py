@@ -53,12 +53,13 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"Python {platform.python_version()}, {platform.system()} {platform.machine()}")
     forced = os.environ.get("FANANO_ISA")
     print("\nInstruction sets" + (f" (FANANO_ISA={forced})" if forced else ""))
-    for kernel in fanano.kernels():
+    kernels = fanano.kernels()
+    for kernel in (kernel for kernel in kernels if kernel.device == "cpu"):
         state = "runs here" if kernel.runnable else f"cannot run here: {kernel.why_not}"
         mark = "*" if kernel.chosen else " "
         print(f" {mark} {kernel.isa:<12} {state}{', chosen' if kernel.chosen else ''}")
     print(f"\nThreads  {fanano.get_num_threads()}")
-    print(f"CUDA     {cuda(build)}")
+    print(f"CUDA     {cuda([kernel for kernel in kernels if kernel.device == 'cuda'])}")
     print(f"JAX      {handlers()}")
     print(f"\nAttention of torch  {under_torch()}")
     print("\nAdapters" + (", each imported in a process of its own" if arguments.load else ""))
@@ -82,8 +83,16 @@ def compiler(build: dict[str, Any]) -> str:
     return f"GCC {name}" if name[0].isdigit() else name  # Clang's own text says that it is Clang
 
 
-def cuda(build: dict[str, Any]) -> str:
-    return "yes" if build["cuda"] else "no: this build has no CUDA kernels"
+def cuda(kernels: list[Any]) -> str:
+    if not kernels:
+        return "no: this build has no CUDA kernels"
+    dtypes: dict[str, list[str]] = {}
+    for kernel in kernels:
+        dtypes.setdefault(f"{kernel.name} ({kernel.isa})", []).append(kernel.dtype)
+    first = kernels[0]
+    state = "run here" if first.runnable else f"cannot run here: {first.why_not}"
+    rows = [f"   {name:<22} {', '.join(of)}" for name, of in dtypes.items()]
+    return "\n".join([f"{len(kernels)} kernels {state}", *rows])
 
 
 def handlers() -> str:

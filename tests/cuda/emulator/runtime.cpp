@@ -21,7 +21,18 @@
 namespace emulator {
 namespace {
 
-enum Error { success = 0, invalid_value = 1, invalid_kernel = 98, launch_failure = 719 };
+enum Error {
+  success = 0,
+  invalid_value = 1,
+  initialization_error = 3,
+  insufficient_driver = 35,
+  invalid_kernel = 98,
+  no_device = 100,
+  invalid_device = 101,
+  launch_failure = 719
+};
+constexpr int runtime_version = 13000;
+enum Attribute { capability_major = 75, capability_minor = 76 };
 
 struct Wrapper {  // what nvcc registers: a fat binary, which holds PTX and machine code
   uint32_t magic, version;
@@ -63,6 +74,12 @@ struct Configuration {
   void* stream = nullptr;
 } configuration;
 
+std::vector<Call>& calls = *new std::vector<Call>;  // never destroyed: memory may be freed at exit
+thread_local int current_device = 0;
+void record(const std::string& what, void* stream = nullptr) {
+  calls.push_back({what, current_device, stream});
+}
+
 int last_error = success;
 std::string failure;
 
@@ -95,10 +112,13 @@ Order order() {
   throw Fault(std::string("FANANO_EMULATOR_ORDER is ") + name);
 }
 
-int launch(const void* host, Dim grid, Dim threads, void** arguments, size_t dynamic_bytes) {
+int launch(const void* host, Dim grid, Dim threads, void** arguments, size_t dynamic_bytes,
+           void* stream) {
   auto found = functions().find(host);
   if (found == functions().end()) return fail(invalid_kernel, "no such kernel");
   Function& function = found->second;
+  record(function.name, stream);
+  if (int error = machine().launch_error) return fail(error, "as the test wants it");
   Module& module = *function.module;
   if (dynamic_bytes > function.dynamic_limit)
     return fail(invalid_value, "more dynamic shared memory than cudaFuncSetAttribute allowed for " +
@@ -122,6 +142,13 @@ int launch(const void* host, Dim grid, Dim threads, void** arguments, size_t dyn
 }  // namespace
 
 std::string take_failure() { return std::exchange(failure, {}); }
+
+Machine& machine() {
+  static Machine it;
+  return it;
+}
+
+std::vector<Call> take_calls() { return std::exchange(calls, {}); }
 
 }  // namespace emulator
 
@@ -155,22 +182,50 @@ int __cudaPopCallConfiguration(Dim* grid, Dim* threads, size_t* dynamic_bytes, v
 }
 int __cudaGetKernel(const void** kernel, const void* host) { return *kernel = host, success; }
 int cudaLaunchKernel(const void* host, Dim grid, Dim threads, void** arguments,
-                     size_t dynamic_bytes, void*) {
-  return launch(host, grid, threads, arguments, dynamic_bytes);
+                     size_t dynamic_bytes, void* stream) {
+  return launch(host, grid, threads, arguments, dynamic_bytes, stream);
 }
 int __cudaLaunchKernel(const void* host, Dim grid, Dim threads, void** arguments,
-                       size_t dynamic_bytes, void*) {
-  return launch(host, grid, threads, arguments, dynamic_bytes);
+                       size_t dynamic_bytes, void* stream) {
+  return launch(host, grid, threads, arguments, dynamic_bytes, stream);
+}
+
+int cudaDriverGetVersion(int* version) { return *version = machine().driver, success; }
+int cudaRuntimeGetVersion(int* version) { return *version = runtime_version, success; }
+int cudaGetDeviceCount(int* count) {
+  record("cudaGetDeviceCount");
+  const Machine& m = machine();
+  if (m.driver < runtime_version)
+    return fail(insufficient_driver, "the driver is too old, or none");
+  if (!m.starts) return fail(initialization_error, "CUDA does not start");
+  if (m.devices == 0) return fail(no_device, "there is no device");
+  return *count = m.devices, success;
+}
+int cudaDeviceGetAttribute(int* value, int attribute, int device) {
+  const int capability = machine().capability;
+  if (device < 0 || device >= machine().devices) return fail(invalid_device, "no such device");
+  if (attribute == capability_major) return *value = capability / 10, success;
+  if (attribute == capability_minor) return *value = capability % 10, success;
+  return fail(invalid_value, "an attribute that is not known");
+}
+int cudaGetDevice(int* device) { return *device = current_device, success; }
+int cudaSetDevice(int device) {
+  record("cudaSetDevice");
+  if (device < 0 || device >= machine().devices) return fail(invalid_device, "no such device");
+  return current_device = device, success;
 }
 
 int cudaMalloc(void** address, size_t bytes) {
+  record("cudaMalloc");
   return *address = device_memory().allocate(bytes), success;
 }
 int cudaFree(void* address) {
+  record("cudaFree");
   if (address && !device_memory().free(address)) return fail(invalid_value, "bad cudaFree");
   return success;
 }
 int cudaMemcpy(void* to, const void* from, size_t bytes, int direction) {
+  record("cudaMemcpy");
   if (direction == 1 && !device_memory().copy_in(to, from, bytes))
     return fail(invalid_value, "a copy to what is no device memory");
   if (direction == 2 && !device_memory().copy_out(to, from, bytes))
@@ -187,7 +242,10 @@ int cudaFuncSetAttribute(const void* host, int attribute, int value) {
 }
 int cudaGetLastError() { return std::exchange(last_error, success); }
 int cudaPeekAtLastError() { return last_error; }
-int cudaDeviceSynchronize() { return std::exchange(last_error, success); }
+int cudaDeviceSynchronize() {
+  record("cudaDeviceSynchronize");
+  return std::exchange(last_error, success);
+}
 const char* cudaGetErrorString(int error) {
   return error ? "see what the emulator said" : "no error";
 }
