@@ -53,6 +53,8 @@ class Array(Lender):
     """Strides, gaps and all, as `array` lies in the host's memory; without its numbers if it is to
     be written."""
 
+    results_on = 0
+
     def __init__(self, array, device=0, *, fill=True, **said):
         begin, end = np.lib.array_utils.byte_bounds(array)
         self._memory = _Memory(end - begin)
@@ -66,7 +68,7 @@ class Array(Lender):
 
     @classmethod
     def empty(cls, shape, dtype):
-        return cls(np.empty(shape, DTYPES[dtype]), fill=False)
+        return cls(np.empty(shape, DTYPES[dtype]), cls.results_on, fill=False)
 
     def numpy(self):
         """What has been written there, all of it."""
@@ -100,12 +102,15 @@ def calls():
 
 
 @contextmanager
-def machine(devices=1, launch_error=0):
+def machine(devices=1, launch_error=0, results_on=0):
+    """Of so many devices; the library makes its results on this one."""
     _play(devices, launch_error)
+    Array.results_on = results_on
     try:
         yield
     finally:
         _play(1, 0)
+        Array.results_on = 0
 
 
 def attention(query, key, value, *, return_lse=False, **options):

@@ -49,6 +49,9 @@ class Old(Lender):
         return super().__dlpack__(stream=stream)
 
 
+here = any(kernel.device == "cuda" and kernel.runnable for kernel in fanano.kernels())
+goes_on = pytest.mark.skipif(here, reason="a device is here, which would read what cannot be read")
+
 INTS = np.array([1, 2])
 KEY, OUT = good()["key"], good()["out"]
 
@@ -174,6 +177,8 @@ DEVICES = {
 @pytest.mark.parametrize("name", DEVICES)
 def test_devices(name):
     rule, message, wrong = DEVICES[name]
+    if rule == "no_cuda" and here:
+        pytest.skip(goes_on.kwargs["reason"])
     arguments = lent(**wrong)
     refuses(lambda: fanano.attention(**arguments), rule, message)
     lenders = [x for x in arguments.values() if isinstance(x, Lender)]
@@ -182,6 +187,7 @@ def test_devices(name):
         assert all(x.returned == 1 for x in lenders)
 
 
+@goes_on
 @pytest.mark.parametrize(
     ("query", "stream"),
     [
@@ -198,6 +204,7 @@ def test_who_lends_is_told_the_stream(query, stream):
         assert arguments[name].asked == {"max_version": (1, 3), "stream": stream}
 
 
+@goes_on
 def test_before_dlpack_1():
     key = Old(KEY, versioned=False, device=(2, 0), device_type=2, data=nowhere())
     refuses(lambda: fanano.attention(**lent(key=key)), "no_cuda", "cannot run")
