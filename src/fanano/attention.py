@@ -60,7 +60,7 @@ def attention(
             ``kv_length - q_length`` of each sequence, which lets the last query see the last key.
         scale: what scores are multiplied by, any finite number; None: ``1 / sqrt(D)``.
         q_lengths, kv_lengths: how many rows of each sequence of a right-padded batch are used,
-            int32 or int64, (B,), in host memory. Padded keys are not read; padded query rows
+            int32 or int64, (B,). Padded keys are not read; padded query rows
             give 0, with a log-sum-exp of -inf.
         return_lse: also return the logarithm (natural) of each row's sum of exponentials, float32
             (float64 for float64): (B, Hq, Sq), heads before rows in both layouts.
@@ -85,10 +85,13 @@ def attention(
 
     Raises:
         TypeError, ValueError: an argument is wrong; the message names it. Nothing was written.
-            Lengths are checked number by number, at every call.
-        NotImplementedError: dropout in an algorithm that stores scores, or an array is one of
-            CuPy's. Of torch tensors also what fanano.torch.attention says, of traced JAX arrays
-            what fanano.jax.attention does.
+            Lengths are checked number by number, at every call; on a device they are clamped.
+        NotImplementedError: dropout in an algorithm that stores scores; an array is one of CuPy's;
+            no CUDA kernel takes what is on a device, or none can run. Of torch tensors also what
+            fanano.torch.attention says, of traced JAX arrays what fanano.jax.attention does.
+
+    Torch tensors on a CUDA device (docs/arrays.md) are computed there, on torch's current stream:
+    the call does not wait for it, and what is on the device is not looked at.
 
     Torch tensors that require grad, are transformed by torch.func, or are traced or compiled, are
     taken to ``fanano.torch.attention``: the result is differentiable where that is. JAX arrays that

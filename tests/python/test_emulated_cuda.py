@@ -56,9 +56,13 @@ def test_each_option(name):
 @pytest.mark.parametrize("name", ["lengths", "offsets", "slopes", "sinks"])
 @pytest.mark.parametrize("algorithm", ["flash", "safe"])
 def test_numbers_on_the_device(name, algorithm):
-    """They are read there, and give the bits of the host's."""
+    """They are read there, and give the bits of the host's, which are sent."""
     case = Case("float16", algorithm=algorithm, **PLAIN | OPTIONS[name])
-    assert judge(case, device_numbers) == judge(case, host_numbers)
+    emulated.calls()
+    there = judge(case, device_numbers)
+    assert not [call for call, *_ in emulated.calls() if "upload" in call]
+    assert judge(case, host_numbers) == there
+    assert [call for call, *_ in emulated.calls() if "upload" in call]
 
 
 def test_dropout():
