@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from compare import DTYPES
-from lender import Lender
+from lender import Lender, exchange_type
 
 import fanano
 from fanano import _core, adapters
@@ -78,7 +78,7 @@ class Array(Lender):
         return host
 
 
-adapters._known[Array] = SimpleNamespace(
+ADAPTER = SimpleNamespace(
     library="emulated",
     prepare=None,
     written=None,
@@ -91,6 +91,17 @@ adapters._known[Array] = SimpleNamespace(
     fresh_seed=lambda: 1,
     max_threads=lambda: 0,
 )
+adapters._known[Array] = ADAPTER
+
+
+def exchanged(x, stream):
+    """The same memory by DLPack's C exchange, as torch lends it, of a library that works on this
+    stream."""
+    numbers = np.ctypeslib.as_array((ctypes.c_float * x.array.size).from_address(x.address))
+    kind = exchange_type(numbers.reshape(x.array.shape), x.device, stream)
+    kind = type("Exchanged", (kind,), {"__dlpack__": None})
+    adapters._known[kind] = SimpleNamespace(**vars(ADAPTER))
+    return kind()
 
 
 def calls():

@@ -110,6 +110,23 @@ def test_stream_and_device():
     assert [device for name, device, _ in made if name == "cudaSetDevice"] == [0, 1]  # and back
 
 
+def test_the_exchange():
+    """Who lends by it, as torch does, says the stream, and makes results on the device."""
+    shape = 1, 1, 4, 8
+    x, y, z = (np.random.default_rng(i).standard_normal(shape).astype("float32") for i in range(3))
+    with emulated.machine(devices=2, results_on=1):
+        query, key, value = (emulated.exchanged(Array(a, 1), 7) for a in (x, y, z))
+        out = Array.empty(shape, "float32")
+        fanano.attention(query, key, value, out=out, algorithm="safe", scale=0.5)
+    launches = [call for call in emulated.calls() if not call[0].startswith("cuda")]
+    assert launches
+    assert all((device, stream) == (1, 7) for _, device, stream in launches)
+    compare.judge_attention(out.numpy(), None, x, y, z, scale=0.5)
+    fanano.adapters._known[type(query)].empty = None
+    refuses(lambda: fanano.attention(query, key, value), "not_made", "out of shape .* no room")
+    assert query.prototypes == [(2, 1)]
+
+
 def test_out():
     query, key, value = arrays()
     out = Array(np.empty((1, 1, 4, 64), np.float16), fill=False)
