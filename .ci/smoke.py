@@ -1,4 +1,5 @@
-"""What an installed wheel must do with numpy alone. Run by .ci/run and by cibuildwheel."""
+"""What an installed wheel must do with numpy alone. Run by .ci/run and by cibuildwheel; with the
+argument "require", of a wheel that must have CUDA kernels."""
 
 import subprocess
 import sys
@@ -43,6 +44,12 @@ for causal in (False, True):
     difference = np.abs(fanano.attention(query, key, value, is_causal=causal) - expected).max()
     print(f"attention, causal={causal}: {difference:.1e} from NumPy in float64")
     assert difference < 1e-6
+
+# The table of CUDA's kernels, with a device or the words why there is none.
+cuda = [kernel for kernel in fanano.kernels() if kernel.device == "cuda"]
+assert fanano.build_info()["cuda"] == bool(cuda)
+assert all(kernel.runnable == (kernel.why_not == "") for kernel in cuda), cuda
+assert cuda or "require" not in sys.argv[1:], "this wheel was to have CUDA kernels"
 
 seconds = min(float(run("-c", IMPORT).stdout) for _ in range(5))
 print(f"import: {1e3 * seconds:.1f} ms with numpy already imported")

@@ -128,6 +128,7 @@ TEST(the_device_is_the_callers_again) {
   for (const emulator::Call& call : emulator::take_calls()) CHECK(call.what != "cudaSetDevice");
 
   CHECK_THROWS(RuntimeError, "cudaSetDevice failed on CUDA device 3: ", small().forward(3));
+  CHECK(cudaGetLastError() == cudaSuccess);  // it has been told
   CHECK(current() == 1);
   emulator::machine().launch_error = cudaErrorLaunchOutOfResources;
   CHECK_THROWS(RuntimeError, "on CUDA device 0", small().forward(0));
