@@ -39,6 +39,7 @@ Bytes run_of(const Array& a, uint64_t bound) {
 
 std::string shape_text(const Array& a) { return tuple_text(a.ndim, a.shape); }
 std::string shape_text(const Extents& e) { return tuple_text(e.ndim, e.size); }
+std::string strides_text(const Array& a) { return tuple_text(a.ndim, a.strides); }
 
 bool is_empty(const Array& a) {
   return std::any_of(a.shape, a.shape + a.ndim, [](int64_t extent) { return extent == 0; });
@@ -60,7 +61,7 @@ void check_extents(const Array& a, const char* argument) {
     if (__builtin_mul_overflow(a.shape[i] - 1, a.strides[i], &step) ||
         __builtin_mul_overflow(step, size_of(a.dtype), &step) ||
         __builtin_add_overflow(step < 0 ? below : above, step, step < 0 ? &below : &above))
-      refuse("far_strides", argument, shape_text(a), tuple_text(a.ndim, a.strides));
+      refuse("far_strides", argument, shape_text(a), strides_text(a));
   }
 }
 
@@ -126,8 +127,7 @@ bool overlaps_itself(const Array& a) {
 void check_writable(const Array& a, const char* argument) {
   check_memory(a, argument);
   if (!a.writable) refuse("read_only", argument);
-  if (overlaps_itself(a))
-    refuse("overlaps_itself", argument, shape_text(a), tuple_text(a.ndim, a.strides));
+  if (overlaps_itself(a)) refuse("overlaps_itself", argument, shape_text(a), strides_text(a));
 }
 
 void check_apart(const Array& written, const char* argument, const Array& other, const char* name) {

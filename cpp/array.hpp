@@ -14,6 +14,7 @@ inline constexpr int max_ndim = 64;
 // "(2, 8, 128, 64)"
 std::string shape_text(const Array&);
 std::string shape_text(const Extents&);
+std::string strides_text(const Array&);
 
 bool is_empty(const Array&);
 

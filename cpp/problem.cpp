@@ -127,6 +127,7 @@ std::vector<double> expanded(const Reals& x, int64_t heads) {
 void check_lengths(const Integers& x, const char* argument, int64_t batch, int64_t longest,
                    const char* owner) {
   check_count(x, argument, batch);
+  if (x.on_device) return;  // kernels clamp what they find there
   for (int64_t i = 0; i < x.count; ++i) {
     if (x.data[i] >= 0 && x.data[i] <= longest) continue;
     if (x.scalar) refuse("length", argument, longest, owner, x.data[i]);
@@ -253,10 +254,13 @@ Description::Description(const Request& r) : request_(r) {
     int64_t* next = numbers_.get();
     auto copy = [&](const Integers& x) -> const int64_t* {
       if (!x.given()) return nullptr;
+      if (x.on_device) return x.data;
       for (int64_t i = 0; i < n; ++i) next[i] = x.data[x.scalar ? 0 : i];
       return (next += n) - n;
     };
     p.lengths = {copy(r.q_lengths), copy(r.kv_lengths), copy(r.q_offset)};
+    p.on_device.queries = r.q_lengths.on_device, p.on_device.keys = r.kv_lengths.on_device;
+    p.on_device.q_offset = r.q_offset.on_device;
   }
   if (s.batch && s.heads && s.queries) copy_reals();
   if (r.out) write_to(*r.out, r.lse);
@@ -271,15 +275,19 @@ void Description::copy_reals() {
     return std::find_if_not(x.begin(), x.end(), good) - x.begin();
   };
   const Shape& s = problem_.shape;
+  const Reals &slopes = request_.alibi_slopes, &sinks = request_.sinks;
   Score& score = problem_.score;
-  if (const Reals& slopes = request_.alibi_slopes; slopes.data) {
+  score.slopes = slopes.data, score.slopes_batch = slopes.ndim == 2 ? s.heads : 0;
+  score.sinks = sinks.data;
+  problem_.on_device.slopes = slopes.on_device, problem_.on_device.sinks = sinks.on_device;
+  if (slopes.data && !slopes.on_device) {
     slopes_ = expanded(slopes, s.heads);
     auto bad = first_bad(slopes_, [](double x) { return std::isfinite(x); });
     if (bad < std::ssize(slopes_)) refuse("slope", bad, slopes_[bad]);
-    score.slopes = slopes_.data(), score.slopes_batch = slopes.ndim == 2 ? s.heads : 0;
+    score.slopes = slopes_.data();
   }
-  if (request_.sinks.data) {
-    sinks_ = expanded(request_.sinks, s.heads);
+  if (sinks.data && !sinks.on_device) {
+    sinks_ = expanded(sinks, s.heads);
     auto bad = first_bad(sinks_, [](double x) { return x < HUGE_VAL; });
     if (bad < std::ssize(sinks_)) refuse("sink", bad, sinks_[bad]);
     const double limit = (accumulator(problem_.dtype) == Dtype::float64 ? DBL_MAX : FLT_MAX) / 8;

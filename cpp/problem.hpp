@@ -58,12 +58,18 @@ struct Score {
 // number means unbounded. Causal is right = 0.
 struct Window { int64_t left = -1, right = -1; };
 
-// Per-batch numbers, (batch,) each, in host memory; null: every sequence is full, and the last
-// query stands at the last key (the lower-right alignment).
+// Per-batch numbers, (batch,) each; null: every sequence is full, and the last query stands at the
+// last key (the lower-right alignment).
 struct Lengths {
   const int64_t* queries = nullptr;
   const int64_t* keys = nullptr;
   const int64_t* q_offset = nullptr;
+};
+
+// Which of the small arrays are in the memory of the device that computes, where nobody has looked
+// at them; the others are in host memory.
+struct OnDevice {
+  bool queries = false, keys = false, q_offset = false, slopes = false, sinks = false;
 };
 
 // Of probabilities, by the pair's place among all pairs: this problem's first one stands at (batch,
@@ -98,6 +104,7 @@ struct Problem {
   Score score;
   Window window;
   Lengths lengths;
+  OnDevice on_device;
   Dropout dropout;
   Gradient gradient;  // of backward alone
 };
@@ -115,20 +122,23 @@ struct Array {
   bool writable = true;
 };
 
-// (batch,) integers in host memory, or one integer for all (scalar). count < 0: not given.
+// (batch,) integers, or one integer for all (scalar). count < 0: not given. In host memory, or
+// where the device is that computes: then one for each sequence, and nobody looks at them.
 struct Integers {
   const int64_t* data = nullptr;
   int64_t count = -1;
   bool scalar = false;
+  bool on_device = false;
   bool given() const { return count >= 0; }
 };
 
 // Numbers for each head, (heads,), or for each head of each sequence, (batch, heads); a single one
-// stands for all. data null: not given.
+// stands for all. data null: not given. on_device: as above, and never a single one.
 struct Reals {
   const double* data = nullptr;
   int ndim = 0;
   int64_t shape[2] = {};
+  bool on_device = false;
 };
 
 struct Request {

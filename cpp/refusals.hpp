@@ -45,6 +45,12 @@ inline constexpr Refusal refusals[] = {
     {"device", Error::value,
      "{argument} must be in the CPU's memory; it is on device {device}:{number}. Copy it to the "
      "CPU first"},
+    {"same_device", Error::value,
+     "{argument} must be on the device of {other}, {device}; it is on {device}"},
+    {"other_stream", Error::value,
+     "{argument} must be of a library that works on the CUDA stream of {other}: its own is "
+     "another, "
+     "and may not have written it yet"},
     {"no_capsule", Error::type,
      "{argument} lent no DLPack capsule: its __dlpack__() returned {type}"},
     {"used_capsule", Error::value,
@@ -70,6 +76,9 @@ inline constexpr Refusal refusals[] = {
      "{argument} must be bool (True may attend), or float64, float32, bfloat16 or float16, which "
      "is added to the scores; it is {dtype}"},
     {"integers", Error::type, "{argument} must be int32 or int64; it is {dtype}"},
+    {"on_device", Error::type,
+     "{argument} is on device {device}, where it must be {dtype} and contiguous; it is {dtype} of "
+     "shape {shape} and strides {strides}"},
     {"one_axis", Error::value, "{argument} must have one axis; it has shape {shape}"},
     {"one_or_two_axes", Error::value, "{argument} must have one or two axes, it has {number}"},
 
@@ -79,6 +88,10 @@ inline constexpr Refusal refusals[] = {
     {"made_otherwise", Error::type,
      "{argument} was asked of its library with shape {shape} and dtype {dtype}; it came with "
      "shape {shape} and dtype {dtype}"},
+    {"made_elsewhere", Error::type,
+     "{argument} was asked of its library on {device}; it came on {device}: pass out, or arrays of "
+     "a "
+     "library that can"},
     {"no_memory", Error::value, "there is no memory for an array of shape {shape}"},
 
     // ---- whether a description is possible (array.cpp) ----
@@ -186,7 +199,8 @@ inline constexpr Refusal refusals[] = {
 
     // ---- CUDA devices (no_cuda/cuda.cpp, cuda/attention.cu) ----
     {"no_cuda", Error::missing,
-     "attention cannot run on a CUDA device: {reason}. Copy the arrays to the CPU"},
+     "attention cannot run on a CUDA device: {reason}. Copy the arrays to the CPU (of torch: "
+     "x.cpu())"},
     {"no_cuda_kernel", Error::missing, "no CUDA kernel of this build takes the problem: {problem}"},
     {"cuda", Error::runtime, "{call} failed on CUDA device {number}: {error}"},
 };

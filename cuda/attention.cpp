@@ -41,14 +41,15 @@ class CurrentDevice {
 // The problem's arrays that are in host memory, all of numbers of 8 bytes: f(pointer, how many).
 template <class P, class F> void for_host_arrays(P& p, F f) {
   const Shape& s = p.shape;
-  auto each = [&](auto& data, int64_t n) {
-    if (data) f(data, n);
+  const OnDevice& there = p.on_device;
+  auto each = [&](auto& data, bool on_device, int64_t n) {
+    if (data && !on_device) f(data, n);
   };
-  each(p.lengths.queries, s.batch);
-  each(p.lengths.keys, s.batch);
-  each(p.lengths.q_offset, s.batch);
-  each(p.score.slopes, p.score.slopes_batch ? s.batch * s.heads : s.heads);
-  each(p.score.sinks, s.heads);
+  each(p.lengths.queries, there.queries, s.batch);
+  each(p.lengths.keys, there.keys, s.batch);
+  each(p.lengths.q_offset, there.q_offset, s.batch);
+  each(p.score.slopes, there.slopes, p.score.slopes_batch ? s.batch * s.heads : s.heads);
+  each(p.score.sinks, there.sinks, s.heads);
 }
 
 // The ladder has no dropout.

@@ -90,24 +90,39 @@ bool read_int32(nb::handle h, int32_t* value) {
   return (*value = int32_t(wide)) == wide;
 }
 
-Numbers::Numbers(nb::handle h, const char* argument, int64_t batch) {
+// An array of numbers beside a query on a device may be there, too.
+static void import_numbers(std::optional<Imported>& array, nb::handle h, const char* argument,
+                           const Imported* query) {
+  bool beside = query && query->device().cuda;
+  array.emplace(h, argument, Imported::Access::read, beside ? query->beside() : Where{});
+  if (array->device().cuda) array->check_beside(*query);
+}
+
+Numbers::Numbers(nb::handle h, const char* argument, int64_t batch, const Imported* query) {
   if (h.is_none()) return;
-  given_ = true;
   if (PyTuple_Check(h.ptr()) || PyList_Check(h.ptr())) {
     values_ = extents(h, argument);
   } else if (!PyLong_Check(h.ptr()) && is_array(h)) {
-    Imported array(h, argument);
-    scalar_ = array.scalar();
-    check_count({nullptr, array.count(), scalar_}, argument, batch);  // before they are copied
+    import_numbers(array_, h, argument, query);
+    const Imported& array = *array_;
+    integers_.on_device = array.device().cuda;
+    integers_.scalar = array.scalar() && !integers_.on_device;
+    integers_.count = array.count();
+    check_count(integers_, argument, batch);  // before they are copied
+    if (integers_.on_device) {
+      integers_.data = array.device_integers();
+      return;
+    }
     values_ = array.integers();
   } else {
     values_ = {integer(h, argument)};
-    scalar_ = true;
+    integers_.scalar = true;
   }
+  integers_.data = values_.data(), integers_.count = std::ssize(values_);
 }
 
 RealNumbers::RealNumbers(nb::handle h, const char* argument, int64_t batch, int64_t heads,
-                         bool batches) {
+                         bool batches, const Imported* query) {
   auto is_list = [](nb::handle x) { return PyTuple_Check(x.ptr()) || PyList_Check(x.ptr()); };
   if (h.is_none()) return;
   if (is_list(h)) {
@@ -130,11 +145,18 @@ RealNumbers::RealNumbers(nb::handle h, const char* argument, int64_t batch, int6
       reals_.shape[1] = size;
     }
   } else if (!PyFloat_Check(h.ptr()) && is_array(h)) {
-    Imported array(h, argument);
+    import_numbers(array_, h, argument, query);
+    const Imported& array = *array_;
     if (array.ndim() > 2) refuse("one_or_two_axes", argument, array.ndim());
-    reals_.ndim = array.ndim();
+    reals_.on_device = array.device().cuda;
+    reals_.ndim = array.ndim(), reals_.shape[0] = 1;
     for (int i = 0; i < reals_.ndim; ++i) reals_.shape[i] = array.shape()[i];
-    check_reals(reals_, argument, batch, heads, batches);  // before they are copied
+    if (reals_.on_device && reals_.ndim == 0) reals_.ndim = 1;  // of one head
+    check_reals(reals_, argument, batch, heads, batches);       // before they are copied
+    if (reals_.on_device) {
+      reals_.data = array.device_reals();
+      return;
+    }
     values_ = array.reals();
   } else {
     values_ = {number(h, argument)};

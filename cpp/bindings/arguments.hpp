@@ -2,6 +2,7 @@
 // with the argument's name, which nanobind's own conversions do not know.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,27 +23,29 @@ std::string text_of(nb::handle);
 // Whether it is an integer of 32 bits, and which.
 bool read_int32(nb::handle, int32_t* value);
 
-// None, one integer, or one for each sequence: a list, a tuple or an array of any library.
+// None, one integer, or one for each sequence: a list, a tuple or an array of any library, which
+// may be on the device of `query`; null: there is none.
 class Numbers {
  public:
-  Numbers(nb::handle, const char* argument, int64_t batch);
-  Integers integers() const {
-    return {values_.data(), given_ ? int64_t(values_.size()) : -1, scalar_};
-  }
+  Numbers(nb::handle, const char* argument, int64_t batch, const Imported* query);
+  Integers integers() const { return integers_; }
 
  private:
   std::vector<int64_t> values_;
-  bool given_ = false, scalar_ = false;
+  std::optional<Imported> array_;
+  Integers integers_;
 };
 
-// None, one number, or numbers for each head: a list, a list of lists or an array of any library.
+// None, one number, or numbers for each head: a list, a list of lists or an array, as above.
 class RealNumbers {
  public:
-  RealNumbers(nb::handle, const char* argument, int64_t batch, int64_t heads, bool batches);
+  RealNumbers(nb::handle, const char* argument, int64_t batch, int64_t heads, bool batches,
+              const Imported* query);
   Reals reals() const { return reals_; }
 
  private:
   std::vector<double> values_;
+  std::optional<Imported> array_;
   Reals reals_;
 };
 

@@ -1,8 +1,10 @@
 #include "calls.hpp"
 
+#include <atomic>
 #include <optional>
 
 #include "arguments.hpp"
+#include "cuda.hpp"
 #include "errors.hpp"
 #include "gil.hpp"
 
@@ -12,15 +14,21 @@ namespace {
 // The options as the core's request wants them; holds what the request points to.
 class Converted {
  public:
-  Converted(const Options& o, Array query, Array key, Array value)
+  // `of_query`: null where there are shapes alone.
+  Converted(const Options& o, const Imported* of_query, Array query, Array key, Array value)
       : layout_(layout_named(word(o.layout, "layout"))), batch_(batch_of(query, layout_)),
-        heads_(heads_of(query, layout_)), q_offset_(o.q_offset, "q_offset", batch_),
-        q_lengths_(o.q_lengths, "q_lengths", batch_),
-        kv_lengths_(o.kv_lengths, "kv_lengths", batch_),
-        alibi_slopes_(o.alibi_slopes, "alibi_slopes", batch_, heads_, true),
-        sinks_(o.sinks, "sinks", batch_, heads_, false) {
+        heads_(heads_of(query, layout_)), q_offset_(o.q_offset, "q_offset", batch_, of_query),
+        q_lengths_(o.q_lengths, "q_lengths", batch_, of_query),
+        kv_lengths_(o.kv_lengths, "kv_lengths", batch_, of_query),
+        alibi_slopes_(o.alibi_slopes, "alibi_slopes", batch_, heads_, true, of_query),
+        sinks_(o.sinks, "sinks", batch_, heads_, false, of_query) {
     if (!o.attn_mask.is_none()) {
-      mask_.emplace(o.attn_mask, "attn_mask");
+      if (of_query) {
+        mask_.emplace(o.attn_mask, "attn_mask", Imported::Access::read, of_query->beside());
+        mask_->check_beside(*of_query);
+      } else {
+        mask_.emplace(o.attn_mask, "attn_mask");
+      }
       mask_array_ = mask_->mask();
       request.attn_mask = &mask_array_;
     }
@@ -57,8 +65,8 @@ class Converted {
   Array mask_array_;
 };
 
-// A result that the caller's library makes, and ours to fill. `empty` None: the library of `like`
-// is asked without Python.
+// Memory that the caller's library makes on the device of `like`, and ours to fill. `empty` None:
+// the library of `like` is asked without Python.
 class Result {
  public:
   Result(nb::handle empty, const Imported& like, const char* argument, int ndim,
@@ -67,7 +75,10 @@ class Result {
     if (empty.is_none())
       imported_.emplace(like, argument, wanted);
     else
-      imported_.emplace(empty(shape_tuple(wanted), name(dtype)), argument, Imported::Access::write);
+      imported_.emplace(empty(shape_tuple(wanted), name(dtype)), argument, Imported::Access::write,
+                        like.beside());
+    if (imported_->device() != like.device())
+      refuse("made_elsewhere", argument, text_of(like.device()), text_of(imported_->device()));
     array = imported_->floats();
     bool right = array.dtype == dtype && array.ndim == ndim;
     for (int i = 0; right && i < ndim; ++i) right = array.shape[i] == shape[i];
@@ -94,6 +105,30 @@ class Result {
   std::optional<Imported> imported_;
 };
 
+void check_runs_on(const Imported& query) {
+  static std::atomic<bool> known = false;  // that CUDA is there: asking takes a while
+  if (!query.device().cuda || known) return;
+  if (std::string why = why_no_cuda(); !why.empty()) refuse("no_cuda", why);
+  known = true;
+}
+
+// forward() where the query is. On a device it returns at once, and memory that is given back then,
+// such as the workspace, can be another's only after what the stream still has to do.
+void run(const Problem& p, const Imported& query, nb::handle empty, int max_threads) {
+  if (!query.device().cuda) return without_gil([&] { forward(p, max_threads); });
+  check_runs_on(query);
+  constexpr int64_t alignment = 256, element = sizeof(double);
+  std::optional<Result> made;
+  char* workspace = nullptr;
+  if (int64_t bytes = device_workspace(p)) {
+    Extents room{1, {(bytes + alignment) / element + 1}};
+    made.emplace(empty, query, "workspace", room, Dtype::float64);
+    workspace = static_cast<char*>(made->array.data);
+    workspace += -reinterpret_cast<uintptr_t>(workspace) % alignment;
+  }
+  without_gil([&] { forward_on_device(p, query.device().id, query.stream(), workspace); });
+}
+
 ExplainedPlan explain(const Request& request, int max_threads) {
   Description description(request);
   Plan plan = make_plan(description.problem(), this_machine(max_threads));
@@ -105,8 +140,11 @@ ExplainedPlan explain(const Request& request, int max_threads) {
 nb::object attention(nb::handle query, nb::handle key, nb::handle value, nb::handle out,
                      nb::handle empty, nb::handle return_lse, const Options& options,
                      int max_threads) {
-  Imported q(query, "query"), k(key, "key"), v(value, "value");
-  Converted converted(options, q.floats(), k.floats(), v.floats());
+  constexpr auto read = Imported::Access::read, write = Imported::Access::write;
+  Imported q(query, "query", read, {.cuda = true});
+  Imported k(key, "key", read, q.beside()), v(value, "value", read, q.beside());
+  k.check_beside(q), v.check_beside(q);
+  Converted converted(options, &q, q.floats(), k.floats(), v.floats());
   bool with_lse = flag(return_lse, "return_lse");
   const Request& request = converted.request;
   Description description(request);
@@ -114,14 +152,15 @@ nb::object attention(nb::handle query, nb::handle key, nb::handle value, nb::han
   std::optional<Imported> given;
   std::optional<Result> made, lse;
   Dtype dtype = request.has_out_dtype ? request.out_dtype : request.query.dtype;
-  if (out.is_none())
+  if (!out.is_none()) given.emplace(out, "out", write, q.beside()).check_beside(q);
+  if (!given) {
+    check_runs_on(q);
     made.emplace(empty, q, "out", description.out_shape(), dtype);
-  else
-    given.emplace(out, "out", Imported::Access::write);
+  }
   if (with_lse)
     lse.emplace(empty, q, "lse", description.lse_shape(), accumulator(request.query.dtype));
   description.write_to(given ? given->floats() : made->array, lse ? &lse->array : nullptr);
-  without_gil([&] { forward(description.problem(), max_threads); });
+  run(description.problem(), q, empty, max_threads);
   nb::object result = given ? nb::borrow(out) : made->object();
   return lse ? nb::make_tuple(result, lse->object()) : result;
 }
@@ -130,7 +169,7 @@ Five attention_backward(nb::handle dout, nb::handle query, nb::handle key, nb::h
                         nb::handle out, nb::handle lse, nb::handle dlse, nb::handle empty,
                         nb::handle grad_mask, const Options& options, int max_threads) {
   Imported q(query, "query"), k(key, "key"), v(value, "value");
-  Converted converted(options, q.floats(), k.floats(), v.floats());
+  Converted converted(options, &q, q.floats(), k.floats(), v.floats());
   const Request& request = converted.request;
   Description description(request);
 
@@ -164,7 +203,7 @@ Five attention_backward(nb::handle dout, nb::handle query, nb::handle key, nb::h
 ExplainedPlan explain(nb::handle query, nb::handle key, nb::handle value, const Options& options,
                       int max_threads) {
   Imported q(query, "query"), k(key, "key"), v(value, "value");
-  Converted converted(options, q.floats(), k.floats(), v.floats());
+  Converted converted(options, &q, q.floats(), k.floats(), v.floats());
   return explain(converted.request, max_threads);
 }
 
@@ -181,7 +220,7 @@ ExplainedPlan explain_shapes(nb::handle query, nb::handle key, nb::handle value,
     std::vector<int64_t> sizes, strides;
   } q(query, "query"), k(key, "key"), v(value, "value");
   Dtype d = dtype_named(word(dtype, "dtype"), "dtype");
-  Converted converted(options, q.array(d), k.array(d), v.array(d));
+  Converted converted(options, nullptr, q.array(d), k.array(d), v.array(d));
   return explain(converted.request, max_threads);
 }
 

@@ -10,7 +10,7 @@
 
 namespace fanano::dlpack {
 
-enum Device : int32_t { cpu = 1, cuda_host = 3, rocm_host = 11 };
+enum Device : int32_t { cpu = 1, cuda = 2, cuda_host = 3, rocm_host = 11, cuda_managed = 13 };
 
 enum Code : uint8_t {
   int_ = 0,

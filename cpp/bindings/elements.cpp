@@ -77,6 +77,28 @@ std::vector<int64_t> Imported::integers() const {
   return numbers;
 }
 
+const int64_t* Imported::device_integers() const {
+  return static_cast<const int64_t*>(in_one_piece(dlpack::int_, "int64"));
+}
+
+const double* Imported::device_reals() const {
+  return static_cast<const double*>(in_one_piece(dlpack::float_, "float64"));
+}
+
+const void* Imported::in_one_piece(uint8_t code, const char* dtype) const {
+  Array a{data_, Dtype::float64, ndim_, shape_, strides_};
+  bool fits = lanes_ == 1 && code_ == code && bits_ == 64;
+  check_extents(a, argument_);
+  int64_t step = 1;
+  for (int i = ndim_; !empty() && i-- > 0; step *= shape_[i])
+    fits = fits && (shape_[i] == 1 || strides_[i] == step);
+  if (!fits)
+    refuse("on_device", argument_, text_of(device_), dtype, dtype_text(), shape_text(a),
+           empty() ? "()" : strides_text(a));
+  check_memory(a, argument_);
+  return data_;
+}
+
 std::string Imported::dtype_text() const {
   constexpr const char* names[] = {"int",
                                    "uint",

@@ -97,6 +97,9 @@ const char* device_name(int32_t type) {
   return names[type >= 0 && type < int32_t(std::size(names)) ? type : 0];
 }
 
+// DLPack's names for streams are CUDA's: this is the legacy default stream, which both call 0 too.
+void* const legacy_stream = reinterpret_cast<void*>(1);
+
 constexpr const char* exchange = "its library's DLPack exchange";
 
 // " of dtype int4", which DLPack may be unable to say.
@@ -131,6 +134,10 @@ void ask(const char* argument, nb::handle source, const char* name, Call call) {
 
 }  // namespace
 
+std::string text_of(Device d) {
+  return d.cuda ? std::string(device_name(dlpack::cuda)) + ":" + std::to_string(d.id) : "CPU";
+}
+
 Loan::~Loan() {
   auto give_back = [](auto* managed) {
     if (managed->deleter) managed->deleter(managed);
@@ -142,16 +149,17 @@ Loan::~Loan() {
     give_back(static_cast<ManagedTensor*>(managed_));
 }
 
-Imported::Imported(nb::handle source, const char* argument, Access access)
-    : source_(nb::borrow(source)), argument_(argument) {
+Imported::Imported(nb::handle source, const char* argument, Access access, Where where)
+    : source_(nb::borrow(source)), argument_(argument), cuda_allowed_(where.cuda) {
   Route route = route_of(source);
   switch (route.kind) {
     case Route::numpy: from_numpy(); break;
     case Route::exchange:
       api_ = route.api;
       from_exchange(access);
+      if (device_.cuda) work_on(where.stream);
       break;
-    case Route::capsule: from_capsule(access); break;
+    case Route::capsule: from_capsule(access, where); break;
     case Route::none: refuse("array", argument, nb::type_name(source.type()).c_str());
   }
 }
@@ -192,11 +200,11 @@ void Imported::from_exchange(Access access) {
 }
 
 Imported::Imported(const Imported& like, const char* argument, const Array& wanted)
-    : argument_(argument), api_(like.api_) {
+    : argument_(argument), api_(like.api_), cuda_allowed_(true), stream_(like.stream_) {
   if (!api_) refuse("no_exchange", like.argument_);
   DLTensor prototype{nullptr,
-                     dlpack::cpu,
-                     0,
+                     like.device_.cuda ? dlpack::cuda : dlpack::cpu,
+                     like.device_.id,
                      wanted.ndim,
                      dlpack::type_of(wanted.dtype),
                      const_cast<int64_t*>(wanted.shape),
@@ -215,7 +223,16 @@ Imported::Imported(const Imported& like, const char* argument, const Array& want
   source_ = nb::steal(static_cast<PyObject*>(made));
 }
 
-void Imported::from_capsule(Access access) {
+// The exchange synchronises nothing: what it lends is right for work on the library's own stream.
+void Imported::work_on(void* stream) {
+  if (!api_->current_stream) refuse("unreadable", argument_, exchange);
+  ask(argument_, source_, exchange,
+      [&] { return api_->current_stream(dlpack::cuda, device_.id, &stream_); });
+  if (!stream_) stream_ = legacy_stream;
+  if (stream && stream != stream_) refuse("other_stream", argument_, "query");
+}
+
+void Imported::from_capsule(Access access, Where where) {
   nb::object device, capsule;
   ask(argument_, source_, "__dlpack_device__()", [&] {
     device = source_.attr("__dlpack_device__")();
@@ -226,14 +243,20 @@ void Imported::from_capsule(Access access) {
   if (!PyTuple_Check(d) || PyTuple_Size(d) != 2 || !read_int32(PyTuple_GetItem(d, 0), &type) ||
       !read_int32(PyTuple_GetItem(d, 1), &id))
     refuse("device_pair", argument_, text_of(device));
-  check_device(type, id);
+  set_device(type, id);
+  nb::dict options;
+  cuda_allowed_ = device_.cuda;  // for what is lent as well
+  if (device_.cuda) {            // whose library lets this stream wait for its own
+    stream_ = where.stream ? where.stream : legacy_stream;
+    options["stream"] = reinterpret_cast<uintptr_t>(stream_);
+  }
   ask(argument_, source_, "__dlpack__()", [&] {
     nb::object method = source_.attr("__dlpack__");
     try {
-      capsule = method(nb::arg("max_version") = nb::make_tuple(1, 3));
+      capsule = method(nb::arg("max_version") = nb::make_tuple(1, 3), **options);
     } catch (nb::python_error& e) {  // a producer from before DLPack 1.0
       if (!e.matches(PyExc_TypeError)) throw;
-      capsule = method();
+      capsule = method(**options);
     }
     return 0;
   });
@@ -269,7 +292,7 @@ void Imported::hold_versioned(void* pointer) {
 // Everything is copied before it is judged, so that it cannot change in between.
 void Imported::describe(const void* dltensor) {
   DLTensor t = *static_cast<const DLTensor*>(dltensor);
-  check_device(t.device_type, t.device_id);
+  set_device(t.device_type, t.device_id);
   set_rank(t.ndim);
   code_ = t.dtype.code, bits_ = t.dtype.bits, lanes_ = t.dtype.lanes;
   if (ndim_ && !t.shape) refuse("no_shape", argument_);
@@ -295,9 +318,16 @@ bool Imported::empty() const {
   return false;
 }
 
-void Imported::check_device(int32_t type, int32_t id) const {
-  if (type != dlpack::cpu && type != dlpack::cuda_host && type != dlpack::rocm_host)
-    refuse("device", argument_, device_name(type), id);
+void Imported::set_device(int32_t type, int32_t id) {
+  bool host = type == dlpack::cpu || type == dlpack::cuda_host || type == dlpack::rocm_host;
+  bool cuda = type == dlpack::cuda || type == dlpack::cuda_managed;
+  if (!host && !(cuda && cuda_allowed_)) refuse("device", argument_, device_name(type), id);
+  device_ = cuda ? Device{true, id} : Device{};
+}
+
+void Imported::check_beside(const Imported& first) const {
+  if (device_ != first.device_)
+    refuse("same_device", argument_, first.argument_, text_of(first.device_), text_of(device_));
 }
 
 bool is_array(nb::handle source) { return route_of(source).kind != Route::none; }

@@ -30,20 +30,45 @@ class Loan {
   bool versioned_ = false;
 };
 
+// Where an array's numbers are: in memory that the CPU reads, or in a CUDA device's.
+struct Device {
+  bool cuda = false;
+  int32_t id = 0;
+  bool operator==(const Device&) const = default;
+};
+std::string text_of(Device);  // "CPU", "CUDA:1"
+
+// Where an array of a call may be, and what its library is told of that.
+struct Where {
+  bool cuda = false;       // on a CUDA device, too
+  void* stream = nullptr;  // that the call launches on there; null: nobody has chosen one yet
+};
+
 // An array of any library, described by it and checked by us: device, rank, extents, dtype, lanes,
 // memory. Keeps the array alive; must be made and destroyed with the GIL, used without it at will.
 class Imported {
  public:
   enum class Access { read, write };
 
-  // Throws TypeError or ValueError naming the argument.
-  Imported(nb::handle source, const char* argument, Access = Access::read);
+  // Throws TypeError or ValueError naming the argument. Memory of a device is described alone: what
+  // is in it nobody looks at.
+  Imported(nb::handle source, const char* argument, Access = Access::read, Where = {});
   Imported(const Imported&) = delete;
 
-  // A new array of this shape and dtype, made by the library of `like` through its DLPack exchange.
+  // A new array of this shape and dtype, made by the library of `like` through its DLPack exchange,
+  // on its device.
   Imported(const Imported& like, const char* argument, const Array& wanted);
 
   nb::object object() const { return source_; }
+
+  // Its device, and the stream there that its library's work on it comes before: the library's
+  // current one, or what the call chose.
+  Device device() const { return device_; }
+  void* stream() const { return stream_; }
+
+  // For the other arrays of a call that begins with this one; they must be on its device.
+  Where beside() const { return {true, stream_}; }
+  void check_beside(const Imported& first) const;
 
   // As one of the four floating dtypes; any other is a TypeError. Points into this object.
   Array floats() const;
@@ -60,6 +85,11 @@ class Imported {
   // The numbers of a 0-D or 1-D array of int32 or int64.
   std::vector<int64_t> integers() const;
 
+  // The same of arrays on a device, where nobody looks at them and nothing is converted: they are
+  // contiguous int64, or float64.
+  const int64_t* device_integers() const;
+  const double* device_reals() const;
+
   bool scalar() const { return ndim_ == 0; }
   int ndim() const { return ndim_; }
   const int64_t* shape() const { return shape_; }
@@ -67,11 +97,13 @@ class Imported {
  private:
   void from_numpy();
   void from_exchange(Access);
-  void from_capsule(Access);
+  void from_capsule(Access, Where);
+  void work_on(void* stream);
+  const void* in_one_piece(uint8_t code, const char* dtype) const;
   void hold_versioned(void* managed);
   void describe(const void* dltensor);
   void set_rank(int64_t);
-  void check_device(int32_t type, int32_t id) const;
+  void set_device(int32_t type, int32_t id);
   bool empty() const;
   std::optional<Dtype> dtype() const;  // nothing: none that the library knows
   Array described(Dtype) const;        // checks extents and memory
@@ -81,6 +113,9 @@ class Imported {
   const char* argument_;
   const dlpack::ExchangeApi* api_ = nullptr;  // of the array's type, if it has one
   Loan loan_;
+  Device device_;
+  bool cuda_allowed_ = false;
+  void* stream_ = nullptr;
   void* data_ = nullptr;
   uint8_t code_ = 0;
   int bits_ = 0, lanes_ = 1, ndim_ = 0;

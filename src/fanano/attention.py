@@ -60,7 +60,7 @@ def attention(
             ``kv_length - q_length`` of each sequence, which lets the last query see the last key.
         scale: what scores are multiplied by, any finite number; None: ``1 / sqrt(D)``.
         q_lengths, kv_lengths: how many rows of each sequence of a right-padded batch are used,
-            int32 or int64, (B,), in host memory. Padded keys are not read; padded query rows
+            int32 or int64, (B,). Padded keys are not read; padded query rows
             give 0, with a log-sum-exp of -inf.
         return_lse: also return the logarithm (natural) of each row's sum of exponentials, float32
             (float64 for float64): (B, Hq, Sq), heads before rows in both layouts.
@@ -85,10 +85,13 @@ def attention(
 
     Raises:
         TypeError, ValueError: an argument is wrong; the message names it. Nothing was written.
-            Lengths are checked number by number, at every call.
-        NotImplementedError: dropout in an algorithm that stores scores, or an array is one of
-            CuPy's. Of torch tensors also what fanano.torch.attention says, of traced JAX arrays
-            what fanano.jax.attention does.
+            Lengths are checked number by number, at every call; on a device they are clamped.
+        NotImplementedError: dropout in an algorithm that stores scores; an array is one of CuPy's;
+            no CUDA kernel takes what is on a device, or none can run. Of torch tensors also what
+            fanano.torch.attention says, of traced JAX arrays what fanano.jax.attention does.
+
+    Torch tensors on a CUDA device (docs/arrays.md) are computed there, on torch's current stream:
+    the call does not wait for it, and what is on the device is not looked at.
 
     Torch tensors that require grad, are transformed by torch.func, or are traced or compiled, are
     taken to ``fanano.torch.attention``: the result is differentiable where that is. JAX arrays that
@@ -126,19 +129,19 @@ def attention(
             out,
             adapter.empty,
             return_lse,
-            None if attn_mask is None else prepared_option("attn_mask", attn_mask),
+            None if attn_mask is None else prepared_option("attn_mask", attn_mask, query),
             is_causal,
             window_size,
-            None if q_offset is None else prepared_option("q_offset", q_offset),
+            None if q_offset is None else prepared_option("q_offset", q_offset, query),
             None if scale is None else prepared_option("scale", scale),
             None if softcap is None else prepared_option("softcap", softcap),
-            None if alibi_slopes is None else prepared_option("alibi_slopes", alibi_slopes),
-            None if sinks is None else prepared_option("sinks", sinks),
+            None if alibi_slopes is None else prepared_option("alibi_slopes", alibi_slopes, query),
+            None if sinks is None else prepared_option("sinks", sinks, query),
             dropout_p if type(dropout_p) is float else prepared_option("dropout_p", dropout_p),
             _seed(adapter, seed) if dropout_p != 0 or seed is not None else None,
             dropout_offset,
-            None if q_lengths is None else prepared_option("q_lengths", q_lengths),
-            None if kv_lengths is None else prepared_option("kv_lengths", kv_lengths),
+            None if q_lengths is None else prepared_option("q_lengths", q_lengths, query),
+            None if kv_lengths is None else prepared_option("kv_lengths", kv_lengths, query),
             layout,
             algorithm,
             out_dtype,
@@ -150,7 +153,7 @@ def attention(
             raise
     except (TypeError, ValueError):
         if adapter.diagnose is not None:
-            adapter.diagnose(query=query, key=key, value=value, out=out)
+            adapter.diagnose(True, query=query, key=key, value=value, out=out)
         raise
     if watched_attention is not None:
         return watched_attention(

@@ -57,7 +57,7 @@ class Lender:
     """Lends `array`; keyword arguments replace what its descriptor says.
 
     `returned` counts how often the deleter ran. Each call of `__dlpack__` makes a capsule, unless
-    `capsule` is given.
+    `capsule` is given; `asked` is what it was asked with.
     """
 
     def __init__(self, array, *, versioned=True, device=None, capsule=None, **said):
@@ -76,7 +76,8 @@ class Lender:
     def __dlpack_device__(self):
         return self.device
 
-    def __dlpack__(self, **_):
+    def __dlpack__(self, **options):
+        self.asked = options
         if self.capsule is not None:
             return self.capsule
         said, a = dict(self.said), self.array
@@ -140,33 +141,47 @@ class ExchangeApi(ctypes.Structure):
     ]
 
 
-def exchange_type(array=None):
+def exchange_type(array=None, device=None, stream=None):
     """A type whose objects lend `array` through DLPack's C functions; None: they lend nothing, and
-    do not say why. It makes no new arrays."""
+    do not say why. It makes no new arrays, but remembers in `prototypes` on which devices they were
+    to be. A device that is not the CPU has a stream, or does not say which."""
 
     @CFUNCTYPE(c_int, c_void_p, POINTER(Tensor))
     def tensor_from_object(_, tensor):
         if array is None:
             return -1
         shape, data = ctypes.cast(extents, c_void_p), array.ctypes.data
-        tensor[0] = Tensor(data=data, device_type=1, ndim=1, code=2, bits=32, lanes=1, shape=shape)
+        kind, number = device or (1, 0)
+        tensor[0] = Tensor(data, kind, number, array.ndim, 2, 32, 1, shape)
+        return 0
+
+    @CFUNCTYPE(c_int, c_int32, c_int32, POINTER(c_void_p))
+    def current_stream(kind, number, found):
+        assert (kind, number) == device
+        found[0] = stream
         return 0
 
     say = CFUNCTYPE(None, c_void_p, c_char_p, c_char_p)
 
-    @CFUNCTYPE(c_int, c_void_p, c_void_p, c_void_p, say)
-    def allocate(_prototype, _managed, context, set_error):
+    prototypes = []
+
+    @CFUNCTYPE(c_int, POINTER(Tensor), c_void_p, c_void_p, say)
+    def allocate(prototype, _managed, context, set_error):
+        prototypes.append((prototype[0].device_type, prototype[0].device_id))
         set_error(context, b"MemoryError", b"no room\nfollowed by a stack trace")
         return -1
 
-    extents = (c_int64 * 1)(0 if array is None else len(array))
+    shape = () if array is None else array.shape
+    extents = (c_int64 * max(1, len(shape)))(*shape)
     api = ExchangeApi(
         major=1,
         minor=3,
         allocate=ctypes.cast(allocate, c_void_p),
         tensor_from_object=ctypes.cast(tensor_from_object, c_void_p),
+        current_stream=None if stream is None else ctypes.cast(current_stream, c_void_p),
     )
     name = ctypes.create_string_buffer(b"dlpack_exchange_api")
     capsule = new_capsule(ctypes.addressof(api), ctypes.addressof(name), None)
-    kept = (tensor_from_object, allocate, extents, api, name)  # as long as the type
-    return type("Exchange", (), {"__dlpack_c_exchange_api__": capsule, "kept": kept})
+    kept = (tensor_from_object, allocate, current_stream, extents, api, name)  # as long as the type
+    members = {"__dlpack_c_exchange_api__": capsule, "kept": kept, "prototypes": prototypes}
+    return type("Exchange", (), members)

@@ -12,6 +12,7 @@ import sys
 import numpy as np
 import pytest
 import test_backward_errors
+import test_device_errors
 import test_dlpack
 import test_errors
 import test_ladder_errors
@@ -69,6 +70,11 @@ REST = {
         "made_otherwise",
         "it came with shape .* and dtype float64",
         lambda: softmax(X, lambda *_: np.ones(3)),
+    ),
+    "made on another device": (
+        "made_elsewhere",
+        "out was asked of its library on CPU; it came on CUDA:0: pass out",
+        lambda: softmax(X, lambda *_: test_device_errors.on_device(ones(3))),
     ),
     "out from before DLPack 1": (
         "unflagged",
@@ -145,7 +151,8 @@ def test_which_errors_are_of_types():
         *("string", "flag", "number", "integer", "extents", "pair", "offsets"),
         *("array", "unreadable", "unreadable_because", "device_pair", "no_capsule"),
         *("unflagged", "dlpack_version", "byte_order", "no_exchange", "not_made", "made_otherwise"),
-        *("floats", "mask", "integers", "same_dtype", "result_dtype", "lse_dtype"),
+        "made_elsewhere",
+        *("floats", "mask", "integers", "on_device", "same_dtype", "result_dtype", "lse_dtype"),
     }
     missing = {id for id, (exception, _) in ROWS.items() if exception is NotImplementedError}
     assert missing == {"materialised_dropout", "no_cuda", "no_cuda_kernel"}
@@ -162,11 +169,12 @@ def test_every_row_is_provoked():
         test_ladder_errors.MERGE,
         test_dlpack.HOSTILE,
         test_dlpack.PROTOCOL,
+        test_device_errors.DEVICES,
         REST,
         ENVIRONMENT,
     )
     provoked = {rule for table in tables for rule, *_ in table.values() if isinstance(rule, str)}
     if all(kernel.runnable for kernel in fanano.kernels() if kernel.device == "cpu"):
         provoked.add("isa_lacking")  # tests/cpp/cpu/isa_test.cpp provokes it on every machine
-    provoked |= {"no_cuda", "no_cuda_kernel", "cuda"}  # tests/cuda/forward_on_device_test.cpp
+    provoked |= {"no_cuda_kernel", "cuda"}  # tests/cuda/forward_on_device_test.cpp
     assert provoked == set(ROWS)

@@ -45,7 +45,12 @@ class Adapter(Protocol):
     written: Callable[[Any], None] | None
 
     # Raises if the library knows why arrays cannot be read; asked when the core has refused them.
+    # The first argument: whether the call can use CUDA devices.
     diagnose: Callable[..., None] | None
+
+    # An option as the core reads it, beside this query, where it is on a device; there none of its
+    # numbers can be looked at. None: as it is.
+    device_option: Callable[[str, Any, Any], Any] | None
 
     # Memory for a result of a shape, of a dtype by name. None: the core gets it from query's type.
     empty: Callable[[tuple[int, ...], str], Any] | None
@@ -98,16 +103,19 @@ def common_adapter(**arrays: Any) -> Adapter:
     return adapter
 
 
-def prepared_option(argument: str, numbers: Any) -> Any:
-    """A mask, lengths or offsets as the core reads them; what is no array is left to it."""
+def prepared_option(argument: str, numbers: Any, query: Any = None) -> Any:
+    """A mask, lengths or offsets as the core reads them; what is no array is left to it. With
+    ``query``: they may be on its device."""
     if numbers is None or not hasattr(type(numbers), "__dlpack__"):
         return numbers
     adapter = adapter_of(argument, numbers)
     if adapter.diagnose is not None:
-        adapter.diagnose(**{argument: numbers})
-    if adapter.prepare is None:
-        return numbers
-    return adapter.prepare((argument,), (numbers,))[0]
+        adapter.diagnose(query is not None, **{argument: numbers})
+    if adapter.prepare is not None:
+        numbers = adapter.prepare((argument,), (numbers,))[0]
+    if query is not None and adapter.device_option is not None:
+        numbers = adapter.device_option(argument, numbers, query)
+    return numbers
 
 
 def prepared_seed(seed: Any) -> Any:
@@ -128,7 +136,7 @@ def diagnosis(adapter: Adapter, **arrays: Any) -> Iterator[None]:
         yield
     except (TypeError, ValueError):
         if adapter.diagnose is not None:
-            adapter.diagnose(**arrays)
+            adapter.diagnose(False, **arrays)
         raise
 
 

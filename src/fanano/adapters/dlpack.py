@@ -1,7 +1,8 @@
-"""Arrays of any other library that has ``__dlpack__``, on the CPU.
+"""Arrays of any other library that has ``__dlpack__``.
 
 Results are handed back through ``from_dlpack`` of the array's own namespace, so that they are of
-the caller's own type.
+the caller's own type. On a CUDA device attention writes into ``out`` alone, on the legacy default
+stream, which the library lets wait for its own.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ library = ""  # whatever the type's own module says
 prepare = None
 written = None
 diagnose = None
+device_option = None
 empty = _core.Buffer
 
 

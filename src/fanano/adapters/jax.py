@@ -20,6 +20,7 @@ from .numpy import dtype_name as dtype_name  # its dtypes are NumPy's
 
 library = "jax"
 written = None
+device_option = None
 empty = _core.Buffer
 
 
@@ -65,7 +66,7 @@ def check_float64(like: Any) -> None:
         )
 
 
-def diagnose(**arrays: Any) -> None:
+def diagnose(cuda: bool, /, **arrays: Any) -> None:
     for argument, array in arrays.items():
         if not isinstance(array, jax.Array) or isinstance(array, jax.core.Tracer):
             continue

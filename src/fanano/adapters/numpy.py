@@ -17,6 +17,7 @@ library = "numpy"
 prepare = None
 written = None
 diagnose = None
+device_option = None
 finisher = None
 
 _dtypes: dict[str, Any] = {name: np.dtype(name) for name in ("float64", "float32", "float16")}

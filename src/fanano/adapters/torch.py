@@ -1,4 +1,4 @@
-"""torch tensors on the CPU: ``torch.Tensor`` itself and ``torch.nn.Parameter``.
+"""torch tensors: ``torch.Tensor`` itself and ``torch.nn.Parameter``; on CUDA for attention alone.
 
 Other subclasses carry a meaning that their memory does not (fake, nested, distributed tensors), so
 they are refused. A call uses at most ``torch.get_num_threads()`` threads.
@@ -6,6 +6,7 @@ they are refused. A call uses at most ``torch.get_num_threads()`` threads.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -101,6 +102,12 @@ def _prepare(argument: str, array: Any) -> Any:
             library,
             operators,
         )
+    if array.is_cuda and not _exchange:
+        raise NotImplementedError(
+            f"{argument} is on device {array.device}, and this torch ({torch.__version__}) cannot "
+            "say on which stream it works there (torch 2.13 can, by DLPack's C exchange): pass "
+            "x.cpu()"
+        )
     if array.is_neg():  # a lazy view: its memory holds the numbers before the negation
         array = array.resolve_neg()
     return memory(array)
@@ -131,7 +138,32 @@ def written(out: Any) -> None:
         torch.autograd.graph.increment_version(out)
 
 
-def diagnose(**arrays: Any) -> None:
+# The options that attention reads on a device, beside its arrays, and of which dtype there.
+_DEVICE_OPTIONS = {
+    **dict.fromkeys(("q_lengths", "kv_lengths", "q_offset"), torch.int64),
+    **dict.fromkeys(("alibi_slopes", "sinks"), torch.float64),
+}
+
+
+def device_option(argument: str, x: Any, query: Any) -> Any:
+    dtype = _DEVICE_OPTIONS.get(argument)
+    if dtype is None or not x.is_cuda:
+        return x
+    if os.environ.get("FANANO_CHECK") == "1":
+        return x.cpu()  # waits for the device; the core looks at what it gave
+    if dtype.is_floating_point != x.is_floating_point() or x.dtype in (torch.uint8, torch.bool):
+        return x  # for the core to refuse
+    x = x.to(dtype)
+    if argument == "sinks":  # as the core does: none (-inf) stays, others stay finite in the sums
+        kind = torch.float64 if query.dtype == torch.float64 else torch.float32
+        limit = torch.finfo(kind).max / 8
+        x = torch.where(x == -torch.inf, x, x.clamp(-limit, limit))
+    if dtype == torch.int64 and x.dim() == 0:
+        x = x.expand(query.shape[0] if query.dim() == 4 else 1)
+    return x.contiguous()
+
+
+def diagnose(cuda: bool, /, **arrays: Any) -> None:
     for argument, array in arrays.items():
         if not isinstance(array, torch.Tensor):
             continue
@@ -142,6 +174,14 @@ def diagnose(**arrays: Any) -> None:
             raise TypeError(f"{argument} is quantized ({array.dtype}); pass x.dequantize()")
         if array.layout is not torch.strided:
             raise TypeError(f"{argument} must be a dense tensor, its layout is {array.layout}")
+        if array.is_cuda:
+            if cuda:
+                continue
+            raise NotImplementedError(
+                f"{argument} is on device {array.device}: of fanano only attention runs there, "
+                "without gradients, and reads there masks, lengths, offsets, slopes and sinks; "
+                "x.cpu() copies it to the CPU"
+            )
         if array.device.type != "cpu":
             raise ValueError(
                 f"{argument} must be in the CPU's memory, it is on device {array.device}; "

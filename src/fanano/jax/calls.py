@@ -170,7 +170,7 @@ def _array(argument: str, x: Any) -> Any:
     if jnp.issubdtype(x.dtype, jax.dtypes.extended):
         raise TypeError(f"{argument} must be an array of numbers, its dtype is {x.dtype}")
     if not isinstance(x, jax.core.Tracer) and x.is_deleted():
-        adapter.diagnose(**{argument: x})
+        adapter.diagnose(False, **{argument: x})
     return x
 
 

@@ -1,6 +1,7 @@
 """fanano for PyTorch: differentiable, compiled, transformed; and in the place of torch's own.
 
-Importing this imports torch. CPU tensors only.
+Importing this imports torch. CUDA tensors are computed where nothing asks for gradients, traces or
+transforms; install() leaves them to torch.
 """
 
 from __future__ import annotations

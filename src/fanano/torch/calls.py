@@ -19,16 +19,17 @@ __all__ = ["attention", "dispatch"]
 
 def dispatch(query: Any, key: Any, value: Any, **options: Any) -> Any:
     """Under autocast in its dtype; past torch's dispatcher where it has nothing to do."""
-    if torch.is_autocast_enabled("cpu"):
-        query, key, value = autocast(query, key, value)
+    device = "cuda" if _on_cuda(query) else "cpu"
+    if torch.is_autocast_enabled(device):
+        query, key, value = autocast(device, query, key, value)
     if plain(query, key, value):  # the facade comes back if gradients are asked for, for example
         return facade(query, key, value, **options)
     return attention(query, key, value, **options)
 
 
-def autocast(*tensors: Any) -> tuple[Any, ...]:
+def autocast(device: str, *tensors: Any) -> tuple[Any, ...]:
     """What torch's own attention would compute with: float64 stays as it is."""
-    dtype = torch.get_autocast_dtype("cpu")
+    dtype = torch.get_autocast_dtype(device)
     low = torch.float32, torch.bfloat16, torch.float16
     return tuple(
         x.to(dtype) if isinstance(x, torch.Tensor) and x.dtype in low else x for x in tensors
@@ -37,11 +38,15 @@ def autocast(*tensors: Any) -> tuple[Any, ...]:
 
 def plain(*tensors: Any) -> bool:
     """Whether ``fanano.attention`` may see them: it refuses what is more than its memory. torch's
-    profilers see operators alone."""
-    if torch.compiler.is_compiling() or adapter.profiled():
+    profilers see operators alone, and there are none for CUDA."""
+    if torch.compiler.is_compiling() or (adapter.profiled() and not _on_cuda(tensors[0])):
         return False
     kinds = torch.Tensor, torch.nn.Parameter
     return all(type(x) in kinds and not x.is_meta for x in tensors)
+
+
+def _on_cuda(x: Any) -> bool:
+    return isinstance(x, torch.Tensor) and x.is_cuda
 
 
 def attention(
@@ -70,9 +75,14 @@ def attention(
 ) -> Any:
     """``fanano.attention`` on torch tensors that autograd, a transform or a trace watches."""
     _refuse_out(out, algorithm)
-    tensors = {"query": query, "key": key, "value": value}
-    for argument, x in (*tensors.items(), ("attn_mask", attn_mask), ("sinks", sinks)):
-        if argument in tensors or isinstance(x, torch.Tensor):
+    for argument, x in {"query": query, "key": key, "value": value}.items():
+        _check(argument, x)
+    tensors = {
+        "attn_mask": attn_mask, "sinks": sinks, "alibi_slopes": alibi_slopes, "seed": seed,
+        "q_offset": q_offset, "q_lengths": q_lengths, "kv_lengths": kv_lengths,
+    }  # fmt: skip
+    for argument, x in tensors.items():
+        if isinstance(x, torch.Tensor):
             _check(argument, x)
     left, right = _window(window_size)
     q_offset = _integer(q_offset)
@@ -136,8 +146,14 @@ def _check(argument: str, x: Any) -> None:
             f"{argument} must be a torch tensor, got {type(x).__name__}; fanano.attention takes "
             "arrays of every library, those of one call from one library"
         )
+    if x.is_cuda:
+        raise NotImplementedError(
+            f"{argument} is on device {x.device}, where fanano has no gradients yet, nor operators "
+            "for torch.compile, traces and torch.func's transforms: call under torch.no_grad() and "
+            "outside of these, or pass x.cpu()"
+        )
     if x.layout is not torch.strided or x.device.type not in ("cpu", "meta"):
-        adapter.diagnose(**{argument: x})
+        adapter.diagnose(False, **{argument: x})
     if adapter.has_tangent(x):
         raise NotImplementedError(
             f"{argument} has a forward-mode tangent (jvp, jacfwd, dual numbers), and fanano has no "

@@ -1,0 +1,46 @@
+"""What attention on a CUDA device is tried on, by the emulator and on a real one."""
+
+import numpy as np
+
+# Small, for the emulator takes its time; the kernels themselves are tested by tests/cuda.
+PLAIN = {"rows": 9, "keys": 67, "heads": (1, 2, 1, 4), "where": "causal"}
+PADDED = {"heads": (2, 1, 1, 4)}
+OPTIONS = {
+    "dense": {"where": "full"},
+    "window": {"window": (40, 3)},
+    "offsets": PADDED | {"where": "per batch"},
+    "lengths": PADDED | {"lengths": "both"},
+    "some empty": PADDED | {"lengths": "some empty"},
+    "one query": {"rows": 1},
+    "scale": {"scale": -0.8},
+    "growing": {"data": "growing"},
+    "bshd": {"layout": "bshd"},
+    "rank 3": {"heads": (1, 2, 1, 3), "layout": "bshd"},
+    "rank 2": {"heads": (1, 1, 1, 2)},
+    "odd": {"dims": (33, 7), "strides": "odd rows"},
+    "turned": {"strides": "turned"},
+    "mask": {"mask": "bool (B, 1, Sq, Sk)"},
+    "bias": {"mask": "float32 (Sq, Sk)"},
+    "softcap": {"softcap": 0.7},
+    "slopes": PADDED | {"slopes": "batch"},
+    "sinks": {"sinks": True},
+    "partial": {"out_dtype": "float32"},
+    "hidden": PADDED | {"data": "hidden", "lengths": "keys"},
+}
+
+
+def host_numbers(options):
+    """Lengths, offsets, slopes and sinks as lists."""
+    lists = {x: y.tolist() for x, y in options.items() if isinstance(y, np.ndarray) and y.ndim < 3}
+    return options | {x: y for x, y in lists.items() if x != "attn_mask"}
+
+
+def device_numbers(options):
+    """The same where kernels read them: int64 and float64, one after the other."""
+    kinds = dict.fromkeys(("q_lengths", "kv_lengths", "q_offset"), np.int64)
+    kinds |= dict.fromkeys(("alibi_slopes", "sinks"), np.float64)
+    return options | {
+        name: np.ascontiguousarray(options[name], kind)
+        for name, kind in kinds.items()
+        if isinstance(options.get(name), np.ndarray)
+    }
