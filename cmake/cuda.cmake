@@ -7,7 +7,7 @@ set(FANANO_CUDA AUTO CACHE STRING
 # THE CUDA VARIANT TABLE: the dtypes that the kernels are built for, each with its C++ type, and the
 # architecture; of flash attention by sm_80's instructions the dtypes and the columns, for each of
 # which cuda/flash_tiles.cuh has the tiles. Adding a row here builds and tests it. For daily work,
-# FANANO_CUDA_DIMS=64 builds flash attention of 64 columns alone.
+# FANANO_CUDA_DIMS=64, in the environment too, builds flash attention of 64 columns alone.
 set(FANANO_CUDA_ARCHITECTURE 80)
 set(FANANO_CUDA_DTYPES float64 float32 bfloat16 float16)
 set(cuda_type_float64 double)
@@ -15,7 +15,11 @@ set(cuda_type_float32 float)
 set(cuda_type_bfloat16 bfloat16)
 set(cuda_type_float16 float16)
 set(FANANO_CUDA_FLASH_DTYPES bfloat16 float16)
-set(FANANO_CUDA_DIMS 32 64 96 128 256 CACHE STRING "Columns of flash attention on CUDA")
+set(dims 32 64 96 128 256)
+if(DEFINED ENV{FANANO_CUDA_DIMS})
+  set(dims $ENV{FANANO_CUDA_DIMS})
+endif()
+set(FANANO_CUDA_DIMS ${dims} CACHE STRING "Columns of flash attention on CUDA")
 
 # No contraction, as on the CPU: a product and a sum are fused where the source says so.
 set(FANANO_NVCC_FLAGS -std=c++20 -O3 -lineinfo -fmad=false
