@@ -21,8 +21,7 @@ __device__ __forceinline__ void score(SwizzledTile<T, Dim> q_smem, int row,
     uint32_t q_frag[M][4];
 #pragma unroll
     for (int m = 0; m < M; ++m)
-      ptx::ldmatrix_x4(q_frag[m],
-                       q_smem.chunk(row + m * 16 + lane % 16, i * 2 + lane / 16));
+      ptx::ldmatrix_x4(q_frag[m], q_smem.chunk(row + m * 16 + lane % 16, i * 2 + lane / 16));
 #pragma unroll
     for (int n = 0; n < N; n += 2) {
       uint32_t k_frag[4];

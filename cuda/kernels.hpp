@@ -39,7 +39,8 @@ struct FlashKernel {
   int dim;  // columns of q and k, and of v: at most
   bool general;
   bool (*takes)(const Problem&);
-  cudaError_t (*launch)(const Problem&, cudaStream_t);  // cudaErrorInvalidValue: it does not take it
+  cudaError_t (*launch)(const Problem&,
+                        cudaStream_t);  // cudaErrorInvalidValue: it does not take it
 };
 
 }  // namespace fanano::cuda

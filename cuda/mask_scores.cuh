@@ -12,8 +12,7 @@ struct LaneRow {
   float high = 0, low = 0, minus = 0;  // of its Slope
 };
 
-template <int M, int N>
-__device__ __forceinline__ void hide(RowBits seen, float (&s)[M][N][4]) {
+template <int M, int N> __device__ __forceinline__ void hide(RowBits seen, float (&s)[M][N][4]) {
 #pragma unroll
   for (int m = 0; m < M; ++m)
 #pragma unroll

@@ -66,8 +66,7 @@ template <class T, int Dim> struct SwizzledTile {
         for (int e = 0; e < per_chunk; ++e) number[e] = e < n ? from[e * x.column].bits : 0;
         ptx::Words words;
 #pragma unroll
-        for (int w = 0; w < 4; ++w)
-          words.w[w] = number[2 * w] | uint32_t(number[2 * w + 1]) << 16;
+        for (int w = 0; w < 4; ++w) words.w[w] = number[2 * w] | uint32_t(number[2 * w + 1]) << 16;
         ptx::store_shared(chunk(row, c), words);
       }
     }

@@ -6,6 +6,7 @@
 #include "attention_case.hpp"
 #include "device.hpp"
 #include "math/dropout.hpp"
+#include "math/score.hpp"
 
 namespace attention_case {
 
@@ -56,7 +57,10 @@ template <class T> Result reference(const Case& c, const Numbers& x, bool low) {
           Real y = dot * Real(c.used_scale());
           if (c.softcap != 0) y = Real(c.softcap) * std::tanh(y / Real(c.softcap));
           if (c.slopes) y -= Real(x.slopes[h]) * Real(std::llabs(i + position.offset - j));
-          if (c.additive()) y += Real(x.mask_at(b, h, i, j));
+          if (c.additive()) {  // finite numbers stay finite
+            const Real more = Real(x.mask_at(b, h, i, j)), most = Real(most_added<A>);
+            y += std::isfinite(more) ? std::clamp(more, -most, most) : more;
+          }
           p[j] = round(y);
           m = std::max(m, p[j]);
         }
