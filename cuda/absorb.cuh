@@ -2,9 +2,10 @@
 // exponent of 2 and in float32: this is in the inner loop.
 //
 // Scores are logits but for a factor, which is positive and makes them so in log2 units: where a
-// logit is scale q.k and nothing else, s is q.k. A weight is 2^(s factor - shift) with one rounding,
-// and shift is the maximum's own product, rounded: the same in every weight of the row, and what
-// all is measured against, so that what it is wrong by does not matter, however large logits are.
+// logit is scale q.k and nothing else, s is q.k. A weight is 2^((s - base) factor - shift), and o and
+// l are measured against base factor + shift, exactly: what that is away from the maximum does not
+// matter. shift is the maximum's own product, rounded once, and base is 0; but where logits are so
+// large that a rounding of theirs is one of many powers of 2, base is the maximum.
 #pragma once
 
 #include "../cpp/math/online_softmax.hpp"
@@ -15,20 +16,26 @@ namespace fanano::cuda {
 
 struct RowState {
   float m = -infinity<float>;  // the largest score
-  float shift = 0;             // its product with factor; 0 while there is none
   float l = 0;                 // of this thread's columns alone
+
+  __device__ __forceinline__ bool far(float factor) const {
+    return fabsf(pivot(m) * factor) > 0x1p20f;
+  }
+  __device__ __forceinline__ float base(float factor) const { return far(factor) ? m : 0; }
+  __device__ __forceinline__ float shift(float factor) const {
+    return far(factor) ? 0 : pivot(m) * factor;
+  }
 
   // Takes in a tile with this maximum. Returns what o must be multiplied with (l is, here).
   __device__ __forceinline__ float absorb(float tile_max, float factor) {
-    float raised = tile_max > m ? tile_max : m;
-    float next = pivot(raised) * factor;
-    float alpha = m == -infinity<float> ? 0 : ptx::ex2(shift - next);
-    m = raised, shift = next, l *= alpha;
+    const RowState last = *this;
+    m = tile_max > m ? tile_max : m;
+    const float change = last.shift(factor) - shift(factor);
+    const float alpha = last.m == -infinity<float>
+                            ? 0
+                            : ptx::ex2(__fmaf_rn(last.base(factor) - base(factor), factor, change));
+    l *= alpha;
     return alpha;
-  }
-
-  __device__ __forceinline__ float weight(float s, float factor) const {
-    return ptx::ex2(__fmaf_rn(s, factor, -shift));
   }
 };
 
@@ -37,11 +44,13 @@ struct FinishedRow {
   float factor;  // of o
   float lse;
 
-  __device__ FinishedRow(const RowState& row, double sink) {
+  __device__ FinishedRow(const RowState& row, float score_factor, double sink) {
     const double own = sink * log2e<double>;
     const bool none = row.m == -infinity<float>;
-    const double top = none || own > row.shift ? pivot(own) : double(row.shift);
-    const float rescaled = none ? 0 : ptx::ex2(float(row.shift - top));
+    const double at =
+        double(row.base(score_factor)) * double(score_factor) + double(row.shift(score_factor));
+    const double top = none || own > at ? pivot(own) : at;
+    const float rescaled = none ? 0 : ptx::ex2(float(at - top));
     const float l = row.l * rescaled + ptx::ex2(float(own - top));
     factor = l == 0 ? 0 : rescaled / l;
     lse = float((l == 0 ? -infinity<double> : top + log2_positive(double(l))) * ln2<double>);
@@ -69,6 +78,10 @@ __device__ __forceinline__ void absorb(RowState (&state)[M][2], float factor, Ro
         largest = other > largest ? other : largest;
       }
       const float alpha = row.absorb(largest, factor);
+      const float base = row.base(factor), shift = row.shift(factor);
+      if (ptx::ballot(base != 0))
+#pragma unroll
+        for (int n = 0; n < N; ++n) s[m][n][2 * half] -= base, s[m][n][2 * half + 1] -= base;
       RowBits bits = 0;
       if constexpr (Drops) bits = fetch_bits<N * 8>(kept, m * 16 + half * 8 + threadIdx.x % 32 / 4);
 #pragma unroll
@@ -76,7 +89,7 @@ __device__ __forceinline__ void absorb(RowState (&state)[M][2], float factor, Ro
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
           float& p = s[m][n][2 * half + e];
-          p = row.weight(p, factor);
+          p = ptx::ex2(__fmaf_rn(p, factor, -shift));
           row.l += p;
           if constexpr (Drops) p = bits >> (n * 8 + e) & 1 ? p : 0;
         }

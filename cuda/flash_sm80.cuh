@@ -80,19 +80,23 @@ template <class T, int Dim, bool General> struct FlashBlock {
   static __device__ int lane() { return threadIdx.x % 32; }
   static __device__ int warp_row() { return threadIdx.x / 32 * rows_of_warp; }  // in the block
 
-  // What the lane knows of its row. whole: there is nothing to hide from the warp.
-  __device__ LaneRow look(int64_t j0, bool& whole) const {
+  // What the lane knows of its row of a tile, and how much of the tile its warp sees.
+  enum Sees { nothing, some, all };
+  __device__ LaneRow look(int64_t j0, Sees& sees) const {
     LaneRow row;
     const int64_t first = row0 + warp_row(), own_row = first + lane() % rows_of_warp;
     const Range warp_rows{first, clamp(first + rows_of_warp, 0, sequence.queries)};
-    whole = warp_rows.size() == rows_of_warp && mask.whole(warp_rows, {j0, j0 + keys});
-    if (!whole) row.seen = own_row < sequence.queries ? bits_of(mask.columns(own_row), j0) : 0;
+    const Range columns = mask.columns(warp_rows), tile_columns{j0, j0 + keys};
+    sees = nothing;
+    if (warp_rows.size() == 0 || columns.end <= j0 || columns.begin >= j0 + keys) return row;
+    sees = warp_rows.size() == rows_of_warp && mask.whole(warp_rows, tile_columns) ? all : some;
+    if (sees != all) row.seen = own_row < sequence.queries ? bits_of(mask.columns(own_row), j0) : 0;
     if constexpr (General) {
       if (elements.data) {
         __syncwarp();  // the addends of the last tile have been read
         row.seen &= addends().load(elements, first, warp_rows, j0, sequence.keys);
         __syncwarp();  // the new ones are there
-        whole = false;
+        sees = some;
       }
       if (kept.on) row.kept = kept.template of_row<keys>(own_row, j0);
       if (constants.slope != 0) {
@@ -103,10 +107,25 @@ template <class T, int Dim, bool General> struct FlashBlock {
     return row;
   }
 
+  // score, mask, absorb: P of a tile of K, and what becomes of m, l and o.
+  __device__ __forceinline__ void weigh(const LaneRow& row, Sees sees, float (&s)[M][N][4],
+                                        RowState (&state)[M][2], float (&o)[M][D][4]) const {
+    for_all(s, [](float) { return 0; });
+    score(q_smem(), warp_row(), k_smem(), s);
+    // The sign of the scale, and what of its size is far out; all else.
+    const float sign = constants.scale.sign * constants.scale.power;
+    for_all(s, [&](float x) { return x * sign; });
+    if constexpr (General) logits(constants, row, elements.additive(), addends(), s);
+    if (sees != all) hide(row.seen, s);
+    if (General && kept.on)
+      absorb<true>(state, constants.factor, row.kept, s, o);
+    else
+      absorb<false>(state, constants.factor, row.kept, s, o);
+  }
+
   // All visible tiles of K and V, from an empty state.
   __device__ __forceinline__ void stream(bool careful, RowState (&state)[M][2],
                                          float (&o)[M][D][4]) const {
-    const float sign = constants.scale.sign * constants.scale.power;
     // nvcc 13.0 makes the members' initial values in the first row of such an array alone, and
     // zeros in the others.
 #pragma unroll
@@ -127,31 +146,26 @@ template <class T, int Dim, bool General> struct FlashBlock {
 
     for (int64_t t = tiles.begin; t < tiles.end; ++t) {
       const int64_t j0 = t * keys;
-      bool whole;
-      const LaneRow row = look(j0, whole);
+      Sees sees;
+      const LaneRow row = look(j0, sees);
       ptx::cp_async_wait<0>();
       __syncthreads();  // K has come, for all; and all are done with the last V
       v_smem().template load<keys, threads>(v, j0, sequence.keys);
       ptx::cp_async_commit();
 
-      float s[M][N][4] = {};
-      score(q_smem(), warp_row(), k_smem(), s);
-
-      // mask: the sign of the scale, and what of its size is far out; all else
-      for_all(s, [&](float x) { return x * sign; });
-      if constexpr (General) logits(constants, row, elements.additive(), addends(), s);
-      if (!whole) hide(row.seen, s);
-
-      if (General && kept.on)
-        absorb<true>(state, constants.factor, row.kept, s, o);
-      else
-        absorb<false>(state, constants.factor, row.kept, s, o);
-
-      ptx::cp_async_wait<0>();
-      __syncthreads();  // V has come, for all; and all are done with this K
-      if (t + 1 < tiles.end) k_smem().template load<keys, threads>(k, j0 + keys, sequence.keys);
-      ptx::cp_async_commit();
-
+      auto next_k = [&] {
+        ptx::cp_async_wait<0>();
+        __syncthreads();  // V has come, for all; and all are done with this K
+        if (t + 1 < tiles.end) k_smem().template load<keys, threads>(k, j0 + keys, sequence.keys);
+        ptx::cp_async_commit();
+      };
+      if (sees == nothing) {
+        next_k();
+        continue;
+      }
+      float s[M][N][4];
+      weigh(row, sees, s, state, o);
+      next_k();
       if (careful) {
         accumulate(s, v_smem(), o, [](uint32_t (&v_frag)[4]) {
 #pragma unroll
@@ -195,7 +209,7 @@ template <class T, int Dim, bool General> struct FlashBlock {
         for (int bits = 1; bits < 4; bits *= 2) row.l += ptx::shuffle_xor(row.l, bits);
         const int r = warp_row() + m * 16 + half * 8 + lane() / 4;
         const bool used = row0 + r < sequence.queries, there = row0 + r < p.shape.queries;
-        const FinishedRow finished(row, used ? sink : -infinity<double>);
+        const FinishedRow finished(row, constants.factor, used ? sink : -infinity<double>);
         const float factor = finished.factor * kept.factor;
         if (p.lse.data && lane() % 4 == 0 && there)
           *at<float>(p.lse, batch, head, row0 + r) = finished.lse;

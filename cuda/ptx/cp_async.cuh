@@ -11,8 +11,7 @@ __device__ __forceinline__ uint32_t shared_address(const void* p) {
 
 // 16 bytes, of which so many are read; the others are zeros.
 __device__ __forceinline__ void cp_async(uint32_t to_smem, const void* from, int bytes) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to_smem), "l"(from),
-               "r"(bytes)
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to_smem), "l"(from), "r"(bytes)
                : "memory");
 }
 

@@ -30,7 +30,10 @@ __device__ __forceinline__ void store_shared(uint32_t to_smem, uint32_t x) {
 // Two floats.
 __device__ __forceinline__ float2 load_shared_pair(uint32_t from_smem) {
   float2 x;
-  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(x.x), "=f"(x.y) : "r"(from_smem) : "memory");
+  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];"
+               : "=f"(x.x), "=f"(x.y)
+               : "r"(from_smem)
+               : "memory");
   return x;
 }
 

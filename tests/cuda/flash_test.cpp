@@ -11,6 +11,25 @@ TEST(sizes_around_a_tile) {
   check_flash({flash_shape(1, 1, 1, 37, 211), {}});
 }
 
+TEST(head_sizes) {
+  for (int64_t dim : {1, 8, 31, 32, 33, 72, 96, 100, 128, 200, 256})
+    check_flash({flash_shape(1, 1, 1, 17, 40, dim)});
+  check_flash({flash_shape(1, 1, 1, 70, 66, 256)});
+  check_flash({flash_shape(1, 1, 1, 130, 70, 128)});
+  check_flash({flash_shape(1, 1, 1, 130, 70, 96)});
+  check_flash({flash_shape(1, 1, 1, 17, 70, 128, 7)});
+  check_flash({flash_shape(1, 1, 1, 17, 70, 24, 130)});
+  check_flash({flash_shape(1, 2, 1, 17, 70, 40, 0)});
+}
+
+TEST(strides) {
+  for (int64_t dim : {20, 64, 200}) {
+    Case c{flash_shape(2, 2, 1, 17, 40, dim)};
+    c.odd_strides = true;
+    check_flash(c);
+  }
+}
+
 TEST(grouped_heads) { check_flash({flash_shape(2, 4, 2, 19, 70), {}}); }
 
 TEST(masks) {
@@ -34,7 +53,11 @@ TEST(hard_numbers) {
   check_flash(c);
   c.data = huge;
   check_flash(c);
-  c.data = normal, c.scale = -0.5;
+  for (double scale : {-0.5, 3e4, -1e27, 1e31}) {
+    c.data = normal, c.scale = scale;
+    check_flash(c);
+  }
+  c.data = growing, c.scale = 1e6;  // logits become as large as they get, tile by tile
   check_flash(c);
   // Rows that see nothing of the first tile, and then scores far below 0.
   Case below{flash_shape(1, 1, 1, 100, 150), {3, 3}};

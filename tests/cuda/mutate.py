@@ -17,16 +17,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-FLASH, SOFTMAX = ("flash_sm80.cuh", "flash", "bfloat16"), ("softmax.cuh", "softmax", "float32")
-PRODUCT = ("materialised.cuh", "materialised", "float32")
-PLAIN = ("flash_plain.cuh", "flash_plain", "float64")
-LOGITS, KEPT = ("logits.cuh", *PLAIN[1:]), ("kept.cuh", *PLAIN[1:])
+SOFTMAX = ("softmax.cuh", "softmax", "kernels_float32")
+REDUCE = ("reduce.cuh", "softmax", "kernels_float32")
+PRODUCT = ("materialised.cuh", "materialised", "kernels_float32")
+PLAIN = ("flash_plain.cuh", "flash_plain", "kernels_float64")
+PLAIN_LOGITS, KEPT = ("logits.cuh", *PLAIN[1:]), ("kept.cuh", *PLAIN[1:])
 EXP2 = ("exp2.cuh", *PLAIN[1:])
+
+
+def flash(source, test="flash", variant="64_plain"):
+    return f"{source}.cuh", test, f"flash_bfloat16_{variant}"
+
+
+def options(source):
+    return flash(source, "flash_options", "64_general")
+
+
+FLASH, NAN = flash("flash_sm80"), flash("special_values", "flash_nan")
+OPTIONS, GENERAL = flash("flash_sm80", "flash_options"), options("flash_sm80")
+FRAGMENTS, ABSORB, SWIZZLE = flash("fragments"), flash("absorb"), flash("swizzle")
+BITS, LOGITS, MASK = options("row_bits"), options("logits"), options("mask_scores")
 
 
 @dataclass
 class Mutant:
-    what: tuple[str, str, str]  # source, its test, the dtype that is compiled with it
+    what: tuple[str, str, str]  # source, its test, the instance that is compiled with it
     name: str
     old: str
     new: str = ""
@@ -45,49 +60,111 @@ MUTANTS = [
     Mutant(FLASH, "no first commit", COMMIT),
     Mutant(FLASH, "no commit of V", COMMIT, nth=1),
     Mutant(FLASH, "no commit of the next K", COMMIT, nth=2),
-    Mutant(FLASH, "the warp does not wait for its rows", "__syncwarp();"),
-    Mutant(FLASH, "a barrier for some warps", SYNC, "if (warp_row != 32) __syncthreads();", 1),
-    Mutant(FLASH, "a shuffle in some lanes", "row.l += ptx::", "if (lane < 16) row.l += ptx::"),
-    Mutant(FLASH, "the next K is this one", "p.k.row, j0 + flash_keys", "p.k.row, j0"),
-    Mutant(FLASH, "the first K is that of key 0", "tiles.begin * flash_keys,\n", "0,\n"),
-    Mutant(FLASH, "V of all keys", "p.v.row, j0, sequence.keys", "p.v.row, j0, p.shape.keys + 9"),
-    Mutant(FLASH, "Q past its rows", "sequence.queries);\n    k_smem",
-           "row0 + flash_rows);\n    k_smem"),
-    Mutant(FLASH, "fragments of Q", "lane % 16, i * 2 + lane / 16)", "lane % 16, i * 2)"),
-    Mutant(FLASH, "fragments of K", "lane / 8 % 2", "lane / 16 % 2"),
-    Mutant(FLASH, "fragments of K swapped", "k_frag[0], k_frag[1]", "k_frag[0], k_frag[2]"),
-    Mutant(FLASH, "V not transposed", "ldmatrix_x4_transposed", "ldmatrix_x4"),
-    Mutant(FLASH, "fragments of V", "d + lane / 16)", "d)"),
-    Mutant(FLASH, "fragments of P", "part % 2 * 2]", "part / 2 * 2]"),
-    Mutant(FLASH, "rows of the mask", "lane / 4 + e / 2 * 8", "lane / 4 + e % 2 * 8"),
-    Mutant(FLASH, "columns of the mask", "lane % 4 * 2 + e % 2", "lane % 4 * 2"),
-    Mutant(FLASH, "no mask", "bool seen = whole ||", "bool seen = true ||"),
-    Mutant(FLASH, "every tile is whole", "bool whole = ", "bool whole = j0 > 0 || "),
-    Mutant(FLASH, "no sign", "* sign : -inf", ": -inf"),
-    Mutant(FLASH, "maximum of half a quad", "bits < 4", "bits < 2"),
-    Mutant(FLASH, "sum of half a quad", "bits < 4", "bits < 2", 1),
-    Mutant(FLASH, "o is not rescaled", "o[m][d][2 * half] *= alpha, "),
-    Mutant(FLASH, "o of the second row", "o[m][d][2 * half + 1] *= alpha", "(void)alpha"),
+    Mutant(FLASH, "the warp does not wait for its rows", "__syncwarp();", nth=2),
+    Mutant(FLASH, "a barrier for some warps", SYNC, "if (warp_row() != 32) __syncthreads();", 1),
+    Mutant(FLASH, "a shuffle in some lanes", "row.l += ptx::", "if (lane() < 16) row.l += ptx::"),
+    Mutant(FLASH, "the next K is this one", "(k, j0 + keys,", "(k, j0,"),
+    Mutant(FLASH, "the first K is that of key 0", "(k, tiles.begin * keys", "(k, 0"),
+    Mutant(FLASH, "V of all keys", "(v, j0, sequence.keys", "(v, j0, sequence.keys + 9"),
+    Mutant(FLASH, "Q past its rows", "(q, row0, sequence.queries", "(q, row0, row0 + rows"),
+    Mutant(FLASH, "no mask", "if (sees != all) hide"),
+    Mutant(FLASH, "every tile is whole", "tile_columns) ? all : some", "tile_columns) ? all : all"),
+    Mutant(FLASH, "a tile of few rows sees nothing", "warp_rows.size() == 0 ||",
+           "warp_rows.size() < rows_of_warp ||"),
+    Mutant(FLASH, "the next tile sees nothing", "columns.end <= j0 ||",
+           "columns.end <= j0 + keys ||"),
+    Mutant(FLASH, "the first tile sees nothing", "columns.begin >= j0 + keys",
+           "columns.begin >= j0"),
+    Mutant(FLASH, "a tile of few rows is whole", "warp_rows.size() == rows_of_warp && ", ""),
+    Mutant(FLASH, "no sign", "return x * sign", "return x"),
+    Mutant(FLASH, "sum of half a quad", "bits < 4", "bits < 2"),
     Mutant(FLASH, "wrong head of K", "head / (p.shape.heads / p.shape.kv_heads)",
            "head % p.shape.kv_heads"),
-    Mutant(FLASH, "lse past the rows", "lane % 4 == 0 && row0 + r < p.shape.queries",
-           "lane % 4 == 0"),
-    Mutant(FLASH, "out past the rows", "row0 + r < p.shape.queries)\n      ptx::store",
-           "row0 + r <= p.shape.queries)\n      ptx::store"),
-    Mutant(FLASH, "out of used rows alone", "row0 + r < p.shape.queries)\n      ptx::store",
-           "row0 + r < sequence.queries)\n      ptx::store"),
-    Mutant(FLASH, "log2 units", "split_scale<float>(p.score.scale, log2e<double>)",
-           "split_scale<float>(p.score.scale)"),
+    Mutant(FLASH, "lse past the rows", "lane() % 4 == 0 && there", "lane() % 4 == 0"),
+    Mutant(FLASH, "out past the rows", "row0 + r < p.shape.queries) q_smem",
+           "row0 + r <= p.shape.queries) q_smem"),
+    Mutant(FLASH, "out of used rows alone", "row0 + r < p.shape.queries) q_smem",
+           "row0 + r < sequence.queries) q_smem"),
+    Mutant(FLASH, "log2 units", "batch, head, log2e<double>", "batch, head, 1"),
     Mutant(FLASH, "states as nvcc makes them", "state[m][0] = state[m][1] = RowState{};", ";"),
+    Mutant(FLASH, "nobody waits for the block's work", SYNC, nth=2),
+    Mutant(flash("flash_sm80", "flash_nan"), "never again", "careful || !block.broken(o)", "true"),
+    Mutant(flash("flash_sm80", "flash_nan"), "half of o is looked at",
+           "e = 0; e < 4; ++e) none", "e = 0; e < 1; ++e) none"),
+    Mutant(flash("flash_sm80", "flash_nan"), "always carefully", "careful || !block.broken(o)",
+           "careful", why_alive="slower, and nothing else"),
+    Mutant(OPTIONS, "sink of unused rows", "used ? sink", "true ? sink"),
+    Mutant(OPTIONS, "sink of another head", "sinks[head]", "sinks[0]"),
+    Mutant(OPTIONS, "float32 past the rows", "else if (there)", "else"),
+    Mutant(OPTIONS, "a pair of float32 halves", "to[0] = pair.x",
+           "to[0] = pair.y"),
+    Mutant(GENERAL, "addends are not there", "__syncwarp();", nth=1),
+    Mutant(GENERAL, "addends are still read", "__syncwarp();"),
+    Mutant(GENERAL, "masked tiles are whole", "        sees = some;\n"),
+    Mutant(GENERAL, "kept factor", "finished.factor * kept.factor", "finished.factor"),
+    Mutant(FRAGMENTS, "fragments of Q", "lane % 16, i * 2 + lane / 16)", "lane % 16, i * 2)"),
+    Mutant(FRAGMENTS, "fragments of K", "lane / 8 % 2", "lane / 16 % 2"),
+    Mutant(FRAGMENTS, "fragments of K swapped", "k_frag[0], k_frag[1]", "k_frag[0], k_frag[2]"),
+    Mutant(FRAGMENTS, "V not transposed", "ldmatrix_x4_transposed", "ldmatrix_x4"),
+    Mutant(FRAGMENTS, "fragments of V", "d + lane / 16)", "d)"),
+    Mutant(FRAGMENTS, "fragments of P", "part % 2 * 2]", "part / 2 * 2]"),
+    Mutant(ABSORB, "maximum of half a quad", "bits < 4", "bits < 2"),
+    Mutant(ABSORB, "o is not rescaled", "o[m][d][2 * half] *= alpha, "),
+    Mutant(ABSORB, "o of the second row", "o[m][d][2 * half + 1] *= alpha", "(void)alpha"),
+    Mutant(ABSORB, "alpha of an empty row", "last.m == -infinity<float>", "false"),
+    Mutant(ABSORB, "no far logits", "> 0x1p20f", "> 0x1p120f"),
+    Mutant(ABSORB, "o of far logits", "last.base(factor) - base(factor)", "0"),
+    Mutant(ABSORB, "no pivot", "? 0 : pivot(m)", "? 0 : m"),
+    Mutant(flash("absorb", "flash_options"), "a sink below", "own > at ? pivot(own)",
+           "own < at ? pivot(own)"),
+    Mutant(flash("absorb", "flash_options"), "a sink alone has a factor", "none ? 0 : ptx",
+           "ptx"),
+    Mutant(options("absorb"), "dropout before l", "row.l += p;\n",
+           "row.l += bits >> (n * 8 + e) & 1 ? p : 0;\n"),
+    Mutant(MASK, "columns hidden", "bits >> (n * 8 + e) & 1 ? x", "bits >> (n * 8) & 1 ? x"),
+    Mutant(MASK, "no scale", "if (!c.plain)", "if (false)"),
+    Mutant(MASK, "no softcap", "tanh(x) * c", "x * c"),
+    Mutant(MASK, "slope after the key alone", "fabsf(distance)", "distance"),
+    Mutant(MASK, "high of a slope", "high + (low", "(low"),
+    Mutant(MASK, "columns of addends", "n * 8 + first));", "n * 8));"),
+    Mutant(MASK, "rows of addends", "m * 16 + half * 8 + quad, n", "m * 16 + quad, n"),
+    Mutant(options("exp2"), "tanh loses what is small", "fma(power, exp2_slope(step) * step, power - 1)",
+           "fma(power, exp2_slope(step) * step, power) - 1"),
+    Mutant(LOGITS, "no clamp of addends", "x > most ? most : x < -most ? -most : A(x)", "A(x)"),
+    Mutant(LOGITS, "strides of a mask", "i * row + j * column", "i * row + j"),
+    Mutant(BITS, "half of the word", "if constexpr (Keys > 32)", "if constexpr (Keys > 64)"),
+    Mutant(BITS, "a column too early", "threadIdx.x % 4 * 2)", "threadIdx.x % 4)"),
+    Mutant(BITS, "mask past the keys", "i < rows.end && j < keys", "i < rows.end"),
+    Mutant(BITS, "mask past the rows", "i < rows.end && j < keys", "j < keys"),
+    Mutant(BITS, "first key", "bits_below(columns.begin - j0)",
+           "bits_below(columns.begin - j0 + 1)"),
+    Mutant(BITS, "last key", "bits_below(columns.end - j0)",
+           "bits_below(columns.end - j0 - 1)"),
+    Mutant(options("kept"), "dropout of whole fours alone", "j = -before;", "j = 0;"),
+    Mutant(options("kept"), "dropout of another row", "row + uint32_t(i)", "row"),
+    Mutant(options("kept"), "dropout's limit", "words.x[k] >= least", "words.x[k] > 2 * least"),
+    Mutant(flash("row_bits", "flash_traffic", "64_general"), "addends without a gap",
+           "Keys + 8", "Keys"),
+    Mutant(NAN, "NaN is infinite", "plus = 0x3f80, minus = 0x4300, both = 0x4301",
+           "plus = 0x3f80, minus = 0x4300, both = 0x3f80"),
+    Mutant(NAN, "one sign of infinity", "x & 0x8000 ", "false "),
+    Mutant(NAN, "specials of unseen keys", "fetch_bits<Keys>(seen & kept, r)", "~RowBits(0)"),
+    Mutant(NAN, "values as they are", "code<T>(x) ? 0 : x", "x"),
+    Mutant(NAN, "specials of the first keys", "const int shift = i * 16", "const int shift = 0"),
+    Mutant(NAN, "halves of a pair", "f(pair >> 16) << 16", "f(pair) << 16"),
+    Mutant(NAN, "columns of specials", "o[m][d + 1][e], codes[m][1][e]",
+           "o[m][d + 1][e], codes[m][0][e]"),
+    Mutant(flash("special_values", "flash_nan", "64_general"), "dropped infinities",
+           "fetch_bits<Keys>(seen & ~kept, r)", "0"),
     Mutant(SOFTMAX, "no pivot", "sum_of_exp(x, pivot(m), smem)", "sum_of_exp(x, m, smem)"),
     Mutant(SOFTMAX, "l of the last chunk", "state.l += exp", "state.l = exp"),
     Mutant(SOFTMAX, "no rescaling at the end",
            "state.absorb(block_max(state.m, smem));", "state.m = block_max(state.m, smem);"),
     Mutant(SOFTMAX, "stride of out", "out.data[j * out.stride]", "out.data[j]"),
     Mutant(SOFTMAX, "past the row", "column < x.n", "column <= x.n"),
-    Mutant(("reduce.cuh", "softmax", "float32"), "no first barrier of reductions", SYNC),
-    Mutant(("reduce.cuh", "softmax", "float32"), "no second barrier of reductions", SYNC, nth=1),
-    Mutant(("reduce.cuh", "softmax", "float32"), "half a warp", "bits = 16", "bits = 8"),
+    Mutant(REDUCE, "no first barrier of reductions", SYNC),
+    Mutant(REDUCE, "no second barrier of reductions", SYNC, nth=1),
+    Mutant(REDUCE, "half a warp", "bits = 16", "bits = 8"),
     Mutant(PLAIN, "no barrier before the scores", SYNC),
     Mutant(PLAIN, "no barrier after the scores", SYNC, nth=1),
     Mutant(PLAIN, "no barrier before the factors", SYNC, nth=2),
@@ -125,17 +202,16 @@ MUTANTS = [
     Mutant(PLAIN, "V of the first columns", "+ place.column0 * p.v.column", ""),
     Mutant(PLAIN, "out of the first columns", "(place.column0 + c) * to.column", "c * to.column"),
     Mutant(PLAIN, "lse of every block", "place.column0 == 0 && row", "row"),
-    Mutant(LOGITS, "no power", "score * c.scale.power", "score"),
-    Mutant(LOGITS, "slope without the low part", "(slope.low - A(j))", "(-A(j))",
+    Mutant(PLAIN_LOGITS, "no power", "score * c.scale.power", "score"),
+    Mutant(PLAIN_LOGITS, "slope without the low part", "(slope.low - A(j))", "(-A(j))",
            why_alive="float64 tells all keys apart: low is 0"),
-    Mutant(LOGITS, "no distance behind", "distance < 0 ? -distance : distance", "distance"),
-    Mutant(LOGITS, "no clamp", "clamp_finite(as<double>()[at], most_added<A>)",
-           "A(as<double>()[at])"),
-    Mutant(LOGITS, "a hidden pair is seen", "seen = more != -infinity<A>", "seen = true"),
-    Mutant(LOGITS, "no batch of slopes", "batch * s.slopes_batch + head", "head"),
-    Mutant(LOGITS, "no head of the mask", "head * p.mask.head", "0"),
+    Mutant(PLAIN_LOGITS, "no distance behind", "distance < 0 ? -distance : distance", "distance"),
+    Mutant(PLAIN_LOGITS, "no clamp", "clamp_finite(number(x), most_added<A>)", "A(number(x))"),
+    Mutant(PLAIN_LOGITS, "a hidden pair is seen", "seen = more != -infinity<A>", "seen = true"),
+    Mutant(PLAIN_LOGITS, "no batch of slopes", "batch * s.slopes_batch + head", "head"),
+    Mutant(PLAIN_LOGITS, "no head of the mask", "head * p.mask.head", "0"),
     Mutant(KEPT, "the second four", "if (shift) bits", "if (false) bits"),
-    Mutant(KEPT, "no row of the origin", "uint32_t(row + i)", "uint32_t(i)"),
+    Mutant(KEPT, "no row of the origin", "row + uint32_t(i)", "uint32_t(i)"),
     Mutant(KEPT, "more than kept", "words.x[k] >= least", "words.x[k] > least >> 1"),
     Mutant(EXP2, "no limit of tanh", "x = x > limit ? limit : x < -limit ? -limit : x;"),
     Mutant(EXP2, "no flush", "x < least_exponent<A> ? 0 : power", "power"),
@@ -150,13 +226,16 @@ MUTANTS = [
     Mutant(PRODUCT, "no sink", "state = with_sink(", "with_sink("),
     Mutant(PRODUCT, "a naive sink's maximum", "if (naive) return", "if (false) return"),
     Mutant(PRODUCT, "K past its sequence", "key < place.sequence.keys ?", "true ?"),
-    Mutant(("swizzle.cuh", "flash_traffic", "bfloat16"), "a weaker swizzle", "row % chunks",
-           "row % 4"),
-    Mutant(("swizzle.cuh", "flash", "bfloat16"), "one row too many", "row0 + row < end",
-           "row0 + row <= end"),
-    Mutant(("absorb.cuh", "flash", "bfloat16"), "alpha of an empty row",
-           "m == -infinity<float> ? 0 : "),
-    Mutant(("absorb.cuh", "flash", "bfloat16"), "no pivot", "pivot(raised)", "raised"),
+    Mutant(flash("swizzle", "flash_traffic"), "a weaker swizzle", "c ^ row % 8", "c ^ row % 4"),
+    Mutant(flash("swizzle", "flash_traffic", "96_plain"), "a weaker swizzle of half lines",
+           "c ^ row / 2 % 4", "c ^ row % 4"),
+    Mutant(SWIZZLE, "one row too many", "row0 + row < end;", "row0 + row <= end;"),
+    Mutant(SWIZZLE, "one gathered row too many", "row0 + row < end ?", "row0 + row <= end ?"),
+    Mutant(SWIZZLE, "all numbers of a chunk", "numbers_in(c) * 2", "numbers_in(0) * 2"),
+    Mutant(SWIZZLE, "everything is chunked", "chunked = column == 1 &&", "chunked = true ||"),
+    Mutant(SWIZZLE, "stride of columns", "from[e * x.column]", "from[e]"),
+    Mutant(SWIZZLE, "stride of results", "to[e * x.column]", "to[e]"),
+    Mutant(SWIZZLE, "results past the columns", "if (e < n) to", "to"),
 ]  # fmt: skip
 
 
@@ -171,7 +250,7 @@ def edited(mutant):
 
 def outcome(mutant, build, folder):
     """'killed: how', 'alive', or 'does not compile'."""
-    source, test, dtype = mutant.what
+    source, test, instance = mutant.what
     shutil.copytree(ROOT / "cuda", folder / "cuda")
     (folder / "cpp").symlink_to(ROOT / "cpp")
     (folder / "cuda" / source).write_text(edited(mutant))
@@ -180,11 +259,12 @@ def outcome(mutant, build, folder):
     includes = [f"-I{path}" for path in (folder / "cuda", *how["includes"])]
     compiled = subprocess.run(
         [how["nvcc"], *how["flags"], *how["ptx"], *includes, "-c", "-o", folder / "k.o",
-         build / "generated" / f"kernels_{dtype}.cu"], capture_output=True, text=True
+         build / "generated" / f"{instance}.cu"], capture_output=True, text=True
     )  # fmt: skip
     if compiled.returncode:
         return "does not compile: " + compiled.stderr[:300]
-    others = [p for p in objects.glob("kernels_*.o") if p.stem != f"kernels_{dtype}"]
+    instances = {p.stem for p in (build / "generated").glob("*.cu")} - {instance}
+    others = [objects / f"{name}.o" for name in instances]
     emulator = next(build.rglob("libfanano_emulator.a"))
     subprocess.run(
         ["g++", objects / f"{test}_test.o", folder / "k.o", *others, emulator, "-o", folder / "t"],

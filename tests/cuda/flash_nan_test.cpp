@@ -1,0 +1,70 @@
+// Values that are NaN or infinite: rows that do not see them stay as they were, those that do become
+// what plain attention makes of them.
+#include "flash_check.hpp"
+
+using namespace attention_case;
+
+namespace {
+
+Case partly(Shape shape, Window window = {}) {
+  Case c{shape, window};
+  c.data = partly_nan;
+  return c;
+}
+
+}  // namespace
+
+TEST(visible_to_all) { check_flash(partly(flash_shape(1, 1, 1, 20, 70))); }
+
+TEST(visible_to_some) {
+  check_flash(partly(flash_shape(1, 1, 1, 70, 70), {-1, 0}));
+  check_flash(partly(flash_shape(1, 1, 1, 40, 100, 32, 40), {1, 0}));
+  check_flash(partly(flash_shape(1, 2, 1, 33, 80, 96), {0, 1}));
+  check_flash(partly(flash_shape(1, 1, 1, 33, 50, 256), {2, -1}));
+  check_flash(partly(flash_shape(1, 1, 1, 33, 50, 100, 128), {1, 1}));
+}
+
+TEST(by_masks_and_dropout) {
+  Case c = partly(flash_shape(1, 2, 1, 40, 50));
+  c.masked = true;
+  check_flash(c);
+  c.mask_dtype = Dtype::float16, c.window = {2, 0};
+  check_flash(c);
+  c.masked = false, c.dropout = {0.5, 11}, c.sinks = true;  // dropped infinities are NaN
+  check_flash(c);
+}
+
+TEST(weights_that_round_to_nothing) {
+  // e^-30 is 0 as a half: times an infinity it is infinite none the less.
+  Case c = partly(flash_shape(1, 1, 1, 20, 70), {1, 1});
+  c.scale = 3;
+  check_flash(c);
+}
+
+TEST(lengths) {
+  Case c = partly(flash_shape(2, 1, 1, 20, 70));
+  c.keys = {2, 64}, c.queries = {20, 7};
+  check_flash(c);
+}
+
+// Bits, for rows that do not see what made their block compute again.
+TEST(neighbours_do_not_matter) {
+  auto rows = [](bool broken) {
+    Case c{flash_shape(1, 1, 1, 20, 40), {-1, 0}};
+    DeviceProblem<float16> problem(c, Dtype::float16);
+    const std::vector<float16> nan(64, device::narrow<float16>(NAN));
+    if (broken)
+      device::check(cudaMemcpy(static_cast<float16*>(problem.p.v.data) + 39 * 64, nan.data(),
+                               64 * sizeof(float16), cudaMemcpyHostToDevice));
+    for (const cuda::FlashKernel* kernel : cuda::all_flash_kernels)
+      if (kernel->takes(problem.p)) {
+        device::check(kernel->launch(problem.p, nullptr));
+        break;
+      }
+    device::finish();
+    std::vector<double> out = problem.out();
+    out.resize(19 * 64);
+    return out;
+  };
+  CHECK(rows(true) == rows(false));
+}
