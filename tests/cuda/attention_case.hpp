@@ -112,7 +112,8 @@ struct Numbers {
   }
 
  private:
-  // Seven of ten pairs are seen; of additive masks some elements are the lowest finite number.
+  // Seven of ten pairs are seen; of additive masks some elements are the lowest finite number, and
+  // where each row has its own, all of the first row.
   void fill_mask(const Case& c, std::mt19937& random, std::normal_distribution<double>& draw) {
     Shape& m = mask_shape;
     if (!c.extends[0]) m.batch = 1;
@@ -129,6 +130,7 @@ struct Numbers {
         mask.push_back(x < 0.7);
       else
         mask.push_back(x < 0.7 ? 2 * draw(random) : x < 0.75 ? lowest : -INFINITY);
+      if (c.additive() && m.queries > 1 && i / m.keys % m.queries == 0) mask.back() = lowest;
     }
   }
 

@@ -134,7 +134,7 @@ TEST(masks_of_every_dtype_and_extent) {
 TEST(a_mask_whose_rows_are_the_lowest_number) {
   for (Dtype mask : {Dtype::float64, Dtype::float32, Dtype::bfloat16})
     for (Dtype dtype : {Dtype::float64, Dtype::float32}) {
-      Case c{shape(40, 3)};  // some of the rows
+      Case c{shape(3, 40)};
       c.masked = true, c.mask_dtype = mask;
       check_with(c, dtype);
     }
@@ -181,6 +181,14 @@ TEST(values_whose_sum_overflows) {
     c.value_size = 3e307, c.sinks = true;
     check_with(c, Dtype::float64);
   }
+}
+
+TEST(tiny_values_beside_a_nan) {
+  Case c{shape(20, 40), {9, 0}};
+  c.data = partly_nan, c.value_size = 1e-306;
+  check_with(c, Dtype::float64);
+  c.value_size = 1e-36;
+  check_with(c, Dtype::float32);
 }
 
 TEST(layouts) {
