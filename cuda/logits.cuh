@@ -1,4 +1,4 @@
-// From raw scores to logits, for one pair of a query row and a key: what cpp/math/score.hpp says, in
+// From raw scores to logits, for a pair of a query row and a key: what cpp/math/score.hpp says, in
 // its order. A: the accumulator.
 #pragma once
 

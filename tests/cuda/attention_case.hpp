@@ -1,4 +1,4 @@
-// One problem of attention for the tests of kernels: what is asked, and its numbers. attention_oracle
+// A problem of attention for tests of kernels: what is asked, and its numbers. attention_oracle
 // has the answer.
 #pragma once
 
