@@ -2,7 +2,7 @@
 // exponent of 2 and in float32: this is in the inner loop.
 //
 // Scores are logits but for a factor, which is positive and makes them so in log2 units: where a
-// logit is scale q.k and nothing else, s is q.k. A weight is 2^((s - base) factor - shift), and o and
+// logit is scale q.k and nothing else, s is q.k. A weight is 2^((s - base) factor - shift); o and
 // l are measured against base factor + shift, exactly: what that is away from the maximum does not
 // matter. shift is the maximum's own product, rounded once, and base is 0; but where logits are so
 // large that a rounding of theirs is one of many powers of 2, base is the maximum.

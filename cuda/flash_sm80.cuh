@@ -93,7 +93,7 @@ template <class T, int Dim, bool General> struct FlashBlock {
     if (sees != all) row.seen = own_row < sequence.queries ? bits_of(mask.columns(own_row), j0) : 0;
     if constexpr (General) {
       if (elements.data) {
-        __syncwarp();  // the addends of the last tile have been read
+        // Since those of the last tile were read, the block has waited for V.
         row.seen &= addends().load(elements, first, warp_rows, j0, sequence.keys);
         __syncwarp();  // the new ones are there
         sees = some;

@@ -1,6 +1,6 @@
 // The products of a warp, in fragments of mma.sync: S = Q Kᵀ and O += P V for M fragments of 16
-// query rows. With row = lane / 4 and column = lane % 4 * 2, a lane holds of each fragment of 16 x 8
-// numbers (row, column), (row, column + 1) and the same of row + 8.
+// query rows. With row = lane / 4 and column = lane % 4 * 2, a lane holds of each 16 x 8 fragment
+// (row, column), (row, column + 1) and the same of row + 8.
 #pragma once
 
 #include "ptx/ldmatrix.cuh"

@@ -1,6 +1,6 @@
-// Which keys of a tile a query row sees, and which of them dropout keeps (kept.cuh): a word with a
-// bit for each key. Lane l of a warp makes the word of row l of the warp's rows (of 16 rows, lanes 16 apart make
-// the same ones); the lanes that hold a row's fragments fetch it.
+// Which keys of a tile a query row sees, and which dropout keeps (kept.cuh): a word with a bit for
+// each key. Lane l of a warp makes the word of row l of the warp's rows (of 16 rows, lanes 16 apart
+// make the same ones); the lanes that hold a row's fragments fetch it.
 #pragma once
 
 #include "../cpp/math/mask.hpp"

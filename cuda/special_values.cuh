@@ -3,7 +3,7 @@
 // A row's weights of what it does not see are 0, but 0 times a NaN or an infinity is NaN. So the
 // products take zeros in place of such values, and what these would have done to the sums is found
 // by counting: fragments of codes in place of the values and of ones in place of the weights are
-// multiplied. A code has 8 bits, which both formats hold: 1 for what makes a sum +inf, 128 for -inf,
+// multiplied. A code has 8 bits, which both formats hold: 1 for what makes sums +inf, 128 for -inf,
 // and both for NaN. Of 64 keys at most 64 add a 1: sums of codes can be read.
 #pragma once
 

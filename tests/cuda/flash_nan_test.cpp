@@ -1,4 +1,4 @@
-// Values that are NaN or infinite: rows that do not see them stay as they were, those that do become
+// Values that are NaN or infinite: rows that do not see them stay as they were, others become
 // what plain attention makes of them.
 #include "flash_check.hpp"
 

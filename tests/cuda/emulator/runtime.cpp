@@ -251,7 +251,6 @@ int cudaGetDeviceProperties(char* name, int) {  // the first of them is the name
 int cudaGetDeviceProperties_v2(char* name, int device) {  // CUDA 12's
   return cudaGetDeviceProperties(name, device);
 }
-int cudaDriverGetVersion(int* version) { return *version = 0, success; }
 // cudaFuncAttributeMaxDynamicSharedMemorySize is 8.
 int cudaFuncSetAttribute(const void* host, int attribute, int value) {
   auto found = functions().find(host);
