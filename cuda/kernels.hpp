@@ -43,4 +43,7 @@ struct FlashKernel {
                         cudaStream_t);  // cudaErrorInvalidValue: it does not take it
 };
 
+// n numbers of 8 bytes from the host, which are the caller's again on return, to the device.
+cudaError_t upload(const void* from, int64_t n, void* to, cudaStream_t);
+
 }  // namespace fanano::cuda

@@ -54,7 +54,8 @@ template <bool all_there> __global__ void copy(const uint32_t* in, uint32_t* out
   __syncwarp();  // nobody writes where another's copy goes
   for (int group = 0; group < 2; ++group) {
     const bool there = all_there || group == 0 || lane % 3 != 1;
-    ptx::cp_async(ptx::shared_address(&tile[group][lane * 4]), in + group * 128 + lane * 4, there);
+    ptx::cp_async(ptx::shared_address(&tile[group][lane * 4]), in + group * 128 + lane * 4,
+                  there ? 16 : 0);
     ptx::cp_async_commit();
   }
   ptx::cp_async_wait<1>();
@@ -93,9 +94,31 @@ __global__ void shuffle(const uint32_t* in, uint32_t* out) {
         __float_as_uint(ptx::shuffle_xor(__uint_as_float(in[threadIdx.x]), 1 << k));
 }
 
+// Doubles of two words, by butterflies; then numbers and words of any lane.
+__global__ void shuffle_more(const uint32_t* in, uint32_t* out) {
+  const int lane = threadIdx.x, other = (lane * 7 + 3) % 32;
+  const double x = ptx::shuffle_xor(__hiloint2double(int(in[lane * 2 + 1]), int(in[lane * 2])), 5);
+  uint32_t* mine = out + lane * 4;
+  mine[0] = uint32_t(__double2loint(x)), mine[1] = uint32_t(__double2hiint(x));
+  mine[2] = ptx::shuffle(in[lane * 2], other);
+  mine[3] = __float_as_uint(ptx::shuffle(__uint_as_float(in[lane * 2 + 1]), other));
+}
+
+// Pairs and single numbers of shared memory, and pairs to device memory.
+__global__ void pairs(const uint32_t* in, uint32_t* out) {
+  __shared__ __align__(8) float tile[32 * 2];
+  const int lane = threadIdx.x;
+  for (int k = 0; k < 2; ++k)
+    ptx::store_shared(ptx::shared_address(tile + (31 - lane) * 2 + k),
+                      __uint_as_float(in[lane * 2 + k]));
+  __syncwarp();  // the tile is there
+  ptx::store_global(reinterpret_cast<float*>(out) + lane * 2,
+                    ptx::load_shared_pair(ptx::shared_address(tile + lane * 2)));
+}
+
 __global__ void vote(const uint32_t* in, uint32_t* out) {
   uint32_t* mine = out + thread() * 3;
-  mine[0] = __ballot_sync(0xffffffff, in[thread()] & 1);
+  mine[0] = ptx::ballot(in[thread()] & 1);
   mine[1] = uint32_t(__any_sync(0xffffffff, in[thread()] & 1) != 0);
   mine[2] = uint32_t(__all_sync(0xffffffff, in[thread()] & 1) != 0);
 }
@@ -108,6 +131,15 @@ void add_lanes(std::vector<Case>& cases) {
     for (int k = 0; k < 5; ++k) shuffled.push_back(inputs[lane ^ 1U << k]);
   cases.push_back({"wide", inputs, run<wide, 4>, reversed});
   cases.push_back({"shuffle_xor", inputs, run<shuffle, 5>, shuffled});
+
+  Words both(inputs.begin(), inputs.begin() + 64), moved, turned;
+  for (uint32_t lane = 0; lane < 32; ++lane) {
+    const uint32_t far = lane ^ 5, other = (lane * 7 + 3) % 32;
+    for (uint32_t at : {far * 2, far * 2 + 1, other * 2, other * 2 + 1}) moved.push_back(both[at]);
+    for (uint32_t k = 0; k < 2; ++k) turned.push_back(both[(31 - lane) * 2 + k]);
+  }
+  cases.push_back({"shuffle_more", both, run<shuffle_more, 4>, moved});
+  cases.push_back({"pairs", both, run<pairs, 2>, turned});
 
   Words ballots{0, 0xffffffff, 0x80000001, 0x12345678}, votes, expected;
   for (uint32_t ballot : ballots)

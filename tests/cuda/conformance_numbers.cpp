@@ -7,6 +7,7 @@
 #include "conformance.hpp"
 #include "ptx/ex2.cuh"
 #include "ptx/pack.cuh"
+#include "ptx/rcp.cuh"
 
 namespace conformance {
 namespace {
@@ -208,6 +209,27 @@ void add_ex2(std::vector<Case>& cases) {
   }
 }
 
+// ---- rcp.approx.ftz ----
+__global__ void reciprocal(const uint32_t* in, uint32_t* out) {
+  out[thread()] = __float_as_uint(ptx::rcp(__uint_as_float(in[thread()])));
+}
+
+// Of numbers whose reciprocals are normal numbers: an ulp, which is at most 2^-23 of the result.
+void add_rcp(std::vector<Case>& cases) {
+  std::mt19937 random(3);
+  Words inputs{word(inf), word(-inf), word(1.0f), word(-1.0f)};
+  while (inputs.size() < 1024) {
+    const uint32_t bits = uint32_t(random()), exponent = bits >> 23 & 0xff;
+    if (exponent > 2 && exponent < 252) inputs.push_back(bits);
+  }
+  std::vector<double> reference, allowed;
+  for (uint32_t x : inputs) {
+    reference.push_back(1 / double(number(x)));
+    allowed.push_back(std::fabs(reference.back()) * 0x1p-23);
+  }
+  cases.push_back({"rcp", inputs, run<reciprocal, 1, 1>, {}, true, reference, allowed});
+}
+
 }  // namespace
 
 void add_numbers(std::vector<Case>& cases) {
@@ -216,6 +238,7 @@ void add_numbers(std::vector<Case>& cases) {
   add_ieee(cases);
   add_float64(cases);
   add_ex2(cases);
+  add_rcp(cases);
 }
 
 }  // namespace conformance

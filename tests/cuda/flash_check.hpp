@@ -6,6 +6,10 @@
 
 namespace attention_case {
 
+inline bool is_sm80(const cuda::FlashKernel& kernel) {
+  return std::string(kernel.name).starts_with("flash_sm80");
+}
+
 // What a caller runs: of each dtype the first row that takes the problem. Out: of results.
 template <class T, class Out> void check_flash(const Case& c, Dtype dtype) {
   DeviceProblem<T, Out> problem(c, dtype);

@@ -107,6 +107,6 @@ TEST(results_in_float32) {
   check({flash_shape(2, 2, 1, 40, 70), {-1, 0}});
   check({flash_shape(1, 1, 1, 20, 70, 100, 31)});
   Case c = with_mask(flash_shape(1, 1, 1, 20, 70, 130, 256), Dtype::boolean);
-  c.sinks = true, c.odd_strides = true;
+  c.sinks = true, c.strides = gaps;
   check(c);
 }

@@ -223,8 +223,9 @@ TEST(padded_keys_are_not_read) {
   c.keys = {20};
   DeviceProblem<double> problem(c, Dtype::float64);
   problem.p.shape.keys = 70;  // of which there are only 20
-  device::check(cuda::kernels_float64.flash_plain(problem.p, nullptr));
-  problem.judge("flash_plain");
+  const cuda::FlashKernel& kernel = plain_of(Dtype::float64);
+  device::check(kernel.launch(problem.p, nullptr));
+  problem.judge(kernel.name);
 }
 
 TEST(the_order_of_warps_changes_nothing) {

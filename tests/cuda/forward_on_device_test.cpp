@@ -158,32 +158,12 @@ TEST(all_is_launched_on_the_stream_and_nothing_waits) {
 
 TEST(what_no_kernel_takes_is_told) {
   emulator::take_calls();
-  HostArrays<float16> other = small(32);
+  HostArrays<float16> problem = small();
+  problem.p.algorithm = Algorithm::online, problem.p.dropout.p = 0.5;
   CHECK_THROWS(NotImplementedError,
-               "no CUDA kernel of this build takes the problem: flash, batch 1, heads 1 over 1, "
-               "queries 4, keys 4, dim 32, value dim 32, float16",
-               other.forward());
-  const double number = 1;
-  for (Algorithm algorithm : {Algorithm::flash, Algorithm::online}) {
-    for (int option = 0; option < 5; ++option) {
-      HostArrays<float16> problem = small();
-      Problem& p = problem.p;
-      p.algorithm = algorithm;
-      const char* words[] = {"softcap", "ALiBi", "sinks", "boolean mask", "dropout"};
-      if (option == 0) p.score.softcap = 1;
-      if (option == 1) p.score.slopes = &number;
-      if (option == 2) p.score.sinks = &number;
-      if (option == 3) p.mask.data = p.q.data;
-      if (option == 4) p.dropout.p = 0.5;
-      CHECK_THROWS(NotImplementedError, std::string("float16; ") + words[option],
-                   problem.forward());
-    }
-  }
-  HostArrays<float16> partial = small();
-  partial.p.out_dtype = Dtype::float32;
-  CHECK_THROWS(NotImplementedError, "float16 to float32", partial.forward());
-  HostArrays<double> wide({{1, 1, 1, 4, 4, 64, 64}}, Dtype::float64, Algorithm::safe);
-  CHECK_THROWS(NotImplementedError, "safe, batch 1", wide.forward());
+               "no CUDA kernel of this build takes the problem: online, batch 1, heads 1 over 1, "
+               "queries 4, keys 4, dim 64, value dim 64, float16; dropout",
+               problem.forward());
   for (const emulator::Call& call : emulator::take_calls())
     CHECK(!has(call.what, "kernel") && call.what != "cudaSetDevice");
 }
@@ -221,7 +201,7 @@ TEST(the_rows_of_the_table) {
   int flash = 0, ladder = 0;
   for (const CudaKernel& row : cuda_kernels()) {
     CHECK(row.architecture == "sm_80");
-    flash += row.name.starts_with("flash_sm80"), ladder += row.name == "materialised";
+    flash += row.name.starts_with("flash_"), ladder += row.name == "materialised";
   }
   CHECK(flash == int(std::size(cuda::all_flash_kernels)) && flash >= 2);
   CHECK(ladder == int(std::size(cuda::all_kernels)) && ladder >= 3);
