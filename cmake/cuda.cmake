@@ -99,9 +99,9 @@ else()
 endif()
 
 # ---- instances -----------------------------------------------------------------------------------
-# Makes the sources of all rows, FANANO_CUDA_INSTANCES, and kernels_table.hpp. Of flash attention the
-# first row that takes a problem has the fewest columns, and is not General without need; what none
-# of sm_80's takes is left to the plain one of its dtype.
+# Makes the sources of all rows, FANANO_CUDA_INSTANCES, and kernels_table.hpp. Of flash attention
+# the first row that takes a problem has the fewest columns, and is not General without need; what
+# none of sm_80's takes is left to the plain one of its dtype.
 function(fanano_cuda_instances)
   foreach(dtype IN LISTS FANANO_CUDA_DTYPES)
     set(type ${cuda_type_${dtype}})

@@ -31,8 +31,8 @@ struct Kernels {
   cudaError_t (*materialised)(const Problem&, void* scores, cudaStream_t);
 };
 
-// One variant of flash attention. all_flash_kernels (kernels_table.hpp) has them in an order in which
-// the first that takes a problem is the right one.
+// One variant of flash attention. all_flash_kernels (kernels_table.hpp) has them in an order in
+// which the first that takes a problem is the right one.
 struct FlashKernel {
   const char* name;
   Dtype dtype;

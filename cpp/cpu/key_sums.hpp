@@ -24,8 +24,8 @@ void load_panels(const T* x, int64_t row, int64_t column, int64_t n, int64_t dim
     }
 }
 
-// Rows of a strip, and their weights for the first keys of a tile; the rest weighs nothing, and only
-// of those that the last one may share a group with the zeros are there.
+// Rows of a strip, and their weights for the first keys of a tile; the rest weighs nothing, and
+// only of those that the last one may share a group with the zeros are there.
 template <class A> struct WeightedRows {
   const A *weights, *panels;
   int64_t count, keys;

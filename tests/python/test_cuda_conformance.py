@@ -57,7 +57,7 @@ def names(text):
 
 
 def test_what_was_recorded_here_is_right(recorded, compared):
-    assert recorded.startswith("device the emulator\ndriver 0\ndate ")
+    assert recorded.startswith("device the emulator\ndriver 13000\ndate ")
     assert len(names(recorded)) > 20
     code, said = compared(recorded)
     assert code == 0, said
