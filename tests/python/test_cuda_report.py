@@ -338,7 +338,7 @@ def test_what_is_not_known_is_wrong():
     nobody = of_one(threads=None)
     assert "no __launch_bounds__" in judged({"every": {}}, nobody, at_least={"threads": 32})[-1]
     assert "no such loop" in judged({"every": {}}, of_one(body="EXIT"), at_least={"bound": 1})[-1]
-    assert "no figure" in judged({"every": {}}, at_most={"regist": 1})[-1]
+    assert "no figure" in judged({"every": {}}, at_most={"colours": 1})[-1]
 
 
 def test_the_committed_limits():
