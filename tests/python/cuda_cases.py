@@ -26,6 +26,8 @@ OPTIONS = {
     "sinks": {"sinks": True},
     "partial": {"out_dtype": "float32"},
     "hidden": PADDED | {"data": "hidden", "lengths": "keys"},
+    "partly hidden": {"data": "partly hidden"},
+    "visible nan": {"data": "visible nan"},
 }
 
 
