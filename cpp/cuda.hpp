@@ -17,7 +17,7 @@ std::string why_no_cuda();
 
 // A row of the kernels that attention chooses from.
 struct CudaKernel {
-  std::string name, architecture;  // "flash", "sm_80": and what is newer
+  std::string name, architecture;  // "materialised", "sm_80": and what is newer
   Dtype dtype;
 };
 std::vector<CudaKernel> cuda_kernels();  // best first; none without CUDA

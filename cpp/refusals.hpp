@@ -197,7 +197,7 @@ inline constexpr Refusal refusals[] = {
      "FANANO_ISA={string} is not compiled in; expected one of {names}"},
     {"isa_lacking", Error::value, "FANANO_ISA={string}: this CPU lacks {features}"},
 
-    // ---- CUDA devices (no_cuda/cuda.cpp, cuda/attention.cu) ----
+    // ---- CUDA devices (no_cuda/cuda.cpp, cuda/attention.cpp) ----
     {"no_cuda", Error::missing,
      "attention cannot run on a CUDA device: {reason}. Copy the arrays to the CPU (of torch: "
      "x.cpu())"},

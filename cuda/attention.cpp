@@ -34,7 +34,7 @@ class CurrentDevice {
   }
   CurrentDevice(const CurrentDevice&) = delete;
   ~CurrentDevice() {
-    if (before_ != device_) cudaSetDevice(before_);
+    if (before_ != device_ && cudaSetDevice(before_)) cudaGetLastError();  // told by nobody
   }
 };
 
@@ -102,6 +102,7 @@ std::string why_no_cuda() {
     cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
     best = std::max(best, 10 * major + minor);
   }
+  cudaGetLastError();
   if (best >= cuda::least_capability) return {};
   return "the kernels need a device of sm_" + std::to_string(cuda::least_capability) +
          " or newer; the best one here is of sm_" + std::to_string(best);

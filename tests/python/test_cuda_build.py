@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from scikit_build_core.settings.skbuild_read_settings import SettingsReader
 
 import fanano
 from fanano import _core
@@ -209,3 +210,19 @@ def test_a_word_that_is_none_is_refused(tmp_path):
     done = configure(tmp_path, FANANO_CUDA="yes")
     assert done.returncode != 0
     assert "FANANO_CUDA is yes, expected AUTO, OFF, REQUIRE or PIP" in " ".join(done.stderr.split())
+
+
+# ---- the build's switches ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("jax", ["auto", "off", "require"])
+@pytest.mark.parametrize("cuda", ["auto", "off", "require", "pip"])
+def test_one_switch_of_the_build_leaves_the_other_alone(cuda, jax):
+    config = {"fanano.cuda": cuda, "fanano.jax": jax}
+    reader = SettingsReader.from_file(ROOT / "pyproject.toml", config, state="wheel")
+    settings = reader.settings
+    asked = {"FANANO_CUDA": cuda.upper(), "FANANO_JAX": jax.upper()}
+    assert settings.cmake.define == {x: y for x, y in asked.items() if y != "AUTO"}
+    fetched = [text.split(">")[0].split("=")[0] for text in settings.build.requires]
+    assert ("jaxlib" in fetched) == (jax != "off")
+    assert ("nvidia-cuda-nvcc" in fetched) == (cuda == "pip")
