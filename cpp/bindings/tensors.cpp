@@ -244,6 +244,7 @@ void Imported::from_capsule(Access access, Where where) {
       !read_int32(PyTuple_GetItem(d, 1), &id))
     refuse("device_pair", argument_, text_of(device));
   set_device(type, id);
+  const Device said = device_;
   nb::dict options;
   cuda_allowed_ = device_.cuda;  // for what is lent as well
   if (device_.cuda) {            // whose library lets this stream wait for its own
@@ -279,6 +280,7 @@ void Imported::from_capsule(Access access, Where where) {
   } else {
     refuse("no_capsule", argument_, nb::type_name(capsule.type()).c_str());
   }
+  if (device_ != said) refuse("device", argument_, device_name(type), id);  // what is lent lies
 }
 
 void Imported::hold_versioned(void* pointer) {

@@ -14,7 +14,7 @@ inline bool is_sm80(const cuda::FlashKernel& kernel) {
 template <class T, class Out> void check_flash(const Case& c, Dtype dtype) {
   DeviceProblem<T, Out> problem(c, dtype);
   for (const cuda::FlashKernel* kernel : cuda::all_flash_kernels) {
-    if (!kernel->takes(problem.p)) continue;
+    if (kernel->dtype != dtype || !kernel->takes(problem.p)) continue;
     device::check(kernel->launch(problem.p, nullptr));
     return problem.judge(kernel->name);
   }
