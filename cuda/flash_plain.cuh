@@ -43,7 +43,7 @@ __device__ __forceinline__ bool load_tile(const T* from, int64_t row_stride, int
   for (int c = threadIdx.x % 32; c < filled; c += 32) {
     const int first = threadIdx.x / 32;
     const T* at = from + first * row_stride + c * column_stride;
-#pragma unroll 4
+#pragma unroll sizeof(A) == sizeof(double) ? 1 : 4  // loads under way; double has no registers left
     for (int r = first; r < 32; r += plain_threads / 32, at += plain_threads / 32 * row_stride) {
       const A x = r < rows && c < columns ? factor * number(*at) : A(0);
       finite &= is_finite(x);
@@ -132,9 +132,6 @@ __global__ void __launch_bounds__(plain_threads)
   const Logits<A> logits(p, place.batch, place.head, log2e<double>);
   const Kept kept(p.dropout, place.batch, place.head);
   const A factor = logits.constants.factor;
-  const T* q = at<const T>(p.q, place.batch, place.head, row0);
-  const T* k = at<const T>(p.k, place.batch, place.kv_head, 0);
-  const T* v = at<const T>(p.v, place.batch, place.kv_head, 0) + place.column0 * p.v.column;
   auto itself = [](int r) { return r; };
   // Key j of a tile is number j % 4 of thread j / 4.
   auto by_threads = [](int j) { return j / 4 + j % 4 * 8; };
@@ -148,6 +145,10 @@ __global__ void __launch_bounds__(plain_threads)
 
     for (int64_t tile = tiles.begin; tile < tiles.end; ++tile) {
       const int64_t j0 = tile * plain_keys, keys = clamp(place.sequence.keys - j0, 0, plain_keys);
+      // Made anew for each tile: held, they would be registers that o and s need.
+      const T* q = at<const T>(p.q, place.batch, place.head, row0);
+      const T* k = at<const T>(p.k, place.batch, place.kv_head, j0);
+      const T* v = at<const T>(p.v, place.batch, place.kv_head, j0) + place.column0 * p.v.column;
 
       // load, score: S = Q Kᵀ
       A s[4][4] = {};
@@ -156,8 +157,8 @@ __global__ void __launch_bounds__(plain_threads)
         const int vectors = int(clamp(dim + width - 1, 0, plain_dim)) / width;
         load_tile(q + d0 * p.q.column, p.q.row, p.q.column, rows.size(), dim, vectors * width,
                   logits.constants.scale.sign, smem.q, itself);
-        load_tile(k + j0 * p.k.row + d0 * p.k.column, p.k.row, p.k.column, keys, dim,
-                  vectors * width, A(1), smem.k, by_threads);
+        load_tile(k + d0 * p.k.column, p.k.row, p.k.column, keys, dim, vectors * width, A(1),
+                  smem.k, by_threads);
         __syncthreads();  // Q and K are there
 #pragma unroll 1
         for (int i = 0; i < vectors; ++i) {
@@ -174,8 +175,8 @@ __global__ void __launch_bounds__(plain_threads)
         }
         __syncthreads();  // and have been read, as has the last V: the next ones may come
       }
-      const bool finite = load_tile(v + j0 * p.v.row, p.v.row, p.v.column, keys, columns, filled,
-                                    A(1), smem.v, itself);
+      const bool finite =
+          load_tile(v, p.v.row, p.v.column, keys, columns, filled, A(1), smem.v, itself);
 
       const bool whole = rows.size() == plain_rows && place.mask.whole(rows, {j0, j0 + plain_keys});
 #pragma unroll
