@@ -3,11 +3,13 @@
 #include "../cpp/cuda.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <type_traits>
 
 #include "../cpp/errors.hpp"
 #include "../cpp/problem_facts.hpp"
 #include "kernels_table.hpp"
+#include "upload.hpp"
 
 namespace fanano {
 namespace {
@@ -38,18 +40,20 @@ class CurrentDevice {
   }
 };
 
-// The problem's arrays that are in host memory, all of numbers of 8 bytes: f(pointer, how many).
-template <class P, class F> void for_host_arrays(P& p, F f) {
+// The problem's small arrays that are in host memory, or on the device and not as the kernels read
+// them; there each number has 8 bytes. f(pointer, how many, what is on the device).
+template <class P, class F> void for_arrays_to_make(P& p, const DeviceOptions& given, F f) {
   const Shape& s = p.shape;
   const OnDevice& there = p.on_device;
-  auto each = [&](auto& data, bool on_device, int64_t n) {
-    if (data && !on_device) f(data, n);
+  auto each = [&](auto& data, bool on_device, const DeviceNumbers& numbers, int64_t n) {
+    if (data && (!on_device || numbers.data)) f(data, n, numbers);
   };
-  each(p.lengths.queries, there.queries, s.batch);
-  each(p.lengths.keys, there.keys, s.batch);
-  each(p.lengths.q_offset, there.q_offset, s.batch);
-  each(p.score.slopes, there.slopes, p.score.slopes_batch ? s.batch * s.heads : s.heads);
-  each(p.score.sinks, there.sinks, s.heads);
+  const int64_t slopes = p.score.slopes_batch ? s.batch * s.heads : s.heads;
+  each(p.lengths.queries, there.queries, given.q_lengths, s.batch);
+  each(p.lengths.keys, there.keys, given.kv_lengths, s.batch);
+  each(p.lengths.q_offset, there.q_offset, given.q_offset, s.batch);
+  each(p.score.slopes, there.slopes, given.alibi_slopes, slopes);
+  each(p.score.sinks, there.sinks, given.sinks, s.heads);
 }
 
 // The ladder has no dropout.
@@ -118,15 +122,16 @@ std::vector<CudaKernel> cuda_kernels() {
   return rows;
 }
 
-int64_t device_workspace(const Problem& p) {
+int64_t device_workspace(const Problem& p, const DeviceOptions& given) {
   int64_t bytes = 0;
-  for_host_arrays(p, [&](auto*, int64_t n) { bytes += 8 * n; });
+  for_arrays_to_make(p, given, [&](auto*, int64_t n, const auto&) { bytes += 8 * n; });
   if (p.algorithm != Algorithm::flash && __builtin_add_overflow(bytes, scores_bytes(p), &bytes))
     refuse("scores_memory", name(p.algorithm));
   return bytes;
 }
 
-void forward_on_device(const Problem& problem, int device, void* stream, void* workspace) {
+void forward_on_device(const Problem& problem, int device, void* stream, void* workspace,
+                       const DeviceOptions& given) {
   const bool flash = problem.algorithm == Algorithm::flash;
   const cuda::FlashKernel* kernel = flash ? flash_for(problem) : nullptr;
   const cuda::Kernels* ladder = flash ? nullptr : ladder_for(problem);
@@ -136,14 +141,64 @@ void forward_on_device(const Problem& problem, int device, void* stream, void* w
   const cudaStream_t on = static_cast<cudaStream_t>(stream);
   Problem p = problem;  // whose every pointer is of the device
   char* next = static_cast<char*>(workspace);
-  for_host_arrays(p, [&](auto& data, int64_t n) {
-    check(cuda::upload(data, n, next, on), "the copy of lengths, slopes or sinks", device);
+  for_arrays_to_make(p, given, [&](auto& data, int64_t n, const DeviceNumbers& numbers) {
+    // Only sinks take part in a sum as they are.
+    const double most = &numbers == &given.sinks ? largest_sink(p) : HUGE_VAL;
+    check(numbers.data ? cuda::widen(numbers, n, most, next, on) : cuda::upload(data, n, next, on),
+          "the copy of lengths, slopes or sinks", device);
     data = reinterpret_cast<std::remove_reference_t<decltype(data)>>(next);
     next += 8 * n;
   });
   const std::string what = std::string("the kernel ") + (kernel ? kernel->name : "materialised") +
                            " (" + name(p.dtype) + ")";
   check(kernel ? kernel->launch(p, on) : ladder->materialised(p, next, on), what, device);
+}
+
+void* allocate_on_device(int64_t bytes, int device, void* stream) {
+  const CurrentDevice current(device);
+  void* memory = nullptr;
+  check(cudaMallocAsync(&memory, size_t(bytes), static_cast<cudaStream_t>(stream)),
+        "the allocation of " + std::to_string(bytes) + " bytes", device);
+  return memory;
+}
+
+// Where CUDA has ended already, as at the end of a process, there is nothing to give back.
+void free_on_device(void* memory, int device, void* stream, bool settle) noexcept {
+  try {
+    const CurrentDevice current(device);
+    if (settle) check(cudaDeviceSynchronize(), "cudaDeviceSynchronize", device);
+    check(cudaFreeAsync(memory, static_cast<cudaStream_t>(stream)), "cudaFreeAsync", device);
+  } catch (const RuntimeError&) {
+  }
+}
+
+void let_wait(void* waiting, void* stream, int device) {
+  if (waiting == stream) return;
+  const CurrentDevice current(device);
+  cudaEvent_t event;
+  check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreate", device);
+  cudaError_t error = cudaEventRecord(event, static_cast<cudaStream_t>(stream));
+  if (!error) error = cudaStreamWaitEvent(static_cast<cudaStream_t>(waiting), event, 0);
+  cudaEventDestroy(event);  // once it has been reached
+  check(error, "the order of two streams", device);
+}
+
+int device_of(void* stream) {
+  int device = 0;
+  check(cudaStreamGetDevice(static_cast<cudaStream_t>(stream), &device), "cudaStreamGetDevice", 0);
+  return device;
+}
+
+void fetch(const DeviceNumbers& numbers, int64_t n, void* to, int device, void* stream) {
+  if (n == 0) return;
+  const CurrentDevice current(device);
+  const cudaStream_t on = static_cast<cudaStream_t>(stream);
+  void* there = allocate_on_device(8 * n, device, stream);
+  cudaError_t error = cuda::widen(numbers, n, HUGE_VAL, there, on);
+  if (!error) error = cudaMemcpyAsync(to, there, size_t(8 * n), cudaMemcpyDeviceToHost, on);
+  free_on_device(there, device, stream, false);
+  if (!error) error = cudaStreamSynchronize(on);
+  check(error, "the copy of lengths, slopes or sinks", device);
 }
 
 }  // namespace fanano

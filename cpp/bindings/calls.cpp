@@ -56,6 +56,11 @@ class Converted {
 
   Request request;
 
+  DeviceOptions on_device() const {
+    return {q_lengths_.on_device(), kv_lengths_.on_device(), q_offset_.on_device(),
+            alibi_slopes_.on_device(), sinks_.on_device()};
+  }
+
  private:
   Layout layout_;
   int64_t batch_, heads_;
@@ -65,8 +70,8 @@ class Converted {
   Array mask_array_;
 };
 
-// Memory that the caller's library makes on the device of `like`, and ours to fill. `empty` None:
-// the library of `like` is asked without Python.
+// Memory on the device of `like`, made by the caller's library or for it to take over, and ours to
+// fill. `empty` None: the library of `like` is asked without Python.
 class Result {
  public:
   Result(nb::handle empty, const Imported& like, const char* argument, int ndim,
@@ -74,8 +79,8 @@ class Result {
     Array wanted{nullptr, dtype, ndim, shape, nullptr};
     if (empty.is_none())
       imported_.emplace(like, argument, wanted);
-    else
-      imported_.emplace(empty(shape_tuple(wanted), name(dtype)), argument, Imported::Access::write,
+    else  // for reading: who makes it for us, if without a flag that says so, lets us write
+      imported_.emplace(made_by(empty, like, wanted), argument, Imported::Access::read,
                         like.beside());
     if (imported_->device() != like.device())
       refuse("made_elsewhere", argument, text_of(like.device()), text_of(imported_->device()));
@@ -94,6 +99,12 @@ class Result {
   Array array;
 
  private:
+  static nb::object made_by(nb::handle empty, const Imported& like, const Array& wanted) {
+    nb::object shape = shape_tuple(wanted);
+    if (!like.device().cuda) return empty(shape, name(wanted.dtype));
+    return empty(shape, name(wanted.dtype), like.device().id,
+                 reinterpret_cast<uintptr_t>(like.stream()));
+  }
   static nb::object shape_tuple(const Array& a) {
     nb::object tuple = nb::steal(PyTuple_New(a.ndim));
     for (int i = 0; i < a.ndim; ++i)
@@ -114,19 +125,21 @@ void check_runs_on(const Imported& query) {
 
 // forward() where the query is. On a device it returns at once, and memory that is given back then,
 // such as the workspace, can be another's only after what the stream still has to do.
-void run(const Problem& p, const Imported& query, nb::handle empty, int max_threads) {
+void run(const Problem& p, const DeviceOptions& on_device, const Imported& query, nb::handle empty,
+         int max_threads) {
   if (!query.device().cuda) return without_gil([&] { forward(p, max_threads); });
   check_runs_on(query);
   constexpr int64_t alignment = 256, element = sizeof(double);
   std::optional<Result> made;
   char* workspace = nullptr;
-  if (int64_t bytes = device_workspace(p)) {
+  if (int64_t bytes = device_workspace(p, on_device)) {
     Extents room{1, {(bytes + alignment) / element + 1}};
     made.emplace(empty, query, "workspace", room, Dtype::float64);
     workspace = static_cast<char*>(made->array.data);
     workspace += -reinterpret_cast<uintptr_t>(workspace) % alignment;
   }
-  without_gil([&] { forward_on_device(p, query.device().id, query.stream(), workspace); });
+  without_gil(
+      [&] { forward_on_device(p, query.device().id, query.stream(), workspace, on_device); });
 }
 
 ExplainedPlan explain(const Request& request, int max_threads) {
@@ -139,9 +152,9 @@ ExplainedPlan explain(const Request& request, int max_threads) {
 
 nb::object attention(nb::handle query, nb::handle key, nb::handle value, nb::handle out,
                      nb::handle empty, nb::handle return_lse, const Options& options,
-                     int max_threads) {
+                     int max_threads, nb::handle stream) {
   constexpr auto read = Imported::Access::read, write = Imported::Access::write;
-  Imported q(query, "query", read, {.cuda = true});
+  Imported q(query, "query", read, {.cuda = true, .stream = stream_of(stream)});
   Imported k(key, "key", read, q.beside()), v(value, "value", read, q.beside());
   k.check_beside(q), v.check_beside(q);
   Converted converted(options, &q, q.floats(), k.floats(), v.floats());
@@ -160,7 +173,7 @@ nb::object attention(nb::handle query, nb::handle key, nb::handle value, nb::han
   if (with_lse)
     lse.emplace(empty, q, "lse", description.lse_shape(), accumulator(request.query.dtype));
   description.write_to(given ? given->floats() : made->array, lse ? &lse->array : nullptr);
-  run(description.problem(), q, empty, max_threads);
+  run(description.problem(), converted.on_device(), q, empty, max_threads);
   nb::object result = given ? nb::borrow(out) : made->object();
   return lse ? nb::make_tuple(result, lse->object()) : result;
 }

@@ -97,9 +97,6 @@ const char* device_name(int32_t type) {
   return names[type >= 0 && type < int32_t(std::size(names)) ? type : 0];
 }
 
-// DLPack's names for streams are CUDA's: this is the legacy default stream, which both call 0 too.
-void* const legacy_stream = reinterpret_cast<void*>(1);
-
 constexpr const char* exchange = "its library's DLPack exchange";
 
 // " of dtype int4", which DLPack may be unable to say.
@@ -136,6 +133,13 @@ void ask(const char* argument, nb::handle source, const char* name, Call call) {
 
 std::string text_of(Device d) {
   return d.cuda ? std::string(device_name(dlpack::cuda)) + ":" + std::to_string(d.id) : "CPU";
+}
+
+void* stream_of(nb::handle number) {
+  if (number.is_none()) return nullptr;
+  const int64_t stream = integer(number, "stream");
+  if (stream == 0) refuse("stream");  // DLPack: it may mean the one or the other default stream
+  return reinterpret_cast<void*>(stream);
 }
 
 Loan::~Loan() {

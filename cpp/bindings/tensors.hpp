@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "array.hpp"
+#include "cuda.hpp"
 
 namespace nb = nanobind;
 
@@ -37,6 +38,10 @@ struct Device {
   bool operator==(const Device&) const = default;
 };
 std::string text_of(Device);  // "CPU", "CUDA:1"
+
+// A CUDA stream by DLPack's number for it, which is the handle that CUDA knows it by. None: null.
+void* stream_of(nb::handle number);
+inline void* const legacy_stream = reinterpret_cast<void*>(1);  // CUDA calls it 0 as well
 
 // Where an array of a call may be, and what its library is told of that.
 struct Where {
@@ -85,10 +90,9 @@ class Imported {
   // The numbers of a 0-D or 1-D array of int32 or int64.
   std::vector<int64_t> integers() const;
 
-  // The same of arrays on a device, where nobody looks at them and nothing is converted: they are
-  // contiguous int64, or float64.
-  const int64_t* device_integers() const;
-  const double* device_reals() const;
+  // The same of arrays on a device, where nobody looks at them.
+  DeviceNumbers device_integers() const;
+  DeviceNumbers device_reals() const;
 
   bool scalar() const { return ndim_ == 0; }
   int ndim() const { return ndim_; }
@@ -99,7 +103,8 @@ class Imported {
   void from_exchange(Access);
   void from_capsule(Access, Where);
   void work_on(void* stream);
-  const void* in_one_piece(uint8_t code, const char* dtype) const;
+  void check_integers() const;
+  DeviceNumbers device_numbers(DeviceNumbers::Kind) const;
   void hold_versioned(void* managed);
   void describe(const void* dltensor);
   void set_rank(int64_t);

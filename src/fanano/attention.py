@@ -146,6 +146,7 @@ def attention(
             algorithm,
             out_dtype,
             adapter.max_threads(),
+            None if adapter.stream is None else adapter.stream(query),
         )
     except Watched as watched:
         _, library, watched_attention = watched.args

@@ -52,8 +52,13 @@ class Adapter(Protocol):
     # numbers can be looked at. None: as it is.
     device_option: Callable[[str, Any, Any], Any] | None
 
-    # Memory for a result of a shape, of a dtype by name. None: the core gets it from query's type.
-    empty: Callable[[tuple[int, ...], str], Any] | None
+    # The library's current stream on the CUDA device of an array, by DLPack's number for it. None:
+    # the core learns it with the arrays, or the library has no such thing.
+    stream: Callable[[Any], int] | None
+
+    # Memory for a result of a shape, of a dtype by name; on a CUDA device it is also told which,
+    # and for work on which stream. None: the core gets it from query's type.
+    empty: Callable[..., Any] | None
 
     # Returns what turns memory that `empty` made into the caller's own array, like the given one;
     # raises where nothing does. None: `empty` makes the caller's arrays.

@@ -16,6 +16,7 @@ from torch.autograd import forward_ad
 from . import Watched
 
 library = "torch"
+stream = None
 finisher = None
 
 # DLPack's C exchange: the core reads and makes tensors without calling Python.

@@ -27,6 +27,7 @@ namespace {
 enum Error {
   success = 0,
   invalid_value = 1,
+  out_of_memory = 2,
   initialization_error = 3,
   insufficient_driver = 35,
   invalid_kernel = 98,
@@ -245,6 +246,36 @@ int cudaMemcpy(void* to, const void* from, size_t bytes, int direction) {
   if (direction != 1 && direction != 2) return fail(invalid_value, "an unknown kind of copy");
   return success;
 }
+
+// Everything happens at once, in the order of the calls: streams and events are names.
+int cudaMallocAsync(void** address, size_t bytes, void* stream) {
+  record("cudaMallocAsync", stream);
+  if (bytes > machine().memory) return fail(out_of_memory, "there is less memory than that");
+  return *address = device_memory().allocate(bytes), success;
+}
+int cudaFreeAsync(void* address, void* stream) {
+  record("cudaFreeAsync", stream);
+  if (!device_memory().free(address)) return fail(invalid_value, "bad cudaFreeAsync");
+  return success;
+}
+int cudaMemcpyAsync(void* to, const void* from, size_t bytes, int direction, void* stream) {
+  record("cudaMemcpyAsync", stream);
+  return cudaMemcpy(to, from, bytes, direction);
+}
+int cudaStreamSynchronize(void* stream) {
+  record("cudaStreamSynchronize", stream);
+  return std::exchange(last_error, success);
+}
+int cudaStreamGetDevice(void*, int* device) {
+  return *device = machine().device_of_streams, success;
+}
+int cudaEventCreateWithFlags(void** event, unsigned) { return *event = &machine(), success; }
+int cudaEventRecord(void*, void* stream) { return record("cudaEventRecord", stream), success; }
+int cudaStreamWaitEvent(void* stream, void*, unsigned) {
+  return record("cudaStreamWaitEvent", stream), success;
+}
+int cudaEventDestroy(void*) { return success; }
+
 int cudaGetDeviceProperties(char* name, int) {  // the first of them is the name
   return std::strcpy(name, "the emulator"), success;
 }
