@@ -63,4 +63,10 @@ int device_of(void* stream);
 // So many of the numbers, int64 or float64, in host memory: waits for the stream.
 void fetch(const DeviceNumbers&, int64_t n, void* to, int device, void* stream);
 
+// The same for the gradients of a problem that has been described with them; every array of
+// p.gradient is memory of the device. The workspace has what the kernels know of each row, too.
+int64_t backward_device_workspace(const Problem&, const DeviceOptions& = {});
+void backward_on_device(const Problem&, int device, void* stream, void* workspace,
+                        const DeviceOptions& = {});
+
 }  // namespace fanano

@@ -38,7 +38,7 @@ nb::object attention(nb::handle query, nb::handle key, nb::handle value, nb::han
 // (dq, dk, dv, dbias, dsinks), the last two None where not asked for or not there.
 Five attention_backward(nb::handle dout, nb::handle query, nb::handle key, nb::handle value,
                         nb::handle out, nb::handle lse, nb::handle dlse, nb::handle empty,
-                        nb::handle grad_mask, const Options&, int max_threads);
+                        nb::handle grad_mask, const Options&, int max_threads, nb::handle stream);
 ExplainedPlan explain(nb::handle query, nb::handle key, nb::handle value, const Options&,
                       int max_threads);
 ExplainedPlan explain_shapes(nb::handle query, nb::handle key, nb::handle value, nb::handle dtype,

@@ -204,19 +204,20 @@ NB_MODULE(_core, m) {
          handle empty, handle grad_mask, handle attn_mask, handle is_causal, handle window_size,
          handle q_offset, handle scale, handle softcap, handle alibi_slopes, handle sinks,
          handle dropout_p, handle seed, handle dropout_offset, handle q_lengths, handle kv_lengths,
-         handle layout, int max_threads) {
+         handle layout, int max_threads, handle stream) {
         return attention_backward(dout, query, key, value, out, lse, dlse, empty, grad_mask,
                                   {attn_mask, is_causal, window_size, q_offset, scale, softcap,
                                    alibi_slopes, sinks, dropout_p, seed, dropout_offset, q_lengths,
                                    kv_lengths, layout, nb::str("flash"), nb::none()},
-                                  max_threads);
+                                  max_threads, stream);
       },
       arg("dout"), arg("query"), arg("key"), arg("value"), arg("out"), arg("lse"),
       arg("dlse").none(), arg("empty").none(), arg("grad_mask").none(), arg("attn_mask").none(),
       arg("is_causal").none(), arg("window_size").none(), arg("q_offset").none(),
       arg("scale").none(), arg("softcap").none(), arg("alibi_slopes").none(), arg("sinks").none(),
       arg("dropout_p").none(), arg("seed").none(), arg("dropout_offset").none(),
-      arg("q_lengths").none(), arg("kv_lengths").none(), arg("layout").none(), arg("max_threads"));
+      arg("q_lengths").none(), arg("kv_lengths").none(), arg("layout").none(), arg("max_threads"),
+      arg("stream") = nb::none());
   m.def(
       "explain",
       [](handle query, handle key, handle value, handle attn_mask, handle is_causal,

@@ -27,4 +27,10 @@ int device_of(void*) { refuse("no_cuda", why_no_cuda()); }
 
 void fetch(const DeviceNumbers&, int64_t, void*, int, void*) { refuse("no_cuda", why_no_cuda()); }
 
+int64_t backward_device_workspace(const Problem&, const DeviceOptions&) { return 0; }
+
+void backward_on_device(const Problem&, int, void*, void*, const DeviceOptions&) {
+  refuse("no_cuda", why_no_cuda());
+}
+
 }  // namespace fanano
