@@ -40,13 +40,21 @@ class CurrentDevice {
   }
 };
 
+// Whether numbers are as the kernels read them.
+bool in_one_piece(const DeviceNumbers& x, int64_t n) {
+  const bool wide = x.kind == DeviceNumbers::int64 || x.kind == DeviceNumbers::float64;
+  return wide && (x.columns == 1 || x.column == 1) && (n <= x.columns || x.row == x.columns);
+}
+
 // The problem's small arrays that are in host memory, or on the device and not as the kernels read
 // them; there each number has 8 bytes. f(pointer, how many, what is on the device).
 template <class P, class F> void for_arrays_to_make(P& p, const DeviceOptions& given, F f) {
   const Shape& s = p.shape;
   const OnDevice& there = p.on_device;
   auto each = [&](auto& data, bool on_device, const DeviceNumbers& numbers, int64_t n) {
-    if (data && (!on_device || numbers.data)) f(data, n, numbers);
+    const bool bounded = &numbers == &given.sinks;
+    const bool made = numbers.data && (bounded || !in_one_piece(numbers, n));
+    if (data && (!on_device || made)) f(data, n, numbers);
   };
   const int64_t slopes = p.score.slopes_batch ? s.batch * s.heads : s.heads;
   each(p.lengths.queries, there.queries, given.q_lengths, s.batch);

@@ -64,12 +64,20 @@ nb::typed<nb::dict, nb::str, nb::object> build_info() {
   return info;
 }
 
-// For jax.ffi.register_ffi_target: the target's name and the handler, as XLA wants it wrapped.
-nb::typed<nb::dict, nb::str, nb::object> xla_handlers() {
-  nb::typed<nb::dict, nb::str, nb::object> handlers;
-  for (auto [target, handler] : {std::pair("fanano_attention", xla_attention()),
-                                 std::pair("fanano_attention_backward", xla_attention_backward())})
-    if (handler) handlers[target] = nb::capsule(handler, "xla._CUSTOM_CALL_TARGET");
+// For jax.ffi.register_ffi_target: (target's name, platform, handler as XLA wants it wrapped).
+nb::typed<nb::list, nb::object> xla_handlers() {
+  struct {
+    const char *target, *platform;
+    void* handler;
+  } rows[] = {{"fanano_attention", "cpu", xla_attention()},
+              {"fanano_attention_backward", "cpu", xla_attention_backward()},
+              {"fanano_attention", "CUDA", xla_attention_cuda()},
+              {"fanano_attention_backward", "CUDA", xla_attention_backward_cuda()}};
+  nb::typed<nb::list, nb::object> handlers;
+  for (auto [target, platform, handler] : rows)
+    if (handler)
+      handlers.append(
+          nb::make_tuple(target, platform, nb::capsule(handler, "xla._CUSTOM_CALL_TARGET")));
   return handlers;
 }
 
@@ -286,7 +294,8 @@ NB_MODULE(_core, m) {
   m.def("xla_version", &xla_version,
         "The version of XLA's foreign function interface that the handlers speak: (major, minor).\n"
         "(0, 0): this build has none.");
-  m.def("xla_handlers", &xla_handlers, "The handlers of compiled JAX, by target.");
+  m.def("xla_handlers", &xla_handlers,
+        "The handlers of compiled JAX: (target, platform, handler).");
   m.def(
       "kernels", &kernels,
       "Every kernel of this build, best first, and whether this machine can run it.\n\n"

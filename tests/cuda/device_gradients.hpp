@@ -62,6 +62,8 @@ template <class T, class Out = T> class DeviceGradients {
     g.bias_row = m.queries != 1, g.bias_column = m.keys != 1;
   }
 
+  const Numbers& numbers() const { return forward_.numbers(); }
+
   // Of what has just been launched.
   void judge(const std::string& kernel) const {
     device::finish();
