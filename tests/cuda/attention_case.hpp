@@ -38,6 +38,7 @@ struct Case {
   Dtype mask_dtype = Dtype::boolean;
   bool extends[4] = {true, true, true, true};
   Dropout dropout{};
+  bool device_seed = false;  // which lies there; another one in the problem would be wrong
   Strides strides = dense;
   double value_size = 1;  // what v is multiplied by
 

@@ -68,6 +68,7 @@ template <class T, class Out = T> class DeviceProblem {
   Buffer<int64_t> queries_, keys_, offsets_;
   Buffer<double> slopes_, sinks_;
   Buffer<uint8_t> mask_;
+  Buffer<uint64_t> seed_;
 
   static Numbers numbers(const Case& c) {
     Numbers x(c);
@@ -101,7 +102,7 @@ template <class T, class Out = T> class DeviceProblem {
         k_(x_.k, c.shape.dim, c.strides), v_(x_.v, c.shape.value_dim, c.strides),
         out_(int64_t(exact_.out.size()), c.shape.value_dim, c.strides), lse_(exact_.lse.size()),
         queries_(c.queries), keys_(c.keys), offsets_(c.offsets), slopes_(x_.slopes),
-        sinks_(x_.sinks), mask_(mask_bytes(c, x_)) {
+        sinks_(x_.sinks), mask_(mask_bytes(c, x_)), seed_(std::vector{c.dropout.seed}) {
     const Shape& s = c.shape;
     p.dtype = dtype, p.out_dtype = std::is_same_v<T, Out> ? dtype : Dtype::float32, p.shape = s;
     p.q = q_.tensor(s.heads, s.queries), p.out = out_.tensor(s.heads, s.queries);
@@ -115,6 +116,7 @@ template <class T, class Out = T> class DeviceProblem {
     if (!c.keys.empty()) p.lengths.keys = keys_.data();
     if (!c.offsets.empty()) p.lengths.q_offset = offsets_.data();
     p.dropout = c.dropout;
+    if (c.device_seed) p.dropout.seed = ~p.dropout.seed, p.dropout.device_seed = seed_.data();
     if (!c.masked) return;
     const Shape& m = x_.mask_shape;
     auto stride = [](int64_t n, int64_t elements) { return n == 1 ? 0 : elements; };
