@@ -143,10 +143,11 @@ Request Call::request() {
     if (words->element_type() != ffi::DataType::U32 || words->element_count() != 6)
       fail("dropout", "must be six words of 32 bits");
     auto x = static_cast<const uint32_t*>(words->untyped_data());
-    const double p = number("dropout_p").value_or(0);
-    if (where_ == on_device) fail("dropout", "cannot be read on a device yet");
-    r.dropout = {p, x[0] | uint64_t(x[1]) << 32, x[2], x[3], x[4], x[5]};
-    r.has_seed = true;
+    r.dropout.p = number("dropout_p").value_or(0), r.has_seed = true;
+    if (where_ == on_device)
+      r.dropout.device_seed = reinterpret_cast<const uint64_t*>(x), r.dropout.device_place = x + 2;
+    else
+      r.dropout = {r.dropout.p, x[0] | uint64_t(x[1]) << 32, x[2], x[3], x[4], x[5]};
   }
   r.layout = layout_named(word("layout"));
   return r;

@@ -212,6 +212,7 @@ MUTANTS = [
     Mutant(KEPT, "the second four", "if (shift) bits", "if (false) bits"),
     Mutant(KEPT, "no row of the origin", "row + uint32_t(i)", "uint32_t(i)"),
     Mutant(KEPT, "the host's seed alone", "d.device_seed ? *d.device_seed : d.seed", "d.seed"),
+    Mutant(KEPT, "the host's place alone", "if (!d.device_place) return;", "return;"),
     Mutant(KEPT, "more than kept", "words.x[k] >= least", "words.x[k] > least >> 1"),
     Mutant(EXP2, "no limit of tanh", "x = x > limit ? limit : x < -limit ? -limit : x;"),
     Mutant(EXP2, "no flush", "x < least_exponent<A> ? 0 : power", "power"),

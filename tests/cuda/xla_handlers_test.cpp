@@ -37,10 +37,12 @@ struct Call {
   device::Buffer<int64_t> offsets;
   device::Buffer<float> slopes;
   device::Buffer<double> sinks;
+  device::Buffer<uint32_t> dropout;
 
   Call(const Problem& p, const Case& c, const Numbers& x)
       : s(c.shape), queries(as<int32_t>(c.queries)), keys(as<int32_t>(c.keys)), offsets(c.offsets),
-        slopes(std::vector<float>(x.slopes.begin(), x.slopes.end())), sinks(x.sinks) {
+        slopes(std::vector<float>(x.slopes.begin(), x.slopes.end())), sinks(x.sinks),
+        dropout(words(c.dropout)) {
     const XLA_FFI_DataType t = type_of(p.dtype);
     frame.word("layout", "bhsd");
     frame.operand("query", t, p.q.data, {s.batch, s.heads, s.queries, s.dim});
@@ -56,8 +58,14 @@ struct Call {
       frame.operand("attn_mask", type_of(c.mask_dtype), p.mask.data,
                     {m.batch, m.heads, m.queries, m.keys});
     frame.integer("left", c.window.left), frame.integer("right", c.window.right);
+    if (c.dropout.p) frame.operand("dropout", XLA_FFI_DataType_U32, dropout.data(), {6});
+    if (c.dropout.p) frame.number("dropout_p", c.dropout.p);
     if (c.scale) frame.number("scale", c.scale);
     if (c.softcap) frame.number("softcap", c.softcap);
+  }
+  static std::vector<uint32_t> words(const Dropout& d) {
+    auto low = [](auto x) { return uint32_t(x); };
+    return {low(d.seed), low(d.seed >> 32), low(d.batch), low(d.head), low(d.row), low(d.column)};
   }
   std::vector<int64_t> rows() const { return {s.batch, s.heads, s.queries}; }
   std::vector<int64_t> out() const { return {s.batch, s.heads, s.queries, s.value_dim}; }
@@ -97,6 +105,7 @@ TEST(every_option_stays_on_the_device) {
     Case c = options();
     c.masked = true, c.mask_dtype = additive ? Dtype::float32 : Dtype::boolean;
     c.extends[1] = false, c.softcap = 2, c.scale = -0.3;
+    c.dropout = {0.3, 0x123456789abcdef0, 3, 5, 7, UINT32_MAX - 3};
     Forward<bfloat16> problem(c, Dtype::bfloat16);
     emulator::take_calls();
     CHECK(problem.call().words == "");
@@ -131,6 +140,7 @@ TEST(its_stream_its_device_and_its_memory) {
 TEST(gradients) {
   Case c = options();
   c.masked = true, c.mask_dtype = Dtype::float32, c.extends[0] = false;
+  c.dropout = {0.3, 0x123456789abcdef0, 3, 5, 7, 9};
   DeviceGradients<float> problem(c, Dtype::float32, {.dlse = true, .dbias = true});
   const Problem& p = problem.p;
   const Gradient& g = p.gradient;
