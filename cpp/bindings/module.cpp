@@ -65,7 +65,8 @@ nb::typed<nb::dict, nb::str, nb::object> build_info() {
 }
 
 // For jax.ffi.register_ffi_target: (target's name, platform, handler as XLA wants it wrapped).
-nb::typed<nb::list, nb::object> xla_handlers() {
+using XlaHandlers = nb::typed<nb::list, nb::typed<nb::tuple, nb::str, nb::str, nb::object>>;
+XlaHandlers xla_handlers() {
   struct {
     const char *target, *platform;
     void* handler;
@@ -73,7 +74,7 @@ nb::typed<nb::list, nb::object> xla_handlers() {
               {"fanano_attention_backward", "cpu", xla_attention_backward()},
               {"fanano_attention", "CUDA", xla_attention_cuda()},
               {"fanano_attention_backward", "CUDA", xla_attention_backward_cuda()}};
-  nb::typed<nb::list, nb::object> handlers;
+  XlaHandlers handlers;
   for (auto [target, platform, handler] : rows)
     if (handler)
       handlers.append(

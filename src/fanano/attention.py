@@ -86,11 +86,11 @@ def attention(
     Raises:
         TypeError, ValueError: an argument is wrong; the message names it. Nothing was written.
             Lengths are checked number by number, at every call; on a device they are clamped.
-        NotImplementedError: dropout in an algorithm that stores scores; an array is one of CuPy's;
-            no CUDA kernel takes what is on a device, or none can run. Of torch tensors also what
-            fanano.torch.attention says, of traced JAX arrays what fanano.jax.attention does.
+        NotImplementedError: dropout in an algorithm that stores scores; no CUDA kernel takes what
+            is on a device, or none can run. Of torch tensors also what fanano.torch.attention says,
+            of traced JAX arrays what fanano.jax.attention does.
 
-    Torch tensors on a CUDA device (docs/arrays.md) are computed there, on torch's current stream:
+    Arrays on a CUDA device (docs/arrays.md) are computed there, on their library's current stream:
     the call does not wait for it, and what is on the device is not looked at.
 
     Torch tensors that require grad, are transformed by torch.func, or are traced or compiled, are

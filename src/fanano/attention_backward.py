@@ -76,7 +76,7 @@ def attention_backward(
 
     Raises:
         TypeError, ValueError: an argument is wrong; the message names it.
-        NotImplementedError: a JAX array is traced, an array is one of CuPy's, or arrays are on a
+        NotImplementedError: a JAX array is traced or on a GPU, or arrays are on a
             CUDA device where ``attention`` could not run either.
         RuntimeError: CUDA refuses a launch.
 

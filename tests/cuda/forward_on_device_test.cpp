@@ -1,11 +1,14 @@
 // The host's side of the CUDA kernels (cuda/attention.cpp) on the emulator's runtime: what it says
 // of a machine, where the small arrays go, which device and stream a launch is for, and what it
 // throws.
+#include <cfloat>
+
 #include "../cpp/check.hpp"
 #include "cuda.hpp"
 #include "device_problem.hpp"
 #include "emulator/runtime.hpp"
 #include "errors.hpp"
+#include "upload.hpp"
 
 using namespace attention_case;
 
@@ -107,6 +110,91 @@ TEST(an_upload_of_many_numbers) {
     device::check(cuda::upload(numbers.data(), int64_t(n), there.data(), nullptr));
     CHECK(there.values() == numbers);
   }
+}
+
+TEST(numbers_on_the_device_are_widened_there) {
+  const double most = FLT_MAX / 8;
+  auto check_kind = [&]<class T, class Wide>(DeviceNumbers::Kind kind, T, Wide) {
+    // Rows of three, each number every second, backwards.
+    std::vector<T> numbers;
+    for (int i = 0; i < 40; ++i) numbers.push_back(device::narrow<T>(i * i - 300));
+    const device::Buffer<T> there(numbers);
+    device::Buffer<Wide> wide(12);
+    const DeviceNumbers from{there.data() + 39, kind, 3, -9, -2};
+    device::check(cuda::widen(from, 12, most, wide.data(), nullptr));
+    const std::vector<Wide> found = wide.values();
+    for (size_t i = 0; i < 12; ++i)
+      CHECK(found[i] == Wide(device::widen(numbers[39 - i / 3 * 9 - i % 3 * 2])));
+  };
+  check_kind(DeviceNumbers::int32, int32_t(), int64_t());
+  check_kind(DeviceNumbers::int64, int64_t(), int64_t());
+  check_kind(DeviceNumbers::float16, float16(), double());
+  check_kind(DeviceNumbers::bfloat16, bfloat16(), double());
+  check_kind(DeviceNumbers::float32, float(), double());
+  check_kind(DeviceNumbers::float64, double(), double());
+
+  // More than there are threads.
+  std::vector<int32_t> many(1024 * 128 + 3);
+  for (size_t i = 0; i < many.size(); ++i) many[i] = int32_t(i) - 7;
+  const device::Buffer<int32_t> there(many);
+  device::Buffer<int64_t> wide(many.size());
+  const DeviceNumbers row{there.data(), DeviceNumbers::int32, int64_t(many.size()), 0, 1};
+  device::check(cuda::widen(row, int64_t(many.size()), most, wide.data(), nullptr));
+  CHECK(wide.values() == std::vector<int64_t>(many.begin(), many.end()));
+}
+
+TEST(finite_numbers_are_bounded_infinities_and_nan_stay) {
+  const device::Buffer<double> there(std::vector{1e300, -1e300, INFINITY, -INFINITY, NAN, 3.0});
+  device::Buffer<double> wide(6);
+  device::check(cuda::widen({there.data(), DeviceNumbers::float64, 6, 0, 1}, 6, FLT_MAX / 8,
+                            wide.data(), nullptr));
+  const std::vector<double> found = wide.values();
+  const double right[] = {FLT_MAX / 8, -FLT_MAX / 8, INFINITY, -INFINITY, NAN, 3};
+  for (size_t i = 0; i < 6; ++i) CHECK_CLOSE(found[i], right[i], 0);
+}
+
+TEST(memory_is_taken_and_given_back_in_the_order_of_a_stream) {
+  const Machine machine({.devices = 3, .memory = 1000});
+  int stream = 0;
+  auto called = [&](const char* what) {
+    int times = 0;
+    for (const emulator::Call& call : emulator::take_calls())
+      if (call.what == what) CHECK(call.device == 2), ++times;
+    return times;
+  };
+  void* memory = allocate_on_device(1000, 2, &stream);
+  CHECK(called("cudaMallocAsync") == 1);
+  free_on_device(memory, 2, &stream, false);
+  CHECK(called("cudaDeviceSynchronize") == 0);
+  memory = allocate_on_device(8, 2, &stream);
+  free_on_device(memory, 2, &stream, true);
+  CHECK(called("cudaDeviceSynchronize") == 1);
+  CHECK_THROWS(RuntimeError, "the allocation of 1001 bytes failed on CUDA device 2: ",
+               allocate_on_device(1001, 2, &stream));
+  CHECK(cudaGetLastError() == cudaSuccess);
+  free_on_device(memory, 2, &stream, false);  // nothing is there: it is for nobody to hear
+  CHECK(cudaGetLastError() == cudaSuccess);
+}
+
+TEST(a_stream_waits_for_another) {
+  const Machine machine({.devices = 3});
+  int first = 0, second = 0;
+  let_wait(&first, &first, 2);
+  CHECK(emulator::take_calls().empty());
+  let_wait(&second, &first, 2);
+  std::vector<emulator::Call> order;
+  for (const emulator::Call& call : emulator::take_calls())
+    if (has(call.what, "Event")) CHECK(call.device == 2), order.push_back(call);
+  CHECK(order.size() == 2);
+  CHECK(order[0].what == "cudaEventRecord" && order[0].stream == &first);
+  CHECK(order[1].what == "cudaStreamWaitEvent" && order[1].stream == &second);
+}
+
+TEST(what_is_on_the_device_is_fetched) {
+  const device::Buffer<int32_t> there(std::vector<int32_t>{5, 9, -3, 9});
+  int64_t found[2] = {};
+  fetch({there.data(), DeviceNumbers::int32, 2, 0, 2}, 2, found, 0, nullptr);
+  CHECK(found[0] == 5 && found[1] == -3);
 }
 
 TEST(the_device_is_the_callers_again) {

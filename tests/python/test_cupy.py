@@ -1,5 +1,5 @@
-"""CuPy's arrays: where no device can run, and on a GPU. Their adapter is tested on the emulator, with
-a stand-in for CuPy (test_emulated_cupy.py)."""
+"""CuPy's arrays: where no device can run, and on a GPU. Their adapter is tested on the emulator,
+with a stand-in for CuPy (test_emulated_cupy.py)."""
 
 import compare
 import cuda_cases
@@ -18,7 +18,7 @@ import fanano
 
 @goes_on
 def test_no_device_can_run():
-    class ndarray(Lender):  # noqa: N801
+    class ndarray(Lender):
         """Memory that nobody may touch."""
 
         def __init__(self, array):
@@ -77,7 +77,7 @@ def judge(cupy, case, send=lambda options: options):
 @pytest.mark.parametrize("algorithm", ["flash", "online", "safe", "naive"])
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
 def test_each_dtype_and_algorithm(cupy, dtype, algorithm):
-    sizes = dict(rows=197, keys=389, heads=(2, 4, 2, 4))
+    sizes = {"rows": 197, "keys": 389, "heads": (2, 4, 2, 4)}
     judge(cupy, Case(dtype, algorithm=algorithm, where="causal", data="growing", **sizes))
 
 

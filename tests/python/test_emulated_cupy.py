@@ -1,5 +1,5 @@
-"""CuPy's arrays on a device: their adapter, with a stand-in for CuPy whose memory is the emulator's.
-What only CuPy itself and a GPU can show is in test_cupy.py."""
+"""CuPy's arrays on a device: their adapter, with a stand-in for CuPy in the emulator's memory. What
+only CuPy itself and a GPU can show is in test_cupy.py."""
 
 from types import SimpleNamespace
 
@@ -20,7 +20,7 @@ pytestmark = emulated.needs_emulator
 HERE = 3  # the device, of four, on which arrays are
 
 
-class ndarray(Array):  # noqa: N801
+class ndarray(Array):
     """On a device that it names as CuPy does. It lends as CuPy before 14: without flags."""
 
     def __init__(self, array, *, fill=True, device=HERE):
@@ -126,7 +126,7 @@ def test_out():
 
 def test_what_is_refused(cupy):
     x = ndarray(np.ones((1, 1, 4, 8), np.float32))
-    words = "{} is a CuPy array, on device 3: of fanano only attention runs there, .*cupy.asnumpy"
+    words = "{} is a CuPy array, on device 3: of fanano only attention and its .*; cupy.asnumpy"
     numpys = x.array
     lengths = ndarray(np.ones(1, np.int64))
     for argument, call in {
@@ -151,5 +151,5 @@ def test_what_is_refused(cupy):
     class Masked(ndarray):
         pass
 
-    with pytest.raises(TypeError, match="query is a .*Masked; only plain CuPy arrays"):
+    with pytest.raises(TypeError, match=r"query is a .*Masked; only plain CuPy arrays"):
         fanano.attention(Masked(numpys), x, x)

@@ -1,4 +1,4 @@
-"""CuPy arrays: for attention alone, without gradients.
+"""CuPy arrays: for attention and its gradients alone.
 
 It runs on CuPy's current stream of the array's device, after what that was given before. Results
 and a workspace are CuPy's, from its pool; bfloat16 is ``ml_dtypes.bfloat16``, where CuPy has it.
@@ -51,7 +51,7 @@ def diagnose(cuda: bool, /, **arrays: Any) -> None:
         if isinstance(array, cupy.ndarray) and not cuda:
             raise NotImplementedError(
                 f"{argument} is a CuPy array, on device {array.device.id}: of fanano only "
-                "attention runs there, without gradients; cupy.asnumpy(x) copies it to the CPU"
+                "attention and its gradients run there; cupy.asnumpy(x) copies it to the CPU"
             )
 
 
