@@ -38,10 +38,13 @@ struct Device {
 };
 std::string text_of(Device);  // "CPU", "CUDA:1"
 
+class Imported;
+
 // Where an array of a call may be, and what its library is told of that.
 struct Where {
   bool cuda = false;       // on a CUDA device, too
   void* stream = nullptr;  // that the call launches on there; null: nobody has chosen one yet
+  const Imported* first = nullptr;  // whose device that has to be: another has other streams
 };
 
 // An array of any library, described by it and checked by us: device, rank, extents, dtype, lanes,
@@ -67,7 +70,7 @@ class Imported {
   void* stream() const { return stream_; }
 
   // For the other arrays of a call that begins with this one; they must be on its device.
-  Where beside() const { return {true, stream_}; }
+  Where beside() const { return {true, stream_, this}; }
   void check_beside(const Imported& first) const;
 
   // As one of the four floating dtypes; any other is a TypeError. Points into this object.
@@ -98,6 +101,7 @@ class Imported {
   void from_numpy();
   void from_exchange(Access);
   void from_capsule(Access, Where);
+  void check_device(const Where&) const;
   void work_on(void* stream);
   const void* in_one_piece(uint8_t code, const char* dtype) const;
   void hold_versioned(void* managed);

@@ -141,7 +141,7 @@ def _forward(
     _count("forward")
     out = torch.empty_like(query)  # of the strides that torch's kernel, and its fake, give it
     options = _options(is_causal, attn_mask, scale, "bhsd")
-    _, lse = operators.attention_cpu(query, key, value, None, *options, out=out)
+    _, lse = operators.attention_kernel(query, key, value, None, *options, out=out)
     # A row that sees nothing: torch's backward, should it be that one, knows it by an lse of 0.
     lse.masked_fill_(lse == -torch.inf, 0)
     return out, lse.transpose(1, 2).contiguous().transpose(1, 2)
@@ -170,7 +170,7 @@ def _backward(
     # As (B, S, H, D): so lie torch's gradients in memory.
     rows = (x.transpose(1, 2) for x in arrays)
     options = _options(is_causal, attn_mask, scale, "bshd")
-    found = operators.attention_backward_cpu(*rows, logsumexp, None, False, *options)
+    found = operators.attention_backward_kernel(*rows, logsumexp, None, False, *options)
     return tuple(x.transpose(1, 2) for x in found[:3])
 
 

@@ -1,6 +1,7 @@
 // What a test may ask of the emulator beyond the CUDA runtime that runtime.cpp stands in for.
 #pragma once
 
+#include <set>
 #include <string>
 #include <vector>
 
@@ -26,5 +27,8 @@ struct Call {
   void* stream;
 };
 std::vector<Call> take_calls();
+
+// The devices where a context has been made or used since the last call of this.
+std::set<int> take_devices_in_use();
 
 }  // namespace emulator
