@@ -32,7 +32,7 @@ struct DeviceNumbers {
 
 // The small arrays of a problem that are on its device. Those that are not as the kernels read them,
 // int64 or float64, one after the other, are made so before; those without data are taken to be.
-struct DeviceOptions { DeviceNumbers q_lengths, kv_lengths, q_offset, alibi_slopes, sinks; };
+struct DeviceOptions { DeviceNumbers q_lengths, kv_lengths, q_offset, alibi_slopes, sinks, seed; };
 
 // Bytes of device memory that forward_on_device() needs beside the arrays, at a multiple of 256:
 // for lengths, offsets, slopes and sinks, which it copies there, and for materialised scores.

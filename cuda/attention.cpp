@@ -2,6 +2,8 @@
 // takes a problem, and its launch.
 #include "../cpp/cuda.hpp"
 
+#include <cuda.h>
+
 #include <algorithm>
 #include <cmath>
 #include <type_traits>
@@ -25,18 +27,43 @@ void check(cudaError_t error, const std::string& call, int device) {
   refuse("cuda", call, device, cudaGetErrorString(error));
 }
 
-// Makes a device the calling thread's current one, for a while.
+// A function of the driver, which nothing is linked with: a machine may have none. Its errors are
+// the runtime's.
+template <class... Arguments> cudaError_t driver(const char* function, Arguments... arguments) {
+  void* found = nullptr;
+  constexpr unsigned version = 12000;  // of those that have the same name
+  if (cudaError_t error =
+          cudaGetDriverEntryPointByVersion(function, &found, version, cudaEnableDefault, nullptr))
+    return error;
+  if (!found) return cudaErrorSymbolNotFound;
+  return cudaError_t(reinterpret_cast<CUresult (*)(Arguments...)>(found)(arguments...));
+}
+
+// Makes a device the calling thread's current one, for a while. cudaSetDevice() would leave a
+// context behind on the caller's device, where there may be none: going back by it makes one. The
+// driver's stack gives back what was current, be it nothing.
 class CurrentDevice {
-  int device_, before_ = 0;
+  int device_;
+  bool pushed_ = false;
 
  public:
   explicit CurrentDevice(int device) : device_(device) {
-    check(cudaGetDevice(&before_), "cudaGetDevice", device);
-    if (before_ != device) check(cudaSetDevice(device), "cudaSetDevice", device);
+    int before = 0;
+    check(cudaGetDevice(&before), "cudaGetDevice", device);
+    if (before == device) return;
+    CUcontext context = nullptr;
+    check(driver("cuDevicePrimaryCtxRetain", &context, device), "cuDevicePrimaryCtxRetain", device);
+    const cudaError_t error = driver("cuCtxPushCurrent", context);
+    pushed_ = error == cudaSuccess;
+    if (!pushed_) driver("cuDevicePrimaryCtxRelease", device);
+    check(error, "cuCtxPushCurrent", device);
   }
   CurrentDevice(const CurrentDevice&) = delete;
   ~CurrentDevice() {
-    if (before_ != device_ && cudaSetDevice(before_)) cudaGetLastError();  // told by nobody
+    if (!pushed_) return;
+    CUcontext context;
+    driver("cuCtxPopCurrent", &context);  // what fails here is told by nobody
+    driver("cuDevicePrimaryCtxRelease", device_);
   }
 };
 
@@ -62,6 +89,7 @@ template <class P, class F> void for_arrays_to_make(P& p, const DeviceOptions& g
   each(p.lengths.q_offset, there.q_offset, given.q_offset, s.batch);
   each(p.score.slopes, there.slopes, given.alibi_slopes, slopes);
   each(p.score.sinks, there.sinks, given.sinks, s.heads);
+  each(p.dropout.device_seed, true, given.seed, 1);
 }
 
 // The ladder has no dropout.

@@ -205,17 +205,24 @@ static uint64_t seed_of(nb::handle h) {
   return large;
 }
 
-Dropout dropout(nb::handle p, nb::handle seed, nb::handle offset) {
-  Dropout d;
+DropoutNumbers::DropoutNumbers(nb::handle p, nb::handle seed, nb::handle offset,
+                               const Imported* query) {
+  Dropout& d = dropout_;
   d.p = number(p, "dropout_p");
-  if (!seed.is_none()) d.seed = seed_of(seed);
+  if (!PyLong_Check(seed.ptr()) && is_array(seed)) import_numbers(array_, seed, "seed", query);
+  if (array_ && array_->device().cuda) {
+    if (!array_->scalar()) refuse("integer", "seed", "an array of more than one");
+    on_device_ = array_->device_integers();
+    d.device_seed = static_cast<const uint64_t*>(on_device_.data);
+  } else if (!seed.is_none()) {
+    d.seed = seed_of(seed);
+  }
   bool four = (PyTuple_Check(offset.ptr()) || PyList_Check(offset.ptr())) && nb::len(offset) == 4;
   if (!four) refuse("offsets", text_of(offset));
   nb::object items = nb::steal(PySequence_Tuple(offset.ptr()));  // a list may change meanwhile
   if (!items.is_valid() || nb::len(items) != 4) refuse("offsets", text_of(offset));
   int64_t* to[] = {&d.batch, &d.head, &d.row, &d.column};
   for (size_t i = 0; i < 4; ++i) *to[i] = integer(items[i], "dropout_offset");
-  return d;
 }
 
 }  // namespace fanano

@@ -57,8 +57,18 @@ class RealNumbers {
 // window_size: None, or a pair of which None and negative numbers are unbounded.
 Window window(nb::handle);
 
-// dropout_p, seed (None, or an integer of 64 bits, negative or not) and dropout_offset (four
-// integers).
-Dropout dropout(nb::handle p, nb::handle seed, nb::handle offset);
+// dropout_p, seed and dropout_offset (four integers). The seed: None, or an integer of 64 bits,
+// negative or not, or an array of one, which may be on the device of `query`, as above.
+class DropoutNumbers {
+ public:
+  DropoutNumbers(nb::handle p, nb::handle seed, nb::handle offset, const Imported* query);
+  Dropout dropout() const { return dropout_; }
+  const DeviceNumbers& seed_on_device() const { return on_device_; }
+
+ private:
+  std::optional<Imported> array_;
+  Dropout dropout_;
+  DeviceNumbers on_device_;
+};
 
 }  // namespace fanano

@@ -35,7 +35,7 @@ class Converted {
     request.window = window(o.window_size);
     if (!o.softcap.is_none()) request.softcap = number(o.softcap, "softcap");
     request.alibi_slopes = alibi_slopes_.reals();
-    request.dropout = dropout(o.dropout_p, o.seed, o.dropout_offset);
+    request.dropout = dropout_.emplace(o.dropout_p, o.seed, o.dropout_offset, of_query).dropout();
     request.has_seed = !o.seed.is_none();
     request.sinks = sinks_.reals();
     request.query = query, request.key = key, request.value = value;
@@ -57,8 +57,8 @@ class Converted {
   Request request;
 
   DeviceOptions on_device() const {
-    return {q_lengths_.on_device(), kv_lengths_.on_device(), q_offset_.on_device(),
-            alibi_slopes_.on_device(), sinks_.on_device()};
+    return {q_lengths_.on_device(),    kv_lengths_.on_device(), q_offset_.on_device(),
+            alibi_slopes_.on_device(), sinks_.on_device(),      dropout_->seed_on_device()};
   }
 
  private:
@@ -66,6 +66,7 @@ class Converted {
   int64_t batch_, heads_;
   Numbers q_offset_, q_lengths_, kv_lengths_;
   RealNumbers alibi_slopes_, sinks_;
+  std::optional<DropoutNumbers> dropout_;
   std::optional<Imported> mask_;
   Array mask_array_;
 };

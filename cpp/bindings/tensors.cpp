@@ -161,6 +161,7 @@ Imported::Imported(nb::handle source, const char* argument, Access access, Where
     case Route::exchange:
       api_ = route.api;
       from_exchange(access);
+      check_device(where);
       if (device_.cuda) work_on(where.stream);
       break;
     case Route::capsule: from_capsule(access, where); break;
@@ -248,6 +249,7 @@ void Imported::from_capsule(Access access, Where where) {
       !read_int32(PyTuple_GetItem(d, 1), &id))
     refuse("device_pair", argument_, text_of(device));
   set_device(type, id);
+  check_device(where);
   const Device said = device_;
   nb::dict options;
   cuda_allowed_ = device_.cuda;  // for what is lent as well
@@ -329,6 +331,12 @@ void Imported::set_device(int32_t type, int32_t id) {
   bool cuda = type == dlpack::cuda || type == dlpack::cuda_managed;
   if (!host && !(cuda && cuda_allowed_)) refuse("device", argument_, device_name(type), id);
   device_ = cuda ? Device{true, id} : Device{};
+}
+
+// Before its library is asked of a stream, which is of one device. What is on the CPU may be there
+// or not, and that is said by who knows.
+void Imported::check_device(const Where& where) const {
+  if (device_.cuda && where.first) check_beside(*where.first);
 }
 
 void Imported::check_beside(const Imported& first) const {

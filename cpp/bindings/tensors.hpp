@@ -43,10 +43,13 @@ std::string text_of(Device);  // "CPU", "CUDA:1"
 void* stream_of(nb::handle number);
 inline void* const legacy_stream = reinterpret_cast<void*>(1);  // CUDA calls it 0 as well
 
+class Imported;
+
 // Where an array of a call may be, and what its library is told of that.
 struct Where {
   bool cuda = false;       // on a CUDA device, too
   void* stream = nullptr;  // that the call launches on there; null: nobody has chosen one yet
+  const Imported* first = nullptr;  // whose device that has to be: another has other streams
 };
 
 // An array of any library, described by it and checked by us: device, rank, extents, dtype, lanes,
@@ -72,7 +75,7 @@ class Imported {
   void* stream() const { return stream_; }
 
   // For the other arrays of a call that begins with this one; they must be on its device.
-  Where beside() const { return {true, stream_}; }
+  Where beside() const { return {true, stream_, this}; }
   void check_beside(const Imported& first) const;
 
   // As one of the four floating dtypes; any other is a TypeError. Points into this object.
@@ -102,6 +105,7 @@ class Imported {
   void from_numpy();
   void from_exchange(Access);
   void from_capsule(Access, Where);
+  void check_device(const Where&) const;
   void work_on(void* stream);
   void check_integers() const;
   DeviceNumbers device_numbers(DeviceNumbers::Kind) const;

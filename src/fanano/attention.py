@@ -72,8 +72,9 @@ def attention(
         dropout_p: the probability, 0 to 1, with which a pair of a query and a key is dropped: its
             probability becomes 0, and that of the others is multiplied by ``1 / (1 - dropout_p)``.
             The log-sum-exp is that of before.
-        seed: which pairs: an integer of 64 bits, or an array of one. None: drawn anew, from torch's
-            generator for its tensors; an error for JAX's arrays.
+        seed: which pairs: an integer of 64 bits, or an array of one (on the device of ``query``, if
+            it is one, it is read when the kernels run). None: drawn anew, from torch's generator of
+            the device for its tensors; an error for JAX's arrays.
         dropout_offset: where this call's first pair stands, (batch, head, row, column), if it is a
             part of a larger problem. Whether a pair is dropped is a function of the seed and of its
             place (Philox4x32-10), however calls, tiles, threads and devices share the work.
@@ -138,7 +139,7 @@ def attention(
             None if alibi_slopes is None else prepared_option("alibi_slopes", alibi_slopes, query),
             None if sinks is None else prepared_option("sinks", sinks, query),
             dropout_p if type(dropout_p) is float else prepared_option("dropout_p", dropout_p),
-            _seed(adapter, seed) if dropout_p != 0 or seed is not None else None,
+            _seed(adapter, seed, query) if dropout_p != 0 or seed is not None else None,
             dropout_offset,
             None if q_lengths is None else prepared_option("q_lengths", q_lengths, query),
             None if kv_lengths is None else prepared_option("kv_lengths", kv_lengths, query),
@@ -188,8 +189,8 @@ def attention(
     return made if out is not None else finish(made), finish(lse)
 
 
-def _seed(adapter: Adapter, seed: Any) -> Any:
-    return adapter.fresh_seed() if seed is None else prepared_seed(seed)
+def _seed(adapter: Adapter, seed: Any, query: Any) -> Any:
+    return adapter.fresh_seed(query) if seed is None else prepared_seed(seed, query)
 
 
 def dtype_name(adapter: Adapter, out_dtype: Any) -> str:

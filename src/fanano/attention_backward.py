@@ -115,7 +115,7 @@ def attention_backward(
             prepared_option("alibi_slopes", alibi_slopes, query),
             prepared_option("sinks", sinks, query),
             dropout_p,
-            prepared_seed(seed),
+            prepared_seed(seed, query),
             dropout_offset,
             prepared_option("q_lengths", q_lengths, query),
             prepared_option("kv_lengths", kv_lengths, query),

@@ -89,7 +89,7 @@ ADAPTER = SimpleNamespace(
     finisher=None,
     check_out=lambda out: None,
     dtype_name=str,
-    fresh_seed=lambda: 1,
+    fresh_seed=lambda query: 1,
     max_threads=lambda: 0,
 )
 adapters._known[Array] = ADAPTER

@@ -147,6 +147,15 @@ def test_one_number_for_all():
     assert [x.tobytes() for x in found] == [x.tobytes() for x in expected]
 
 
+@pytest.mark.parametrize("seed", [np.array(11), np.array(-7, np.int32), np.array(2**62 + 5)])
+def test_seeds(seed):
+    """As the number that it is, whatever its bits."""
+    case = Case("float16", **PLAIN)
+    found = run(case, case.options | {"seed": seed, "dropout_p": 0.4})
+    expected = run(case, case.options | {"seed": int(seed), "dropout_p": 0.4})
+    assert [x.tobytes() for x in found] == [x.tobytes() for x in expected]
+
+
 def test_large_sinks_stay_finite():
     """As the host's do: of the largest float64 the sum would be infinite."""
     case = Case("float32", **PLAIN)

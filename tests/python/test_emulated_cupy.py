@@ -103,7 +103,7 @@ def test_stream_pool_and_device():
     assert workspace.array.dtype == np.float64
     assert {x.device.id for x in made} == {HERE}
     assert cupy_stand_in.Device.current == 0
-    assert [device for name, device, _ in calls if name == "cudaSetDevice"] == [0, HERE]
+    assert "cudaSetDevice" not in [name for name, *_ in calls]
 
 
 def test_the_default_stream():
@@ -134,7 +134,6 @@ def test_what_is_refused(cupy):
         "scores": lambda: fanano.SoftmaxState().absorb(x),
         "out_a": lambda: fanano.merge_states(x, x, x, x),
         "query": lambda: fanano.explain(x, x, x),
-        "seed": lambda: fanano.attention(x, x, x, dropout_p=0.5, seed=ndarray(np.array(3))),
     }.items():
         with pytest.raises(NotImplementedError, match=words.format(argument)):
             call()

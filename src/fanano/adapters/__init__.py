@@ -73,8 +73,9 @@ class Adapter(Protocol):
     def dtype_name(self, dtype: Any) -> str:
         """The name of one of the library's dtypes, such as ``"float32"``."""
 
-    def fresh_seed(self) -> int:
-        """64 random bits for a dropout whose caller gave no seed."""
+    def fresh_seed(self, query: Any) -> Any:
+        """64 random bits for a dropout whose caller gave no seed: an integer, or one that lies on
+        the device of ``query``."""
 
     def max_threads(self) -> int:
         """How many threads a call may use at most; 0: as many as fanano has."""
@@ -123,14 +124,15 @@ def prepared_option(argument: str, numbers: Any, query: Any = None) -> Any:
     return numbers
 
 
-def prepared_seed(seed: Any) -> Any:
-    """One integer, of Python's or of a library's; TypeError for an array of more than one."""
+def prepared_seed(seed: Any, query: Any = None) -> Any:
+    """One integer, of Python's or of a library's; TypeError for an array of more than one. With
+    ``query``: it may be on its device."""
     if hasattr(type(seed), "__dlpack__"):
         # What has neither is for the core to refuse.
         shape, dtype = tuple(getattr(seed, "shape", ())), str(getattr(seed, "dtype", "int"))
         if shape or "int" not in dtype:
             raise TypeError(f"seed must be one integer, got an array of {dtype} of shape {shape}")
-        return prepared_option("seed", seed)
+        return prepared_option("seed", seed, query)
     return seed
 
 

@@ -105,7 +105,7 @@ def diagnose(cuda: bool, /, **arrays: Any) -> None:
             raise TypeError(f"{argument} must be an array of numbers, its dtype is {array.dtype}")
 
 
-def fresh_seed() -> int:
+def fresh_seed(query: Any) -> int:
     raise ValueError(
         "dropout_p is not 0, so seed must be given, for JAX has no random state of its own: an "
         "integer, or jax.random.bits(key, dtype=jax.numpy.uint32)"

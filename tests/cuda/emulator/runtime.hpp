@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -29,5 +30,8 @@ struct Call {
   void* stream;
 };
 std::vector<Call> take_calls();
+
+// The devices where a context has been made or used since the last call of this.
+std::set<int> take_devices_in_use();
 
 }  // namespace emulator
