@@ -17,7 +17,7 @@ print(jaxlib.submodule_search_locations[0] + '/include' if jaxlib else '', end='
                     OUTPUT_VARIABLE include)
   endif()
   if(include AND EXISTS "${include}/xla/ffi/api/ffi.h")
-    set(FANANO_XLA_SOURCES cpp/xla/call.cpp cpp/xla/handlers.cpp)
+    set(FANANO_XLA_SOURCES cpp/xla/call.cpp cpp/xla/handlers.cpp cpp/xla/cuda_handlers.cpp)
     set(FANANO_XLA_HEADERS "${include}")
     file(STRINGS "${include}/xla/ffi/api/c_api.h" version REGEX "define XLA_FFI_API_M(AJ|IN)OR ")
     string(REGEX REPLACE "[^0-9;]" "" version "${version}")

@@ -3,13 +3,13 @@
 #include "problem.hpp"
 
 #include <algorithm>
-#include <cfloat>
 #include <cmath>
 #include <utility>
 
 #include "axes.hpp"
 #include "errors.hpp"
 #include "float_mode.hpp"
+#include "problem_facts.hpp"
 
 namespace fanano {
 namespace {
@@ -268,8 +268,6 @@ Description::Description(const Request& r) : request_(r) {
 
 Description::~Description() = default;
 
-// Sinks that the accumulator, or what they are multiplied by, would make infinite stand for the
-// largest that it does not. No weight depends on it: exponents are 0 or minus infinity long before.
 void Description::copy_reals() {
   auto first_bad = [](const std::vector<double>& x, auto good) {
     return std::find_if_not(x.begin(), x.end(), good) - x.begin();
@@ -290,7 +288,7 @@ void Description::copy_reals() {
     sinks_ = expanded(sinks, s.heads);
     auto bad = first_bad(sinks_, [](double x) { return x < HUGE_VAL; });
     if (bad < std::ssize(sinks_)) refuse("sink", bad, sinks_[bad]);
-    const double limit = (accumulator(problem_.dtype) == Dtype::float64 ? DBL_MAX : FLT_MAX) / 8;
+    const double limit = largest_sink(problem_);
     for (double& x : sinks_)
       if (std::isfinite(x)) x = std::clamp(x, -limit, limit);
     score.sinks = sinks_.data();

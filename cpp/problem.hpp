@@ -78,6 +78,8 @@ struct Dropout {
   double p = 0;  // 0: off
   uint64_t seed = 0;
   int64_t batch = 0, head = 0, row = 0, column = 0;
+  const uint64_t* device_seed = nullptr;   // read where the kernels run, in place of seed
+  const uint32_t* device_place = nullptr;  // there, too: four, added to batch, head, row, column
 };
 
 // What backward reads beside a problem's out and lse, and what it writes. An element of dbias

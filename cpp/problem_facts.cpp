@@ -1,5 +1,7 @@
 #include "problem_facts.hpp"
 
+#include <cfloat>
+
 #include "errors.hpp"
 
 namespace fanano {
@@ -26,6 +28,10 @@ std::string option_words(const Problem& p) {
   option(p.score.sinks, "sinks");
   option(p.dropout.p > 0, "dropout");
   return words;
+}
+
+double largest_sink(const Problem& p) {
+  return (accumulator(p.dtype) == Dtype::float64 ? DBL_MAX : FLT_MAX) / 8;
 }
 
 int64_t scores_bytes(const Problem& p) {

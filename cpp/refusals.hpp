@@ -51,6 +51,9 @@ inline constexpr Refusal refusals[] = {
      "{argument} must be of a library that works on the CUDA stream of {other}: its own is "
      "another, "
      "and may not have written it yet"},
+    {"stream", Error::value,
+     "stream is 0, which DLPack leaves undefined on CUDA: pass 1, the legacy default stream, 2, "
+     "that of the thread, or the handle of another"},
     {"no_capsule", Error::type,
      "{argument} lent no DLPack capsule: its __dlpack__() returned {type}"},
     {"used_capsule", Error::value,
@@ -76,9 +79,6 @@ inline constexpr Refusal refusals[] = {
      "{argument} must be bool (True may attend), or float64, float32, bfloat16 or float16, which "
      "is added to the scores; it is {dtype}"},
     {"integers", Error::type, "{argument} must be int32 or int64; it is {dtype}"},
-    {"on_device", Error::type,
-     "{argument} is on device {device}, where it must be {dtype} and contiguous; it is {dtype} of "
-     "shape {shape} and strides {strides}"},
     {"one_axis", Error::value, "{argument} must have one axis; it has shape {shape}"},
     {"one_or_two_axes", Error::value, "{argument} must have one or two axes, it has {number}"},
 

@@ -10,9 +10,12 @@ namespace fanano {
 // later one. (0, 0): there are no handlers.
 std::pair<int, int> xla_version();
 
-// Functions for XLA to register, null where there are none. Operands, results and numbers go by the
-// names of fanano.attention and attention_backward; how is said in xla/call.hpp.
+// Functions for XLA to register, for its platforms "cpu" and "CUDA"; null where there are none.
+// Operands, results and numbers go by the names of fanano.attention and attention_backward; how is
+// said in xla/call.hpp.
 void* xla_attention();
 void* xla_attention_backward();
+void* xla_attention_cuda();
+void* xla_attention_backward_cuda();
 
 }  // namespace fanano

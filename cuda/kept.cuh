@@ -15,9 +15,19 @@ struct Kept {
   uint32_t least, row, head, batch;
 
   __device__ Kept(const Dropout& d, int64_t batch_, int64_t head_)
-      : on(d.p > 0), factor(on ? float(kept_factor(d.p)) : 1), seed(d.seed),
-        column(uint64_t(d.column)), least(least_kept(d.p)), row(uint32_t(d.row)),
-        head(uint32_t(d.head + head_)), batch(uint32_t(d.batch + batch_)) {}
+      : on(d.p > 0), factor(on ? float(kept_factor(d.p)) : 1),
+        seed(d.device_seed ? *d.device_seed : d.seed), column(uint64_t(d.column)),
+        least(least_kept(d.p)), row(uint32_t(d.row)), head(uint32_t(d.head + head_)),
+        batch(uint32_t(d.batch + batch_)) {
+    if (!d.device_place) return;
+    batch += d.device_place[0], head += d.device_place[1];
+    row += d.device_place[2], column += d.device_place[3];
+  }
+
+  __device__ bool keeps(int64_t i, int64_t j) const {
+    const uint64_t at = column + uint64_t(j);
+    return !on || (kept_of(at / columns_together, i) >> at % columns_together & 1);
+  }
 
   // Row i, columns [j, j + 4): a bit for each that is kept. They may lie on both sides of a
   // counter's four.

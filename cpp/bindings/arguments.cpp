@@ -1,5 +1,6 @@
 #include "arguments.hpp"
 
+#include <cstdlib>
 #include <cstring>
 
 #include "errors.hpp"
@@ -98,6 +99,12 @@ static void import_numbers(std::optional<Imported>& array, nb::handle h, const c
   if (array->device().cuda) array->check_beside(*query);
 }
 
+// Whether what is on a device is to be looked at.
+static bool looks_at_devices() {
+  const char* value = std::getenv("FANANO_CHECK");
+  return value && !std::strcmp(value, "1");
+}
+
 Numbers::Numbers(nb::handle h, const char* argument, int64_t batch, const Imported* query) {
   if (h.is_none()) return;
   if (PyTuple_Check(h.ptr()) || PyList_Check(h.ptr())) {
@@ -105,15 +112,20 @@ Numbers::Numbers(nb::handle h, const char* argument, int64_t batch, const Import
   } else if (!PyLong_Check(h.ptr()) && is_array(h)) {
     import_numbers(array_, h, argument, query);
     const Imported& array = *array_;
-    integers_.on_device = array.device().cuda;
-    integers_.scalar = array.scalar() && !integers_.on_device;
+    const bool there = array.device().cuda;
+    integers_.scalar = array.scalar();
     integers_.count = array.count();
     check_count(integers_, argument, batch);  // before they are copied
-    if (integers_.on_device) {
-      integers_.data = array.device_integers();
+    if (there) on_device_ = array.device_integers();
+    if (there && !looks_at_devices()) {
+      if (integers_.scalar) integers_.count = batch, integers_.scalar = false;
+      integers_.on_device = true;
+      integers_.data = static_cast<const int64_t*>(on_device_.data);
       return;
     }
-    values_ = array.integers();
+    values_ = there ? std::vector<int64_t>(size_t(integers_.count)) : array.integers();
+    if (there)
+      fetch(on_device_, integers_.count, values_.data(), query->device().id, array.stream());
   } else {
     values_ = {integer(h, argument)};
     integers_.scalar = true;
@@ -148,16 +160,20 @@ RealNumbers::RealNumbers(nb::handle h, const char* argument, int64_t batch, int6
     import_numbers(array_, h, argument, query);
     const Imported& array = *array_;
     if (array.ndim() > 2) refuse("one_or_two_axes", argument, array.ndim());
-    reals_.on_device = array.device().cuda;
-    reals_.ndim = array.ndim(), reals_.shape[0] = 1;
-    for (int i = 0; i < reals_.ndim; ++i) reals_.shape[i] = array.shape()[i];
-    if (reals_.on_device && reals_.ndim == 0) reals_.ndim = 1;  // of one head
-    check_reals(reals_, argument, batch, heads, batches);       // before they are copied
-    if (reals_.on_device) {
-      reals_.data = array.device_reals();
+    const bool there = array.device().cuda;
+    reals_.ndim = array.ndim();
+    int64_t count = 1;
+    for (int i = 0; i < reals_.ndim; ++i) count *= reals_.shape[i] = array.shape()[i];
+    check_reals(reals_, argument, batch, heads, batches);  // before they are copied
+    if (there) on_device_ = array.device_reals();
+    if (there && !looks_at_devices()) {
+      if (reals_.ndim == 0) reals_.ndim = 1, reals_.shape[0] = heads;
+      reals_.on_device = true;
+      reals_.data = static_cast<const double*>(on_device_.data);
       return;
     }
-    values_ = array.reals();
+    values_ = there ? std::vector<double>(size_t(count)) : array.reals();
+    if (there) fetch(on_device_, count, values_.data(), query->device().id, array.stream());
   } else {
     values_ = {number(h, argument)};
   }
@@ -189,17 +205,24 @@ static uint64_t seed_of(nb::handle h) {
   return large;
 }
 
-Dropout dropout(nb::handle p, nb::handle seed, nb::handle offset) {
-  Dropout d;
+DropoutNumbers::DropoutNumbers(nb::handle p, nb::handle seed, nb::handle offset,
+                               const Imported* query) {
+  Dropout& d = dropout_;
   d.p = number(p, "dropout_p");
-  if (!seed.is_none()) d.seed = seed_of(seed);
+  if (!PyLong_Check(seed.ptr()) && is_array(seed)) import_numbers(array_, seed, "seed", query);
+  if (array_ && array_->device().cuda) {
+    if (!array_->scalar()) refuse("integer", "seed", "an array of more than one");
+    on_device_ = array_->device_integers();
+    d.device_seed = static_cast<const uint64_t*>(on_device_.data);
+  } else if (!seed.is_none()) {
+    d.seed = seed_of(seed);
+  }
   bool four = (PyTuple_Check(offset.ptr()) || PyList_Check(offset.ptr())) && nb::len(offset) == 4;
   if (!four) refuse("offsets", text_of(offset));
   nb::object items = nb::steal(PySequence_Tuple(offset.ptr()));  // a list may change meanwhile
   if (!items.is_valid() || nb::len(items) != 4) refuse("offsets", text_of(offset));
   int64_t* to[] = {&d.batch, &d.head, &d.row, &d.column};
   for (size_t i = 0; i < 4; ++i) *to[i] = integer(items[i], "dropout_offset");
-  return d;
 }
 
 }  // namespace fanano

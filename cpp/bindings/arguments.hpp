@@ -24,16 +24,19 @@ std::string text_of(nb::handle);
 bool read_int32(nb::handle, int32_t* value);
 
 // None, one integer, or one for each sequence: a list, a tuple or an array of any library, which
-// may be on the device of `query`; null: there is none.
+// may be on the device of `query`; null: there is none. FANANO_CHECK=1 in the environment has what
+// is there copied to the host, at the cost of a wait, and checked like all that is.
 class Numbers {
  public:
   Numbers(nb::handle, const char* argument, int64_t batch, const Imported* query);
   Integers integers() const { return integers_; }
+  const DeviceNumbers& on_device() const { return on_device_; }
 
  private:
   std::vector<int64_t> values_;
   std::optional<Imported> array_;
   Integers integers_;
+  DeviceNumbers on_device_;
 };
 
 // None, one number, or numbers for each head: a list, a list of lists or an array, as above.
@@ -42,18 +45,30 @@ class RealNumbers {
   RealNumbers(nb::handle, const char* argument, int64_t batch, int64_t heads, bool batches,
               const Imported* query);
   Reals reals() const { return reals_; }
+  const DeviceNumbers& on_device() const { return on_device_; }
 
  private:
   std::vector<double> values_;
   std::optional<Imported> array_;
   Reals reals_;
+  DeviceNumbers on_device_;
 };
 
 // window_size: None, or a pair of which None and negative numbers are unbounded.
 Window window(nb::handle);
 
-// dropout_p, seed (None, or an integer of 64 bits, negative or not) and dropout_offset (four
-// integers).
-Dropout dropout(nb::handle p, nb::handle seed, nb::handle offset);
+// dropout_p, seed and dropout_offset (four integers). The seed: None, or an integer of 64 bits,
+// negative or not, or an array of one, which may be on the device of `query`, as above.
+class DropoutNumbers {
+ public:
+  DropoutNumbers(nb::handle p, nb::handle seed, nb::handle offset, const Imported* query);
+  Dropout dropout() const { return dropout_; }
+  const DeviceNumbers& seed_on_device() const { return on_device_; }
+
+ private:
+  std::optional<Imported> array_;
+  Dropout dropout_;
+  DeviceNumbers on_device_;
+};
 
 }  // namespace fanano

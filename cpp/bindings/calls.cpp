@@ -35,7 +35,7 @@ class Converted {
     request.window = window(o.window_size);
     if (!o.softcap.is_none()) request.softcap = number(o.softcap, "softcap");
     request.alibi_slopes = alibi_slopes_.reals();
-    request.dropout = dropout(o.dropout_p, o.seed, o.dropout_offset);
+    request.dropout = dropout_.emplace(o.dropout_p, o.seed, o.dropout_offset, of_query).dropout();
     request.has_seed = !o.seed.is_none();
     request.sinks = sinks_.reals();
     request.query = query, request.key = key, request.value = value;
@@ -56,17 +56,23 @@ class Converted {
 
   Request request;
 
+  DeviceOptions on_device() const {
+    return {q_lengths_.on_device(),    kv_lengths_.on_device(), q_offset_.on_device(),
+            alibi_slopes_.on_device(), sinks_.on_device(),      dropout_->seed_on_device()};
+  }
+
  private:
   Layout layout_;
   int64_t batch_, heads_;
   Numbers q_offset_, q_lengths_, kv_lengths_;
   RealNumbers alibi_slopes_, sinks_;
+  std::optional<DropoutNumbers> dropout_;
   std::optional<Imported> mask_;
   Array mask_array_;
 };
 
-// Memory that the caller's library makes on the device of `like`, and ours to fill. `empty` None:
-// the library of `like` is asked without Python.
+// Memory on the device of `like`, made by the caller's library or for it to take over, and ours to
+// fill. `empty` None: the library of `like` is asked without Python.
 class Result {
  public:
   Result(nb::handle empty, const Imported& like, const char* argument, int ndim,
@@ -74,8 +80,8 @@ class Result {
     Array wanted{nullptr, dtype, ndim, shape, nullptr};
     if (empty.is_none())
       imported_.emplace(like, argument, wanted);
-    else
-      imported_.emplace(empty(shape_tuple(wanted), name(dtype)), argument, Imported::Access::write,
+    else  // for reading: who makes it for us, if without a flag that says so, lets us write
+      imported_.emplace(made_by(empty, like, wanted), argument, Imported::Access::read,
                         like.beside());
     if (imported_->device() != like.device())
       refuse("made_elsewhere", argument, text_of(like.device()), text_of(imported_->device()));
@@ -94,6 +100,12 @@ class Result {
   Array array;
 
  private:
+  static nb::object made_by(nb::handle empty, const Imported& like, const Array& wanted) {
+    nb::object shape = shape_tuple(wanted);
+    if (!like.device().cuda) return empty(shape, name(wanted.dtype));
+    return empty(shape, name(wanted.dtype), like.device().id,
+                 reinterpret_cast<uintptr_t>(like.stream()));
+  }
   static nb::object shape_tuple(const Array& a) {
     nb::object tuple = nb::steal(PyTuple_New(a.ndim));
     for (int i = 0; i < a.ndim; ++i)
@@ -112,21 +124,31 @@ void check_runs_on(const Imported& query) {
   known = true;
 }
 
-// forward() where the query is. On a device it returns at once, and memory that is given back then,
-// such as the workspace, can be another's only after what the stream still has to do.
-void run(const Problem& p, const Imported& query, nb::handle empty, int max_threads) {
-  if (!query.device().cuda) return without_gil([&] { forward(p, max_threads); });
+// A pass over a problem, on the CPU and on a device.
+struct Pass {
+  void (*run)(const Problem&, int max_threads);
+  int64_t (*workspace)(const Problem&, const DeviceOptions&);
+  void (*launch)(const Problem&, int device, void* stream, void* workspace, const DeviceOptions&);
+};
+constexpr Pass forward_pass{forward, device_workspace, forward_on_device};
+constexpr Pass backward_pass{backward, backward_device_workspace, backward_on_device};
+
+// Where the query is. On a device it returns at once, and memory that is given back then, such as
+// the workspace, can be another's only after what the stream still has to do.
+void run(const Pass& pass, const Problem& p, const DeviceOptions& on_device, const Imported& query,
+         nb::handle empty, int max_threads) {
+  if (!query.device().cuda) return without_gil([&] { pass.run(p, max_threads); });
   check_runs_on(query);
   constexpr int64_t alignment = 256, element = sizeof(double);
   std::optional<Result> made;
   char* workspace = nullptr;
-  if (int64_t bytes = device_workspace(p)) {
+  if (int64_t bytes = pass.workspace(p, on_device)) {
     Extents room{1, {(bytes + alignment) / element + 1}};
     made.emplace(empty, query, "workspace", room, Dtype::float64);
     workspace = static_cast<char*>(made->array.data);
     workspace += -reinterpret_cast<uintptr_t>(workspace) % alignment;
   }
-  without_gil([&] { forward_on_device(p, query.device().id, query.stream(), workspace); });
+  without_gil([&] { pass.launch(p, query.device().id, query.stream(), workspace, on_device); });
 }
 
 ExplainedPlan explain(const Request& request, int max_threads) {
@@ -139,9 +161,9 @@ ExplainedPlan explain(const Request& request, int max_threads) {
 
 nb::object attention(nb::handle query, nb::handle key, nb::handle value, nb::handle out,
                      nb::handle empty, nb::handle return_lse, const Options& options,
-                     int max_threads) {
+                     int max_threads, nb::handle stream) {
   constexpr auto read = Imported::Access::read, write = Imported::Access::write;
-  Imported q(query, "query", read, {.cuda = true});
+  Imported q(query, "query", read, {.cuda = true, .stream = stream_of(stream)});
   Imported k(key, "key", read, q.beside()), v(value, "value", read, q.beside());
   k.check_beside(q), v.check_beside(q);
   Converted converted(options, &q, q.floats(), k.floats(), v.floats());
@@ -160,25 +182,37 @@ nb::object attention(nb::handle query, nb::handle key, nb::handle value, nb::han
   if (with_lse)
     lse.emplace(empty, q, "lse", description.lse_shape(), accumulator(request.query.dtype));
   description.write_to(given ? given->floats() : made->array, lse ? &lse->array : nullptr);
-  run(description.problem(), q, empty, max_threads);
+  run(forward_pass, description.problem(), converted.on_device(), q, empty, max_threads);
   nb::object result = given ? nb::borrow(out) : made->object();
   return lse ? nb::make_tuple(result, lse->object()) : result;
 }
 
 Five attention_backward(nb::handle dout, nb::handle query, nb::handle key, nb::handle value,
                         nb::handle out, nb::handle lse, nb::handle dlse, nb::handle empty,
-                        nb::handle grad_mask, const Options& options, int max_threads) {
-  Imported q(query, "query"), k(key, "key"), v(value, "value");
+                        nb::handle grad_mask, const Options& options, int max_threads,
+                        nb::handle stream) {
+  constexpr auto reading = Imported::Access::read;
+  Imported q(query, "query", reading, {.cuda = true, .stream = stream_of(stream)});
+  auto beside_q = [&](nb::handle x, const char* argument) {
+    return Imported(x, argument, reading, q.beside());
+  };
+  Imported k = beside_q(key, "key"), v = beside_q(value, "value");
+  k.check_beside(q), v.check_beside(q);
   Converted converted(options, &q, q.floats(), k.floats(), v.floats());
   const Request& request = converted.request;
   Description description(request);
 
-  Imported d(dout, "dout"), o(out, "out"), l(lse, "lse");
+  Imported d = beside_q(dout, "dout"), o = beside_q(out, "out"), l = beside_q(lse, "lse");
+  for (const Imported* x : {&d, &o, &l}) x->check_beside(q);
   std::optional<Imported> dl;
   Array of_lse;
   Upstream upstream{d.floats(), o.floats(), l.floats(), nullptr, flag(grad_mask, "grad_mask")};
-  if (!dlse.is_none()) upstream.dlse = &(of_lse = dl.emplace(dlse, "dlse").floats());
+  if (!dlse.is_none()) {
+    dl.emplace(dlse, "dlse", reading, q.beside()).check_beside(q);
+    upstream.dlse = &(of_lse = dl->floats());
+  }
   description.read(upstream);
+  check_runs_on(q);
 
   std::optional<Result> dbias, dsinks;
   auto like = [&](const char* argument, const Array& a) {
@@ -194,7 +228,7 @@ Five attention_backward(nb::handle dout, nb::handle query, nb::handle key, nb::h
                    accumulator(request.query.dtype));
   description.write_to({&dq.array, &dk.array, &dv.array, dbias ? &dbias->array : nullptr,
                         dsinks ? &dsinks->array : nullptr});
-  without_gil([&] { backward(description.problem(), max_threads); });
+  run(backward_pass, description.problem(), converted.on_device(), q, empty, max_threads);
   return nb::borrow<Five>(nb::make_tuple(dq.object(), dk.object(), dv.object(),
                                          dbias ? dbias->object() : nb::none(),
                                          dsinks ? dsinks->object() : nb::none()));

@@ -2,7 +2,11 @@
 // results out.
 //
 // `empty(shape, dtype)` makes a result in the caller's library once its shape is known to be right;
-// dtype is one of the core's four names. None: the DLPack exchange of the inputs' type makes it.
+// dtype is one of the core's four names. Of arrays on a CUDA device it is empty(shape, dtype,
+// device, stream), both numbers. None: the DLPack exchange of the inputs' type makes it.
+//
+// `stream`: what the caller's library has on the device of query for its current stream, a number
+// as of DLPack; None: the arrays say it, or it is the legacy default stream.
 #pragma once
 
 #include <string>
@@ -29,11 +33,12 @@ using Pair = nb::typed<nb::tuple, nb::object, nb::object>;
 using Five = nb::typed<nb::tuple, nb::object, nb::object, nb::object, nb::object, nb::object>;
 
 nb::object attention(nb::handle query, nb::handle key, nb::handle value, nb::handle out,
-                     nb::handle empty, nb::handle return_lse, const Options&, int max_threads);
+                     nb::handle empty, nb::handle return_lse, const Options&, int max_threads,
+                     nb::handle stream);
 // (dq, dk, dv, dbias, dsinks), the last two None where not asked for or not there.
 Five attention_backward(nb::handle dout, nb::handle query, nb::handle key, nb::handle value,
                         nb::handle out, nb::handle lse, nb::handle dlse, nb::handle empty,
-                        nb::handle grad_mask, const Options&, int max_threads);
+                        nb::handle grad_mask, const Options&, int max_threads, nb::handle stream);
 ExplainedPlan explain(nb::handle query, nb::handle key, nb::handle value, const Options&,
                       int max_threads);
 ExplainedPlan explain_shapes(nb::handle query, nb::handle key, nb::handle value, nb::handle dtype,

@@ -62,11 +62,15 @@ int64_t Imported::count() const {
   return ndim_ ? shape_[0] : 1;
 }
 
-std::vector<int64_t> Imported::integers() const {
+void Imported::check_integers() const {
   bool fits = lanes_ == 1 && code_ == dlpack::int_ && (bits_ == 32 || bits_ == 64);
   if (!fits) refuse("integers", argument_, dtype_text());
   // For the checks alone a float of the same size stands for the integer.
   described(bits_ == 32 ? Dtype::float32 : Dtype::float64);
+}
+
+std::vector<int64_t> Imported::integers() const {
+  check_integers();
   int64_t n = count();
   std::vector<int64_t> numbers(n);
   for (int64_t i = 0; i < n; ++i) {
@@ -77,26 +81,24 @@ std::vector<int64_t> Imported::integers() const {
   return numbers;
 }
 
-const int64_t* Imported::device_integers() const {
-  return static_cast<const int64_t*>(in_one_piece(dlpack::int_, "int64"));
+DeviceNumbers Imported::device_integers() const {
+  check_integers();
+  return device_numbers(bits_ == 32 ? DeviceNumbers::int32 : DeviceNumbers::int64);
 }
 
-const double* Imported::device_reals() const {
-  return static_cast<const double*>(in_one_piece(dlpack::float_, "float64"));
+DeviceNumbers Imported::device_reals() const {
+  switch (floats().dtype) {
+    case Dtype::float64: return device_numbers(DeviceNumbers::float64);
+    case Dtype::float32: return device_numbers(DeviceNumbers::float32);
+    case Dtype::bfloat16: return device_numbers(DeviceNumbers::bfloat16);
+    default: return device_numbers(DeviceNumbers::float16);
+  }
 }
 
-const void* Imported::in_one_piece(uint8_t code, const char* dtype) const {
-  Array a{data_, Dtype::float64, ndim_, shape_, strides_};
-  bool fits = lanes_ == 1 && code_ == code && bits_ == 64;
-  check_extents(a, argument_);
-  int64_t step = 1;
-  for (int i = ndim_; !empty() && i-- > 0; step *= shape_[i])
-    fits = fits && (shape_[i] == 1 || strides_[i] == step);
-  if (!fits)
-    refuse("on_device", argument_, text_of(device_), dtype, dtype_text(), shape_text(a),
-           empty() ? "()" : strides_text(a));
-  check_memory(a, argument_);
-  return data_;
+DeviceNumbers Imported::device_numbers(DeviceNumbers::Kind kind) const {
+  auto axis = [&](int i) { return i < 0 || shape_[i] == 1 ? 0 : strides_[i]; };
+  if (empty()) return {};
+  return {data_, kind, ndim_ ? shape_[ndim_ - 1] : 1, axis(ndim_ - 2), axis(ndim_ - 1)};
 }
 
 std::string Imported::dtype_text() const {

@@ -64,12 +64,21 @@ nb::typed<nb::dict, nb::str, nb::object> build_info() {
   return info;
 }
 
-// For jax.ffi.register_ffi_target: the target's name and the handler, as XLA wants it wrapped.
-nb::typed<nb::dict, nb::str, nb::object> xla_handlers() {
-  nb::typed<nb::dict, nb::str, nb::object> handlers;
-  for (auto [target, handler] : {std::pair("fanano_attention", xla_attention()),
-                                 std::pair("fanano_attention_backward", xla_attention_backward())})
-    if (handler) handlers[target] = nb::capsule(handler, "xla._CUSTOM_CALL_TARGET");
+// For jax.ffi.register_ffi_target: (target's name, platform, handler as XLA wants it wrapped).
+using XlaHandlers = nb::typed<nb::list, nb::typed<nb::tuple, nb::str, nb::str, nb::object>>;
+XlaHandlers xla_handlers() {
+  struct {
+    const char *target, *platform;
+    void* handler;
+  } rows[] = {{"fanano_attention", "cpu", xla_attention()},
+              {"fanano_attention_backward", "cpu", xla_attention_backward()},
+              {"fanano_attention", "CUDA", xla_attention_cuda()},
+              {"fanano_attention_backward", "CUDA", xla_attention_backward_cuda()}};
+  XlaHandlers handlers;
+  for (auto [target, platform, handler] : rows)
+    if (handler)
+      handlers.append(
+          nb::make_tuple(target, platform, nb::capsule(handler, "xla._CUSTOM_CALL_TARGET")));
   return handlers;
 }
 
@@ -149,15 +158,22 @@ void define_classes(nb::module_& m) {
             new (self) Buffer(extents(shape, "shape"), dtype_named(word(dtype, "dtype"), "dtype"));
           },
           arg("shape"), arg("dtype").none())
-      .def("__dlpack_device__", [](const Buffer&) { return std::pair(1, 0); })
+      .def(
+          "__init__",
+          [](Buffer* self, handle shape, handle dtype, int device, handle stream) {
+            new (self) Buffer(extents(shape, "shape"), dtype_named(word(dtype, "dtype"), "dtype"),
+                              {true, device}, stream_of(stream));
+          },
+          arg("shape"), arg("dtype").none(), arg("device"), arg("stream").none())
+      .def("__dlpack_device__", [](const Buffer& b) { return b.dlpack_device(); })
       .def(
           "__dlpack__",
-          [](const Buffer& b, handle, handle max_version, handle, handle) {
-            return b.lend(max_version);
+          [](const Buffer& b, handle stream, handle max_version, handle, handle) {
+            return b.lend(max_version, stream);
           },
           nb::kw_only(), arg("stream") = nb::none(), arg("max_version") = nb::none(),
           arg("dl_device") = nb::none(), arg("copy") = nb::none(),
-          "A capsule. The memory is the CPU's and nobody else's: no stream, no copy.");
+          "A capsule. The memory is lent where it is, and never copied.");
 }
 
 }  // namespace
@@ -177,38 +193,40 @@ NB_MODULE(_core, m) {
          handle attn_mask, handle is_causal, handle window_size, handle q_offset, handle scale,
          handle softcap, handle alibi_slopes, handle sinks, handle dropout_p, handle seed,
          handle dropout_offset, handle q_lengths, handle kv_lengths, handle layout,
-         handle algorithm, handle out_dtype, int max_threads) {
+         handle algorithm, handle out_dtype, int max_threads, handle stream) {
         return attention(query, key, value, out, empty, return_lse,
                          {attn_mask, is_causal, window_size, q_offset, scale, softcap, alibi_slopes,
                           sinks, dropout_p, seed, dropout_offset, q_lengths, kv_lengths, layout,
                           algorithm, out_dtype},
-                         max_threads);
+                         max_threads, stream);
       },
       arg("query"), arg("key"), arg("value"), arg("out").none(), arg("empty").none(),
       arg("return_lse").none(), arg("attn_mask").none(), arg("is_causal").none(),
       arg("window_size").none(), arg("q_offset").none(), arg("scale").none(), arg("softcap").none(),
       arg("alibi_slopes").none(), arg("sinks").none(), arg("dropout_p").none(), arg("seed").none(),
       arg("dropout_offset").none(), arg("q_lengths").none(), arg("kv_lengths").none(),
-      arg("layout").none(), arg("algorithm").none(), arg("out_dtype").none(), arg("max_threads"));
+      arg("layout").none(), arg("algorithm").none(), arg("out_dtype").none(), arg("max_threads"),
+      arg("stream") = nb::none());
   m.def(
       "attention_backward",
       [](handle dout, handle query, handle key, handle value, handle out, handle lse, handle dlse,
          handle empty, handle grad_mask, handle attn_mask, handle is_causal, handle window_size,
          handle q_offset, handle scale, handle softcap, handle alibi_slopes, handle sinks,
          handle dropout_p, handle seed, handle dropout_offset, handle q_lengths, handle kv_lengths,
-         handle layout, int max_threads) {
+         handle layout, int max_threads, handle stream) {
         return attention_backward(dout, query, key, value, out, lse, dlse, empty, grad_mask,
                                   {attn_mask, is_causal, window_size, q_offset, scale, softcap,
                                    alibi_slopes, sinks, dropout_p, seed, dropout_offset, q_lengths,
                                    kv_lengths, layout, nb::str("flash"), nb::none()},
-                                  max_threads);
+                                  max_threads, stream);
       },
       arg("dout"), arg("query"), arg("key"), arg("value"), arg("out"), arg("lse"),
       arg("dlse").none(), arg("empty").none(), arg("grad_mask").none(), arg("attn_mask").none(),
       arg("is_causal").none(), arg("window_size").none(), arg("q_offset").none(),
       arg("scale").none(), arg("softcap").none(), arg("alibi_slopes").none(), arg("sinks").none(),
       arg("dropout_p").none(), arg("seed").none(), arg("dropout_offset").none(),
-      arg("q_lengths").none(), arg("kv_lengths").none(), arg("layout").none(), arg("max_threads"));
+      arg("q_lengths").none(), arg("kv_lengths").none(), arg("layout").none(), arg("max_threads"),
+      arg("stream") = nb::none());
   m.def(
       "explain",
       [](handle query, handle key, handle value, handle attn_mask, handle is_causal,
@@ -277,7 +295,8 @@ NB_MODULE(_core, m) {
   m.def("xla_version", &xla_version,
         "The version of XLA's foreign function interface that the handlers speak: (major, minor).\n"
         "(0, 0): this build has none.");
-  m.def("xla_handlers", &xla_handlers, "The handlers of compiled JAX, by target.");
+  m.def("xla_handlers", &xla_handlers,
+        "The handlers of compiled JAX: (target, platform, handler).");
   m.def(
       "kernels", &kernels,
       "Every kernel of this build, best first, and whether this machine can run it.\n\n"

@@ -97,9 +97,6 @@ const char* device_name(int32_t type) {
   return names[type >= 0 && type < int32_t(std::size(names)) ? type : 0];
 }
 
-// DLPack's names for streams are CUDA's: this is the legacy default stream, which both call 0 too.
-void* const legacy_stream = reinterpret_cast<void*>(1);
-
 constexpr const char* exchange = "its library's DLPack exchange";
 
 // " of dtype int4", which DLPack may be unable to say.
@@ -138,6 +135,13 @@ std::string text_of(Device d) {
   return d.cuda ? std::string(device_name(dlpack::cuda)) + ":" + std::to_string(d.id) : "CPU";
 }
 
+void* stream_of(nb::handle number) {
+  if (number.is_none()) return nullptr;
+  const int64_t stream = integer(number, "stream");
+  if (stream == 0) refuse("stream");  // DLPack: it may mean the one or the other default stream
+  return reinterpret_cast<void*>(stream);
+}
+
 Loan::~Loan() {
   auto give_back = [](auto* managed) {
     if (managed->deleter) managed->deleter(managed);
@@ -157,6 +161,7 @@ Imported::Imported(nb::handle source, const char* argument, Access access, Where
     case Route::exchange:
       api_ = route.api;
       from_exchange(access);
+      check_device(where);
       if (device_.cuda) work_on(where.stream);
       break;
     case Route::capsule: from_capsule(access, where); break;
@@ -244,6 +249,7 @@ void Imported::from_capsule(Access access, Where where) {
       !read_int32(PyTuple_GetItem(d, 1), &id))
     refuse("device_pair", argument_, text_of(device));
   set_device(type, id);
+  check_device(where);
   const Device said = device_;
   nb::dict options;
   cuda_allowed_ = device_.cuda;  // for what is lent as well
@@ -325,6 +331,12 @@ void Imported::set_device(int32_t type, int32_t id) {
   bool cuda = type == dlpack::cuda || type == dlpack::cuda_managed;
   if (!host && !(cuda && cuda_allowed_)) refuse("device", argument_, device_name(type), id);
   device_ = cuda ? Device{true, id} : Device{};
+}
+
+// Before its library is asked of a stream, which is of one device. What is on the CPU may be there
+// or not, and that is said by who knows.
+void Imported::check_device(const Where& where) const {
+  if (device_.cuda && where.first) check_beside(*where.first);
 }
 
 void Imported::check_beside(const Imported& first) const {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "array.hpp"
+#include "cuda.hpp"
 
 namespace nb = nanobind;
 
@@ -38,10 +39,17 @@ struct Device {
 };
 std::string text_of(Device);  // "CPU", "CUDA:1"
 
+// A CUDA stream by DLPack's number for it, which is the handle that CUDA knows it by. None: null.
+void* stream_of(nb::handle number);
+inline void* const legacy_stream = reinterpret_cast<void*>(1);  // CUDA calls it 0 as well
+
+class Imported;
+
 // Where an array of a call may be, and what its library is told of that.
 struct Where {
   bool cuda = false;       // on a CUDA device, too
   void* stream = nullptr;  // that the call launches on there; null: nobody has chosen one yet
+  const Imported* first = nullptr;  // whose device that has to be: another has other streams
 };
 
 // An array of any library, described by it and checked by us: device, rank, extents, dtype, lanes,
@@ -67,7 +75,7 @@ class Imported {
   void* stream() const { return stream_; }
 
   // For the other arrays of a call that begins with this one; they must be on its device.
-  Where beside() const { return {true, stream_}; }
+  Where beside() const { return {true, stream_, this}; }
   void check_beside(const Imported& first) const;
 
   // As one of the four floating dtypes; any other is a TypeError. Points into this object.
@@ -85,10 +93,9 @@ class Imported {
   // The numbers of a 0-D or 1-D array of int32 or int64.
   std::vector<int64_t> integers() const;
 
-  // The same of arrays on a device, where nobody looks at them and nothing is converted: they are
-  // contiguous int64, or float64.
-  const int64_t* device_integers() const;
-  const double* device_reals() const;
+  // The same of arrays on a device, where nobody looks at them.
+  DeviceNumbers device_integers() const;
+  DeviceNumbers device_reals() const;
 
   bool scalar() const { return ndim_ == 0; }
   int ndim() const { return ndim_; }
@@ -98,8 +105,10 @@ class Imported {
   void from_numpy();
   void from_exchange(Access);
   void from_capsule(Access, Where);
+  void check_device(const Where&) const;
   void work_on(void* stream);
-  const void* in_one_piece(uint8_t code, const char* dtype) const;
+  void check_integers() const;
+  DeviceNumbers device_numbers(DeviceNumbers::Kind) const;
   void hold_versioned(void* managed);
   void describe(const void* dltensor);
   void set_rank(int64_t);

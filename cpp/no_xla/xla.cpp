@@ -6,5 +6,7 @@ namespace fanano {
 std::pair<int, int> xla_version() { return {0, 0}; }
 void* xla_attention() { return nullptr; }
 void* xla_attention_backward() { return nullptr; }
+void* xla_attention_cuda() { return nullptr; }
+void* xla_attention_backward_cuda() { return nullptr; }
 
 }  // namespace fanano

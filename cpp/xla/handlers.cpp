@@ -1,11 +1,8 @@
-// The handlers themselves: a call of XLA's as a checked problem, computed on XLA's own threads.
-#include <exception>
-#include <new>
-
+// The handlers of the CPU: a call of XLA's as a checked problem, computed on XLA's own threads.
 #include "attention.hpp"
 #include "cpu/parallel.hpp"
-#include "errors.hpp"
 #include "xla.hpp"
+#include "xla/answer.hpp"
 #include "xla/call.hpp"
 
 namespace fanano {
@@ -27,35 +24,18 @@ class XlaThreads final : public Lender {
   ffi::ThreadPool& pool_;
 };
 
-// compute(threads), with whatever it throws as XLA wants to hear of it.
+// compute(threads) in the threads of XLA's pool.
 template <class F> ffi::Error on_threads_of(ffi::ThreadPool& pool, F compute) {
   XlaThreads threads(pool);
   Borrowed borrowed(threads);
-  try {
-    compute(threads.count());
-    return ffi::Error::Success();
-  } catch (const std::bad_alloc&) {
-    return ffi::Error(ffi::ErrorCode::kResourceExhausted, "fanano: out of memory");
-  } catch (const TypeError& error) {
-    return ffi::Error::InvalidArgument(error.what());
-  } catch (const ValueError& error) {
-    return ffi::Error::InvalidArgument(error.what());
-  } catch (const NotImplementedError& error) {
-    return ffi::Error(ffi::ErrorCode::kUnimplemented, error.what());
-  } catch (const std::exception& error) {
-    return ffi::Error::Internal(error.what());
-  }
+  return answer([&] { compute(threads.count()); });
 }
 
 ffi::Error attention(ffi::ThreadPool pool, ffi::Dictionary attributes, ffi::RemainingArgs operands,
                      ffi::RemainingRets results) {
   return on_threads_of(pool, [&](int threads) {
     Call call(attributes, operands, results);
-    Request request = call.request();
-    request.out = call.result("out"), request.lse = call.result("lse");
-    Description description(request);
-    if (!request.out) throw std::runtime_error("fanano: attention without an out");
-    forward(description.problem(), threads);
+    forward(call.attention().problem(), threads);
   });
 }
 
@@ -63,16 +43,7 @@ ffi::Error attention_backward(ffi::ThreadPool pool, ffi::Dictionary attributes,
                               ffi::RemainingArgs operands, ffi::RemainingRets results) {
   return on_threads_of(pool, [&](int threads) {
     Call call(attributes, operands, results);
-    Description description(call.request());
-    const Array *dout = call.operand("dout"), *out = call.operand("out");
-    const Array* lse = call.operand("lse");
-    GradientArrays to{call.result("dq"), call.result("dk"), call.result("dv"), call.result("dbias"),
-                      call.result("dsinks")};
-    if (!dout || !out || !lse || !to.dq || !to.dk || !to.dv)
-      throw std::runtime_error("fanano: attention_backward without all of its arrays");
-    description.read({*dout, *out, *lse, call.operand("dlse"), to.dbias != nullptr});
-    description.write_to(to);
-    backward(description.problem(), threads);
+    backward(call.attention_backward().problem(), threads);
   });
 }
 

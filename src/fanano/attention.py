@@ -72,8 +72,9 @@ def attention(
         dropout_p: the probability, 0 to 1, with which a pair of a query and a key is dropped: its
             probability becomes 0, and that of the others is multiplied by ``1 / (1 - dropout_p)``.
             The log-sum-exp is that of before.
-        seed: which pairs: an integer of 64 bits, or an array of one. None: drawn anew, from torch's
-            generator for its tensors; an error for JAX's arrays.
+        seed: which pairs: an integer of 64 bits, or an array of one (on the device of ``query``, if
+            it is one, it is read when the kernels run). None: drawn anew, from torch's generator of
+            the device for its tensors; an error for JAX's arrays.
         dropout_offset: where this call's first pair stands, (batch, head, row, column), if it is a
             part of a larger problem. Whether a pair is dropped is a function of the seed and of its
             place (Philox4x32-10), however calls, tiles, threads and devices share the work.
@@ -86,11 +87,11 @@ def attention(
     Raises:
         TypeError, ValueError: an argument is wrong; the message names it. Nothing was written.
             Lengths are checked number by number, at every call; on a device they are clamped.
-        NotImplementedError: dropout in an algorithm that stores scores; an array is one of CuPy's;
-            no CUDA kernel takes what is on a device, or none can run. Of torch tensors also what
-            fanano.torch.attention says, of traced JAX arrays what fanano.jax.attention does.
+        NotImplementedError: dropout in an algorithm that stores scores; no CUDA kernel takes what
+            is on a device, or none can run. Of torch tensors also what fanano.torch.attention says,
+            of traced JAX arrays what fanano.jax.attention does.
 
-    Torch tensors on a CUDA device (docs/arrays.md) are computed there, on torch's current stream:
+    Arrays on a CUDA device (docs/arrays.md) are computed there, on their library's current stream:
     the call does not wait for it, and what is on the device is not looked at.
 
     Torch tensors that require grad, are transformed by torch.func, or are traced or compiled, are
@@ -138,7 +139,7 @@ def attention(
             None if alibi_slopes is None else prepared_option("alibi_slopes", alibi_slopes, query),
             None if sinks is None else prepared_option("sinks", sinks, query),
             dropout_p if type(dropout_p) is float else prepared_option("dropout_p", dropout_p),
-            _seed(adapter, seed) if dropout_p != 0 or seed is not None else None,
+            _seed(adapter, seed, query) if dropout_p != 0 or seed is not None else None,
             dropout_offset,
             None if q_lengths is None else prepared_option("q_lengths", q_lengths, query),
             None if kv_lengths is None else prepared_option("kv_lengths", kv_lengths, query),
@@ -146,6 +147,7 @@ def attention(
             algorithm,
             out_dtype,
             adapter.max_threads(),
+            None if adapter.stream is None else adapter.stream(query),
         )
     except Watched as watched:
         _, library, watched_attention = watched.args
@@ -187,8 +189,8 @@ def attention(
     return made if out is not None else finish(made), finish(lse)
 
 
-def _seed(adapter: Adapter, seed: Any) -> Any:
-    return adapter.fresh_seed() if seed is None else prepared_seed(seed)
+def _seed(adapter: Adapter, seed: Any, query: Any) -> Any:
+    return adapter.fresh_seed(query) if seed is None else prepared_seed(seed, query)
 
 
 def dtype_name(adapter: Adapter, out_dtype: Any) -> str:

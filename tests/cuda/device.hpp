@@ -63,6 +63,8 @@ template <class T> T narrow(double x) {
     return T(x);
 }
 inline double widen(double x) { return x; }
+inline double widen(int32_t x) { return x; }
+inline double widen(int64_t x) { return double(x); }
 inline double widen(float x) { return x; }
 template <class T> double widen(T x) { return fanano::to_float(x); }
 

@@ -39,8 +39,9 @@ template <class T> class Operand {
   }
   Operand(const std::vector<double>& x, int64_t columns, Strides strides)
       : Operand(int64_t(x.size()), columns, strides) {
-    memory_.fill(spread(x));
+    write(x);
   }
+  void write(const std::vector<double>& x) { memory_.fill(spread(x)); }
 
   Tensor tensor(int64_t heads, int64_t rows) const {
     return {memory_.data() + first(), heads * rows * row_, rows * row_, row_, step_};
@@ -67,6 +68,7 @@ template <class T, class Out = T> class DeviceProblem {
   Buffer<int64_t> queries_, keys_, offsets_;
   Buffer<double> slopes_, sinks_;
   Buffer<uint8_t> mask_;
+  Buffer<uint64_t> seed_;
 
   static Numbers numbers(const Case& c) {
     Numbers x(c);
@@ -100,7 +102,7 @@ template <class T, class Out = T> class DeviceProblem {
         k_(x_.k, c.shape.dim, c.strides), v_(x_.v, c.shape.value_dim, c.strides),
         out_(int64_t(exact_.out.size()), c.shape.value_dim, c.strides), lse_(exact_.lse.size()),
         queries_(c.queries), keys_(c.keys), offsets_(c.offsets), slopes_(x_.slopes),
-        sinks_(x_.sinks), mask_(mask_bytes(c, x_)) {
+        sinks_(x_.sinks), mask_(mask_bytes(c, x_)), seed_(std::vector{c.dropout.seed}) {
     const Shape& s = c.shape;
     p.dtype = dtype, p.out_dtype = std::is_same_v<T, Out> ? dtype : Dtype::float32, p.shape = s;
     p.q = q_.tensor(s.heads, s.queries), p.out = out_.tensor(s.heads, s.queries);
@@ -114,6 +116,7 @@ template <class T, class Out = T> class DeviceProblem {
     if (!c.keys.empty()) p.lengths.keys = keys_.data();
     if (!c.offsets.empty()) p.lengths.q_offset = offsets_.data();
     p.dropout = c.dropout;
+    if (c.device_seed) p.dropout.seed = ~p.dropout.seed, p.dropout.device_seed = seed_.data();
     if (!c.masked) return;
     const Shape& m = x_.mask_shape;
     auto stride = [](int64_t n, int64_t elements) { return n == 1 ? 0 : elements; };
@@ -122,11 +125,21 @@ template <class T, class Out = T> class DeviceProblem {
               stride(m.heads, m.queries * m.keys), stride(m.queries, m.keys), stride(m.keys, 1)};
   }
 
+  const Numbers& numbers() const { return x_; }
+  const Case& asked() const { return c_; }
+  std::string text() const { return "dtype " + std::to_string(int(p.dtype)) + ", " + c_.text(); }
+
+  // out and lse as they should be, for backward to read.
+  void write_exact() {
+    out_.write(exact_.out);
+    lse_.fill(device::narrow_all<A>(exact_.lse));
+  }
+
   // Of what has just been launched.
   std::vector<double> out() const { return out_.values(); }
   void judge(const std::string& kernel) const {
     device::finish();
-    const std::string what = kernel + " dtype " + std::to_string(int(p.dtype)) + ", " + c_.text();
+    const std::string what = kernel + " " + text();
     attention_case::judge<T, Out>(what, out_.values(), exact_, plain_);
     std::vector<double> lse;
     for (A y : lse_.values()) lse.push_back(double(y));

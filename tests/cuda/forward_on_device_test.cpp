@@ -1,25 +1,18 @@
 // The host's side of the CUDA kernels (cuda/attention.cpp) on the emulator's runtime: what it says
 // of a machine, where the small arrays go, which device and stream a launch is for, and what it
 // throws.
+#include <cfloat>
+
 #include "../cpp/check.hpp"
 #include "cuda.hpp"
 #include "device_problem.hpp"
-#include "emulator/runtime.hpp"
 #include "errors.hpp"
+#include "machine.hpp"
+#include "upload.hpp"
 
 using namespace attention_case;
 
 namespace {
-
-// A machine for one test; the next one finds the usual one.
-class Machine {
- public:
-  explicit Machine(emulator::Machine m = {}) { emulator::machine() = m, emulator::take_calls(); }
-  ~Machine() {
-    cudaSetDevice(0);
-    emulator::machine() = {}, emulator::take_failure(), cudaGetLastError();
-  }
-};
 
 // A case on the device whose small arrays are the host's, as the core gives them.
 template <class T> struct HostArrays : DeviceProblem<T> {
@@ -57,10 +50,6 @@ std::string why_no_cuda_on(emulator::Machine m) {
   const std::string why = why_no_cuda();
   CHECK(cudaGetLastError() == cudaSuccess);  // what was asked leaves nothing behind
   return why;
-}
-
-bool has(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
 }
 
 }  // namespace
@@ -109,6 +98,91 @@ TEST(an_upload_of_many_numbers) {
   }
 }
 
+TEST(numbers_on_the_device_are_widened_there) {
+  const double most = FLT_MAX / 8;
+  auto check_kind = [&]<class T, class Wide>(DeviceNumbers::Kind kind, T, Wide) {
+    // Rows of three, each number every second, backwards.
+    std::vector<T> numbers;
+    for (int i = 0; i < 40; ++i) numbers.push_back(device::narrow<T>(i * i - 300));
+    const device::Buffer<T> there(numbers);
+    device::Buffer<Wide> wide(12);
+    const DeviceNumbers from{there.data() + 39, kind, 3, -9, -2};
+    device::check(cuda::widen(from, 12, most, wide.data(), nullptr));
+    const std::vector<Wide> found = wide.values();
+    for (size_t i = 0; i < 12; ++i)
+      CHECK(found[i] == Wide(device::widen(numbers[39 - i / 3 * 9 - i % 3 * 2])));
+  };
+  check_kind(DeviceNumbers::int32, int32_t(), int64_t());
+  check_kind(DeviceNumbers::int64, int64_t(), int64_t());
+  check_kind(DeviceNumbers::float16, float16(), double());
+  check_kind(DeviceNumbers::bfloat16, bfloat16(), double());
+  check_kind(DeviceNumbers::float32, float(), double());
+  check_kind(DeviceNumbers::float64, double(), double());
+
+  // More than there are threads.
+  std::vector<int32_t> many(1024 * 128 + 3);
+  for (size_t i = 0; i < many.size(); ++i) many[i] = int32_t(i) - 7;
+  const device::Buffer<int32_t> there(many);
+  device::Buffer<int64_t> wide(many.size());
+  const DeviceNumbers row{there.data(), DeviceNumbers::int32, int64_t(many.size()), 0, 1};
+  device::check(cuda::widen(row, int64_t(many.size()), most, wide.data(), nullptr));
+  CHECK(wide.values() == std::vector<int64_t>(many.begin(), many.end()));
+}
+
+TEST(finite_numbers_are_bounded_infinities_and_nan_stay) {
+  const device::Buffer<double> there(std::vector{1e300, -1e300, INFINITY, -INFINITY, NAN, 3.0});
+  device::Buffer<double> wide(6);
+  device::check(cuda::widen({there.data(), DeviceNumbers::float64, 6, 0, 1}, 6, FLT_MAX / 8,
+                            wide.data(), nullptr));
+  const std::vector<double> found = wide.values();
+  const double right[] = {FLT_MAX / 8, -FLT_MAX / 8, INFINITY, -INFINITY, NAN, 3};
+  for (size_t i = 0; i < 6; ++i) CHECK_CLOSE(found[i], right[i], 0);
+}
+
+TEST(memory_is_taken_and_given_back_in_the_order_of_a_stream) {
+  const Machine machine({.devices = 3, .memory = 1000});
+  int stream = 0;
+  auto called = [&](const char* what) {
+    int times = 0;
+    for (const emulator::Call& call : emulator::take_calls())
+      if (call.what == what) CHECK(call.device == 2), ++times;
+    return times;
+  };
+  void* memory = allocate_on_device(1000, 2, &stream);
+  CHECK(called("cudaMallocAsync") == 1);
+  free_on_device(memory, 2, &stream, false);
+  CHECK(called("cudaDeviceSynchronize") == 0);
+  memory = allocate_on_device(8, 2, &stream);
+  free_on_device(memory, 2, &stream, true);
+  CHECK(called("cudaDeviceSynchronize") == 1);
+  CHECK_THROWS(RuntimeError, "the allocation of 1001 bytes failed on CUDA device 2: ",
+               allocate_on_device(1001, 2, &stream));
+  CHECK(cudaGetLastError() == cudaSuccess);
+  free_on_device(memory, 2, &stream, false);  // nothing is there: it is for nobody to hear
+  CHECK(cudaGetLastError() == cudaSuccess);
+}
+
+TEST(a_stream_waits_for_another) {
+  const Machine machine({.devices = 3});
+  int first = 0, second = 0;
+  let_wait(&first, &first, 2);
+  CHECK(emulator::take_calls().empty());
+  let_wait(&second, &first, 2);
+  std::vector<emulator::Call> order;
+  for (const emulator::Call& call : emulator::take_calls())
+    if (has(call.what, "Event")) CHECK(call.device == 2), order.push_back(call);
+  CHECK(order.size() == 2);
+  CHECK(order[0].what == "cudaEventRecord" && order[0].stream == &first);
+  CHECK(order[1].what == "cudaStreamWaitEvent" && order[1].stream == &second);
+}
+
+TEST(what_is_on_the_device_is_fetched) {
+  const device::Buffer<int32_t> there(std::vector<int32_t>{5, 9, -3, 9});
+  int64_t found[2] = {};
+  fetch({there.data(), DeviceNumbers::int32, 2, 0, 2}, 2, found, 0, nullptr);
+  CHECK(found[0] == 5 && found[1] == -3);
+}
+
 TEST(the_device_is_the_callers_again) {
   const Machine machine({.devices = 3});
   auto current = [] {
@@ -118,7 +192,9 @@ TEST(the_device_is_the_callers_again) {
   };
   device::check(cudaSetDevice(1));
   HostArrays<bfloat16> problem(lengths(), Dtype::bfloat16, Algorithm::safe);
+  emulator::take_devices_in_use();
   problem.forward(2);
+  CHECK(emulator::take_devices_in_use() == std::set{2});  // no context is made on the caller's
   CHECK(current() == 1);
   int launches = 0;
   for (const emulator::Call& call : emulator::take_calls())
@@ -127,9 +203,10 @@ TEST(the_device_is_the_callers_again) {
   problem.judge("on device 2");
 
   small().forward(1);  // where it is: there is nothing to set
-  for (const emulator::Call& call : emulator::take_calls()) CHECK(call.what != "cudaSetDevice");
+  CHECK(current() == 1);
 
-  CHECK_THROWS(RuntimeError, "cudaSetDevice failed on CUDA device 3: ", small().forward(3));
+  CHECK_THROWS(RuntimeError,
+               "cuDevicePrimaryCtxRetain failed on CUDA device 3: ", small().forward(3));
   CHECK(cudaGetLastError() == cudaSuccess);  // it has been told
   CHECK(current() == 1);
   emulator::machine().launch_error = cudaErrorLaunchOutOfResources;
@@ -147,7 +224,6 @@ TEST(all_is_launched_on_the_stream_and_nothing_waits) {
     forward_on_device(problem.p, 1, &there, workspace.data());
     int launches = 0;
     for (const emulator::Call& call : emulator::take_calls()) {
-      if (call.what == "cudaSetDevice") continue;
       CHECK(has(call.what, "_kernel"));  // no function but launches
       CHECK(call.stream == &there);
       ++launches;
@@ -164,8 +240,7 @@ TEST(what_no_kernel_takes_is_told) {
                "no CUDA kernel of this build takes the problem: online, batch 1, heads 1 over 1, "
                "queries 4, keys 4, dim 64, value dim 64, float16; dropout",
                problem.forward());
-  for (const emulator::Call& call : emulator::take_calls())
-    CHECK(!has(call.what, "kernel") && call.what != "cudaSetDevice");
+  for (const emulator::Call& call : emulator::take_calls()) CHECK(!has(call.what, "kernel"));
 }
 
 TEST(what_fails_says_what_and_where_and_is_over_then) {
@@ -198,11 +273,13 @@ TEST(why_a_machine_cannot) {
 }
 
 TEST(the_rows_of_the_table) {
-  int flash = 0, ladder = 0;
+  int flash = 0, backward = 0, ladder = 0;
   for (const CudaKernel& row : cuda_kernels()) {
     CHECK(row.architecture == "sm_80");
     flash += row.name.starts_with("flash_"), ladder += row.name == "materialised";
+    backward += row.name.starts_with("backward_");
   }
+  CHECK(backward == int(std::size(cuda::all_backward_kernels)) && backward >= 4);
   CHECK(flash == int(std::size(cuda::all_flash_kernels)) && flash >= 2);
   CHECK(ladder == int(std::size(cuda::all_kernels)) && ladder >= 3);
 }

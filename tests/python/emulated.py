@@ -38,7 +38,7 @@ _free = _function("free", c_bool, c_void_p)
 _copy_in = _function("copy_in", c_bool, c_void_p, c_void_p, c_size_t)
 _copy_out = _function("copy_out", c_bool, c_void_p, c_void_p, c_size_t)
 _take_calls = _function("take_calls", None, c_char_p, c_size_t)
-_play = _function("play", None, c_int, c_int)
+_play = _function("play", None, c_int, c_int, c_size_t)
 
 
 class _Memory:
@@ -67,7 +67,7 @@ class Array(Lender):
         self.address = address
 
     @classmethod
-    def empty(cls, shape, dtype):
+    def empty(cls, shape, dtype, device=None, stream=None):
         return cls(np.empty(shape, DTYPES[dtype]), cls.results_on, fill=False)
 
     def numpy(self):
@@ -84,11 +84,12 @@ ADAPTER = SimpleNamespace(
     written=None,
     diagnose=None,
     device_option=None,
+    stream=None,
     empty=Array.empty,
     finisher=None,
     check_out=lambda out: None,
     dtype_name=str,
-    fresh_seed=lambda: 1,
+    fresh_seed=lambda query: 1,
     max_threads=lambda: 0,
 )
 adapters._known[Array] = ADAPTER
@@ -113,24 +114,33 @@ def calls():
 
 
 @contextmanager
-def machine(devices=1, launch_error=0, results_on=0):
-    """Of so many devices; the library makes its results on this one."""
-    _play(devices, launch_error)
+def machine(devices=1, launch_error=0, results_on=0, memory=2**63):
+    """Of so many devices; the library makes its results on this one. memory: the bytes that CUDA
+    gives in one piece."""
+    _play(devices, launch_error, memory)
     Array.results_on = results_on
     try:
         yield
     finally:
-        _play(1, 0)
+        _play(1, 0, 2**63)
         Array.results_on = 0
 
 
+def sent(x):
+    """NumPy's arrays on the device; lists and numbers stay here."""
+    return Array(x) if isinstance(x, np.ndarray) else x
+
+
 def attention(query, key, value, *, return_lse=False, **options):
-    """fanano.attention of NumPy's arrays, on the device and back; lists and numbers stay here."""
-
-    def sent(x):
-        return Array(x) if isinstance(x, np.ndarray) else x
-
+    """fanano.attention of NumPy's arrays, on the device and back."""
     arrays = (Array(x) for x in (query, key, value))
     options = {name: sent(x) for name, x in options.items()}
     found = fanano.attention(*arrays, return_lse=return_lse, **options)
     return tuple(x.numpy() for x in found) if return_lse else found.numpy()
+
+
+def attention_backward(*arrays, **options):
+    """fanano.attention_backward, the same way."""
+    options = {name: sent(x) for name, x in options.items()}
+    found = fanano.attention_backward(*(Array(x) for x in arrays), **options)
+    return fanano.Gradients(*(None if x is None else x.numpy() for x in found))

@@ -1,60 +1,145 @@
-"""CuPy's arrays are refused by name: on a GPU fanano takes torch tensors alone."""
+"""CuPy's arrays: where no device can run, and on a GPU. Their adapter is tested on the emulator,
+with a stand-in for CuPy (test_emulated_cupy.py)."""
 
-import sys
-from types import ModuleType
-
+import compare
+import cuda_cases
+import cupy_stand_in
 import numpy as np
 import pytest
+from cases import Case
+from lender import Lender
+from refusals import good, refuses
+from test_device_errors import goes_on, on_device
 
 import fanano
 
-MESSAGE = "^{} is a CuPy array, .* torch tensors alone yet: torch.from_dlpack.* cupy.asnumpy"
+# ---- without ------------------------------------------------------------------------------------
 
 
-def refused(x, numpys):
-    lengths = x[0, :1]
-    for argument, call in {
-        "query": lambda: fanano.attention(x, x, x),
-        "out": lambda: fanano.attention(numpys, numpys, numpys, out=x),
-        "kv_lengths": lambda: fanano.attention(numpys, numpys, numpys, kv_lengths=lengths),
-        "attn_mask": lambda: fanano.attention(numpys, numpys, numpys, attn_mask=x),
-        "x": lambda: fanano.softmax(x),
-        "scores": lambda: fanano.SoftmaxState().absorb(x),
-        "out_a": lambda: fanano.merge_states(x, x, x, x),
-    }.items():
-        with pytest.raises(NotImplementedError, match=MESSAGE.format(argument)):
-            call()
+@goes_on
+def test_no_device_can_run():
+    class ndarray(Lender):
+        """Memory that nobody may touch."""
+
+        def __init__(self, array):
+            super().__init__(array, device=Pair((2, 0)), **on_device(array).said)
+
+    arrays = {name: ndarray(x) for name, x in good().items()}
+    with cupy_stand_in.imported(ndarray, streams=[0]):
+        refuses(lambda: fanano.attention(**arrays), "no_cuda", "cannot run on a CUDA device")
 
 
-class Array:
-    """What CuPy's arrays are to fanano: a type, and __dlpack__."""
+class Pair(tuple):
+    """CuPy's name of a device, and DLPack's."""
 
-    def __getitem__(self, index):
-        return self
+    id = 0
 
-    def __dlpack__(self, **_):
-        raise AssertionError("there is nothing to read")
+
+# ---- on a GPU -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def stand_in(monkeypatch):
-    """CuPy, as far as fanano looks at it; its adapter is imported anew, before and after."""
-    cupy = ModuleType("cupy")
-    cupy.ndarray = Array
-    monkeypatch.setitem(sys.modules, "cupy", cupy)
-    sys.modules.pop("fanano.adapters.cupy", None)
-    yield cupy
-    sys.modules.pop("fanano.adapters.cupy", None)
+def cupy():
+    module = pytest.importorskip("cupy", reason="CuPy is not installed")
+    if not module.cuda.is_available():
+        pytest.skip("there is no GPU that CuPy can use")
+    return module
 
 
-def test_by_name(stand_in):
-    refused(stand_in.ndarray(), np.ones((4, 8), np.float32))
+def attention(cupy, case, send=lambda options: options, **more):
+    def sent(x):
+        return cupy.asarray(x) if isinstance(x, np.ndarray) else x
+
+    return fanano.attention(
+        *(sent(x) for x in case.arrays()),
+        **{name: sent(x) for name, x in send(dict(case.options)).items()},
+        algorithm=case.algorithm,
+        out_dtype=case.out_dtype,
+        return_lse=True,
+        **more,
+    )
+
+
+def judge(cupy, case, send=lambda options: options):
+    out, lse = attention(cupy, case, send)
+    assert type(out) is type(lse) is cupy.ndarray
+    compare.judge_attention(
+        cupy.asnumpy(out),
+        cupy.asnumpy(lse),
+        *case.arrays(),
+        what=str(case),
+        out_dtype=case.out_dtype,
+        **case.options,
+    )
 
 
 @pytest.mark.cuda
-def test_on_a_gpu():
-    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
-    if not cupy.cuda.is_available():
-        pytest.skip("there is no GPU that CuPy can use")
+@pytest.mark.parametrize("algorithm", ["flash", "online", "safe", "naive"])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+def test_each_dtype_and_algorithm(cupy, dtype, algorithm):
+    sizes = {"rows": 197, "keys": 389, "heads": (2, 4, 2, 4)}
+    judge(cupy, Case(dtype, algorithm=algorithm, where="causal", data="growing", **sizes))
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("send", [cuda_cases.host_numbers, lambda options: options])
+@pytest.mark.parametrize("name", cuda_cases.OPTIONS)
+def test_each_option(cupy, name, send):
+    judge(cupy, Case("float16", **cuda_cases.PLAIN | cuda_cases.OPTIONS[name]), send)
+
+
+@pytest.mark.cuda
+def test_the_current_stream(cupy):
+    """What it has been given to do before comes first, and nobody waits."""
+    case = Case("float16", rows=65, keys=130, heads=(2, 4, 2, 4))
+    query, key, value = (cupy.asarray(x) for x in case.arrays())
+    expected = fanano.attention(query, key, value, kv_lengths=[130, 7])
+    late = cupy.zeros_like(query)
+    lengths = cupy.asarray([1, 1])
+    wanted = cupy.asarray([130, 7])
+    busy = cupy.random.rand(4096, 4096, dtype=cupy.float32)
+    cupy.cuda.Device().synchronize()
+    side = cupy.cuda.Stream(non_blocking=True)
+    with side:
+        for _ in range(20):
+            busy @ busy
+        late[...] = query
+        lengths[...] = wanted
+        out = fanano.attention(late, key, value, kv_lengths=lengths)
+        assert not side.done
+    side.synchronize()
+    assert (out == expected).all()
+
+
+@pytest.mark.cuda
+def test_memory_is_the_pools(cupy):
+    query, key, value = (cupy.asarray(x) for x in Case("float16", rows=65, keys=130).arrays())
+    pool = cupy.get_default_memory_pool()
+    out = fanano.attention(query, key, value, kv_lengths=[130] * len(query))
+    before = pool.used_bytes()
+    for _ in range(3):
+        out = fanano.attention(query, key, value, kv_lengths=[130] * len(query))
+    assert pool.used_bytes() == before
+    del out
+    assert pool.used_bytes() < before
+
+
+@pytest.mark.cuda
+def test_another_device(cupy):
+    if cupy.cuda.runtime.getDeviceCount() < 2:
+        pytest.skip("there is one GPU alone")
+    arrays = Case("float16", rows=65, keys=130).arrays()
+    expected = fanano.attention(*(cupy.asarray(x) for x in arrays))
+    with cupy.cuda.Device(1):
+        there = [cupy.asarray(x) for x in arrays]
+    out = fanano.attention(*there)
+    assert out.device.id == 1
+    assert (cupy.asnumpy(out) == cupy.asnumpy(expected)).all()
+    assert cupy.cuda.Device().id == 0
+
+
+@pytest.mark.cuda
+def test_everything_else_is_the_cpus(cupy):
     x = cupy.ones((4, 8), cupy.float32)
-    refused(x, cupy.asnumpy(x))
+    with pytest.raises(NotImplementedError, match=r"x is a CuPy array, .* cupy.asnumpy\(x\)"):
+        fanano.softmax(x)

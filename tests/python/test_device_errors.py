@@ -122,31 +122,30 @@ DEVICES = {
             "key": on_device(KEY, (10, 0)),
         },
     ),
-    "int32 lengths": (
-        "on_device",
-        "kv_lengths is on device CUDA:0, where it must be int64 and contiguous; it is int of 32 "
-        r"bits of shape \(2,\) and strides \(1,\)",
-        {"kv_lengths": on_device(INTS.astype(np.int32))},
+    "device arrays of other kinds": (
+        "no_cuda",
+        "cannot run",
+        {
+            "kv_lengths": on_device(INTS.astype(np.int32)),
+            "q_offset": on_device(np.array(3)),
+            "alibi_slopes": on_device(np.array(3.0)),
+            "sinks": on_device(ones(8)[::2]),
+        },
     ),
-    "float32 slopes": (
-        "on_device",
-        "alibi_slopes .* must be float64 .*; it is float of 32 bits",
-        {"alibi_slopes": on_device(ones(4))},
+    "int16 lengths": (
+        "integers",
+        "kv_lengths must be int32 or int64; it is int of 16 bits",
+        {"kv_lengths": on_device(INTS.astype(np.int16))},
     ),
-    "steps": (
-        "on_device",
-        r"sinks .* it is float of 64 bits of shape \(4,\) and strides \(2,\)",
-        {"sinks": on_device(np.zeros(8)[::2])},
+    "integers for slopes": (
+        "floats",
+        "alibi_slopes must be float64, float32, .*; it is int of 64 bits",
+        {"alibi_slopes": on_device(np.arange(4))},
     ),
-    "one offset for all": (
-        "by_batch",
-        "q_offset must have one number for each sequence of the batch, 2; it has 1",
-        {"q_offset": on_device(np.array(3))},
-    ),
-    "one slope for all": (
-        "by_head_and_batch",
-        r"alibi_slopes must have shape \(Hq,\), \(4,\).* it has shape \(1,\)",
-        {"alibi_slopes": on_device(np.array(3.0))},
+    "sinks for nobody": (
+        "by_head",
+        r"sinks must have shape \(Hq,\), \(4,\); it has shape \(3,\)",
+        {"sinks": on_device(np.zeros(3))},
     ),
     "a read-only out": (
         "read_only",

@@ -147,7 +147,8 @@ def test_results_come_from_the_library_on_the_device():
     adapter = fanano.adapters._known[Array]
     asked = []
 
-    def empty(shape, dtype):
+    def empty(shape, dtype, device, stream):
+        assert (device, stream) == (0, 1)
         asked.append((shape, dtype))
         return Array.empty(shape, dtype)
 

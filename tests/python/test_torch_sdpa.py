@@ -113,7 +113,7 @@ def test_refusals():
 def kernels(monkeypatch):
     """What fanano computes in torch's place, by name, as it happens."""
     ran = []
-    for name in "attention_cpu", "attention_backward_cpu":
+    for name in "attention_kernel", "attention_backward_kernel":
         real = getattr(installing.operators, name)
         monkeypatch.setattr(
             installing.operators,
@@ -123,7 +123,7 @@ def kernels(monkeypatch):
     return ran
 
 
-def both_ways(call, kernels, expected=("attention_cpu", "attention_backward_cpu"), **tolerance):
+def both_ways(call, kernels, expected=("attention_kernel", "attention_backward_kernel"), **tolerance):
     """The same by torch alone and by fanano, which ran these kernels."""
     alone = call()
     assert kernels == []
@@ -213,7 +213,7 @@ def test_modules(kernels):
     both_ways(
         of(encoder, lambda: encoder(x, src_key_padding_mask=padded)),
         kernels,
-        ["attention_cpu"] * 2 + ["attention_backward_cpu"] * 2,
+        ["attention_kernel"] * 2 + ["attention_backward_kernel"] * 2,
         rtol=1e-4,
         atol=1e-5,
     )
@@ -245,7 +245,7 @@ def test_modules_in_evaluation(causal, kernels, no_fast_path):
     with torch.inference_mode():
         for call, layers in calls.items():
             expected = call()
-            both_ways(call, kernels, ["attention_cpu"] * layers, rtol=1e-4, atol=1e-5)
+            both_ways(call, kernels, ["attention_kernel"] * layers, rtol=1e-4, atol=1e-5)
             torch.backends.mha.set_fastpath_enabled(True)
             torch.testing.assert_close(call()[:2], expected[:2], rtol=1e-4, atol=1e-5)
             torch.backends.mha.set_fastpath_enabled(False)
@@ -282,7 +282,7 @@ def test_install_and_uninstall(kernels):
             pass
         assert fanano.torch.is_installed()  # as before the block
         F.scaled_dot_product_attention(x, x, x)
-        assert kernels == ["attention_cpu"]
+        assert kernels == ["attention_kernel"]
     finally:
         fanano.torch.uninstall()
     assert not fanano.torch.is_installed()

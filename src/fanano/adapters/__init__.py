@@ -52,8 +52,13 @@ class Adapter(Protocol):
     # numbers can be looked at. None: as it is.
     device_option: Callable[[str, Any, Any], Any] | None
 
-    # Memory for a result of a shape, of a dtype by name. None: the core gets it from query's type.
-    empty: Callable[[tuple[int, ...], str], Any] | None
+    # The library's current stream on the CUDA device of an array, by DLPack's number for it. None:
+    # the core learns it with the arrays, or the library has no such thing.
+    stream: Callable[[Any], int] | None
+
+    # Memory for a result of a shape, of a dtype by name; on a CUDA device it is also told which,
+    # and for work on which stream. None: the core gets it from query's type.
+    empty: Callable[..., Any] | None
 
     # Returns what turns memory that `empty` made into the caller's own array, like the given one;
     # raises where nothing does. None: `empty` makes the caller's arrays.
@@ -68,8 +73,9 @@ class Adapter(Protocol):
     def dtype_name(self, dtype: Any) -> str:
         """The name of one of the library's dtypes, such as ``"float32"``."""
 
-    def fresh_seed(self) -> int:
-        """64 random bits for a dropout whose caller gave no seed."""
+    def fresh_seed(self, query: Any) -> Any:
+        """64 random bits for a dropout whose caller gave no seed: an integer, or one that lies on
+        the device of ``query``."""
 
     def max_threads(self) -> int:
         """How many threads a call may use at most; 0: as many as fanano has."""
@@ -118,25 +124,26 @@ def prepared_option(argument: str, numbers: Any, query: Any = None) -> Any:
     return numbers
 
 
-def prepared_seed(seed: Any) -> Any:
-    """One integer, of Python's or of a library's; TypeError for an array of more than one."""
+def prepared_seed(seed: Any, query: Any = None) -> Any:
+    """One integer, of Python's or of a library's; TypeError for an array of more than one. With
+    ``query``: it may be on its device."""
     if hasattr(type(seed), "__dlpack__"):
         # What has neither is for the core to refuse.
         shape, dtype = tuple(getattr(seed, "shape", ())), str(getattr(seed, "dtype", "int"))
         if shape or "int" not in dtype:
             raise TypeError(f"seed must be one integer, got an array of {dtype} of shape {shape}")
-        return prepared_option("seed", seed)
+        return prepared_option("seed", seed, query)
     return seed
 
 
 @contextmanager
-def diagnosis(adapter: Adapter, **arrays: Any) -> Iterator[None]:
-    """Lets the adapter say better what the core refuses."""
+def diagnosis(adapter: Adapter, *, cuda: bool = False, **arrays: Any) -> Iterator[None]:
+    """Lets the adapter say better what the core refuses; cuda: of what runs on CUDA devices too."""
     try:
         yield
     except (TypeError, ValueError):
         if adapter.diagnose is not None:
-            adapter.diagnose(False, **arrays)
+            adapter.diagnose(cuda, **arrays)
         raise
 
 

@@ -1,8 +1,8 @@
 """Arrays of any other library that has ``__dlpack__``.
 
-Results are handed back through ``from_dlpack`` of the array's own namespace, so that they are of
-the caller's own type. On a CUDA device attention writes into ``out`` alone, on the legacy default
-stream, which the library lets wait for its own.
+Results are memory of ours, which ``from_dlpack`` of the array's own namespace takes over, so that
+they are of the caller's own type. On a CUDA device attention runs on the legacy default stream,
+which the library lets wait for its own; and lets its own wait for that before it uses a result.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ prepare = None
 written = None
 diagnose = None
 device_option = None
+stream = None
 empty = _core.Buffer
 
 
@@ -44,7 +45,7 @@ def dtype_name(dtype: Any) -> str:
     raise TypeError(f'out_dtype must be the name of a dtype, such as "float32"; got {dtype!r}')
 
 
-def fresh_seed() -> int:
+def fresh_seed(query: Any) -> int:
     return secrets.randbits(64)
 
 

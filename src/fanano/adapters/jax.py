@@ -1,4 +1,4 @@
-"""JAX arrays in the CPU's memory, each on one device; what is traced is fanano.jax's.
+"""JAX arrays in the CPU's memory, each on one device; what is traced, or on a GPU, is fanano.jax's.
 
 They never change, so none is ever written. A result is a new array on the device of the one it is
 like, in memory that nobody else knows: what was computed is handed over, not copied.
@@ -21,6 +21,7 @@ from .numpy import dtype_name as dtype_name  # its dtypes are NumPy's
 library = "jax"
 written = None
 device_option = None
+stream = None
 empty = _core.Buffer
 
 
@@ -38,7 +39,20 @@ def prepare(names: Sequence[str], arrays: Sequence[Any]) -> Sequence[Any]:
                 library,
                 operators,
             )
+        if platform_of(array) not in ("cpu", None):
+            raise Watched(
+                f"{name} is on {array.sharding}, where fanano has attention alone: "
+                'jax.device_put(x, jax.devices("cpu")[0]) copies it to the CPU',
+                library,
+                operators,
+            )
     return arrays
+
+
+def platform_of(array: Any) -> str | None:
+    """Where its memory is, such as ``"cpu"``; None: JAX does not say."""
+    platform = getattr(array, "platform", None)  # much quicker than asking for its devices
+    return str(platform()) if callable(platform) else None
 
 
 def operators(*args: Any, **options: Any) -> Any:
@@ -91,7 +105,7 @@ def diagnose(cuda: bool, /, **arrays: Any) -> None:
             raise TypeError(f"{argument} must be an array of numbers, its dtype is {array.dtype}")
 
 
-def fresh_seed() -> int:
+def fresh_seed(query: Any) -> int:
     raise ValueError(
         "dropout_p is not 0, so seed must be given, for JAX has no random state of its own: an "
         "integer, or jax.random.bits(key, dtype=jax.numpy.uint32)"

@@ -18,6 +18,7 @@ prepare = None
 written = None
 diagnose = None
 device_option = None
+stream = None
 finisher = None
 
 _dtypes: dict[str, Any] = {name: np.dtype(name) for name in ("float64", "float32", "float16")}
@@ -45,7 +46,11 @@ def check_out(out: Any) -> None:
 
 
 def empty(shape: tuple[int, ...], dtype: str) -> Any:
-    return np.empty(shape, _dtypes.get(dtype) or _bfloat16())
+    return np.empty(shape, dtype_named(dtype))
+
+
+def dtype_named(dtype: str) -> Any:
+    return _dtypes.get(dtype) or _bfloat16()
 
 
 def dtype_name(dtype: Any) -> str:
@@ -55,7 +60,7 @@ def dtype_name(dtype: Any) -> str:
         raise TypeError(f"out_dtype must be a dtype or the name of one, got {dtype!r}") from None
 
 
-def fresh_seed() -> int:
+def fresh_seed(query: Any) -> int:
     return secrets.randbits(64)
 
 

@@ -1,4 +1,5 @@
-"""torch tensors: ``torch.Tensor`` itself and ``torch.nn.Parameter``; on CUDA for attention alone.
+"""torch tensors: ``torch.Tensor`` itself and ``torch.nn.Parameter``; on CUDA for attention and its
+gradients alone.
 
 Other subclasses carry a meaning that their memory does not (fake, nested, distributed tensors), so
 they are refused. A call uses at most ``torch.get_num_threads()`` threads.
@@ -16,6 +17,7 @@ from torch.autograd import forward_ad
 from . import Watched
 
 library = "torch"
+stream = None
 finisher = None
 
 # DLPack's C exchange: the core reads and makes tensors without calling Python.
@@ -102,15 +104,20 @@ def _prepare(argument: str, array: Any) -> Any:
             library,
             operators,
         )
+    check_streams(argument, array)
+    if array.is_neg():  # a lazy view: its memory holds the numbers before the negation
+        array = array.resolve_neg()
+    return memory(array)
+
+
+def check_streams(argument: str, array: Any) -> None:
+    """Whether torch says on which stream of its device it works."""
     if array.is_cuda and not _exchange:
         raise NotImplementedError(
             f"{argument} is on device {array.device}, and this torch ({torch.__version__}) cannot "
             "say on which stream it works there (torch 2.13 can, by DLPack's C exchange): pass "
             "x.cpu()"
         )
-    if array.is_neg():  # a lazy view: its memory holds the numbers before the negation
-        array = array.resolve_neg()
-    return memory(array)
 
 
 def has_tangent(array: Any) -> bool:
@@ -140,7 +147,7 @@ def written(out: Any) -> None:
 
 # The options that attention reads on a device, beside its arrays, and of which dtype there.
 _DEVICE_OPTIONS = {
-    **dict.fromkeys(("q_lengths", "kv_lengths", "q_offset"), torch.int64),
+    **dict.fromkeys(("q_lengths", "kv_lengths", "q_offset", "seed"), torch.int64),
     **dict.fromkeys(("alibi_slopes", "sinks"), torch.float64),
 }
 
@@ -151,6 +158,8 @@ def device_option(argument: str, x: Any, query: Any) -> Any:
         return x
     if os.environ.get("FANANO_CHECK") == "1":
         return x.cpu()  # waits for the device; the core looks at what it gave
+    if argument == "seed":
+        return x.to(dtype)
     if dtype.is_floating_point != x.is_floating_point() or x.dtype in (torch.uint8, torch.bool):
         return x  # for the core to refuse
     x = x.to(dtype)
@@ -178,9 +187,8 @@ def diagnose(cuda: bool, /, **arrays: Any) -> None:
             if cuda:
                 continue
             raise NotImplementedError(
-                f"{argument} is on device {array.device}: of fanano only attention runs there, "
-                "without gradients, and reads there masks, lengths, offsets, slopes and sinks; "
-                "x.cpu() copies it to the CPU"
+                f"{argument} is on device {array.device}: of fanano only attention and its "
+                "gradients run there; x.cpu() copies it to the CPU"
             )
         if array.device.type != "cpu":
             raise ValueError(
@@ -202,13 +210,16 @@ def dtype_name(dtype: Any) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def fresh_seed() -> int:
-    return int(seed_tensor())
+def fresh_seed(query: Any) -> Any:
+    seed = seed_tensor(query)
+    return seed if query.is_cuda else int(seed)
 
 
-def seed_tensor() -> Any:
-    """A seed of torch's default generator, which ``torch.manual_seed`` sets."""
-    return torch.randint(-(2**63), 2**63 - 1, (), dtype=torch.int64, device="cpu")
+def seed_tensor(query: Any) -> Any:
+    """A seed of torch's default generator of query's device, which ``torch.manual_seed`` sets. On
+    CUDA nobody looks at it, and a graph draws it anew at each replay."""
+    device = query.device if query.is_cuda else "cpu"
+    return torch.randint(-(2**63), 2**63 - 1, (), dtype=torch.int64, device=device)
 
 
 def max_threads() -> int:

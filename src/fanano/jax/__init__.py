@@ -1,6 +1,6 @@
 """fanano for JAX: compiled, differentiable, mapped, over several devices.
 
-Importing this imports JAX. CPU devices only.
+Importing this imports JAX. CPU devices, and CUDA devices where the module has kernels for them.
 """
 
 from __future__ import annotations

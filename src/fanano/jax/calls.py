@@ -64,7 +64,7 @@ def attention(
     if out_dtype is not None and not isinstance(out_dtype, str):
         out_dtype = adapter.dtype_name(out_dtype)
     if seed is None and dropout_p != 0:
-        seed = adapter.fresh_seed()
+        seed = adapter.fresh_seed(arrays["query"])
     # Every check is the core's, on arrays of the same shapes and dtypes that hold nothing.
     _core.explain(
         _standin(arrays["query"]),

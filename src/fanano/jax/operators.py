@@ -159,8 +159,8 @@ def register() -> None:
             f"interface, and the jaxlib here {has[0]}.{has[1]}: build fanano with this jaxlib, or "
             "install a newer one"
         )
-    for target, handler in _core.xla_handlers().items():
-        jax.ffi.register_ffi_target(str(target), handler, platform="cpu")
+    for target, platform, handler in _core.xla_handlers():
+        jax.ffi.register_ffi_target(target, handler, platform=platform)
 
 
 def _version_of_jaxlib() -> tuple[int, int]:

@@ -64,7 +64,7 @@ class EagerAttention(Function):
     def forward(ctx: Any, *given: Any) -> Any:
         query, key, value, mask, sinks, rest = given
         inputs = query, key, value, rest[0], mask, sinks, *rest[1]
-        compute = operators.attention_cpu if _plain(inputs) else operators.attention
+        compute = operators.attention_kernel if _plain(inputs) else operators.attention
         output = compute(*inputs)
         Attention.setup_context(ctx, inputs, output)
         return output
@@ -75,7 +75,7 @@ class EagerAttention(Function):
 
 
 def _plain(inputs: Any) -> bool:
-    """Whether the CPU's kernels may have them without torch's dispatcher."""
+    """Whether the kernels may have them without torch's dispatcher."""
     tensors = [x for x in inputs if isinstance(x, torch.Tensor)]
     return not adapter.recorded() and not adapter.profiled() and all(map(_is_its_memory, tensors))
 
@@ -85,7 +85,7 @@ def _is_its_memory(x: torch.Tensor) -> bool:
     torch.autograd's own vmap (is_grads_batched, functional.jacobian(vectorize=True))."""
     return (
         type(x) in (torch.Tensor, torch.nn.Parameter)
-        and x.is_cpu
+        and (x.is_cpu or x.is_cuda)
         and not (x.is_neg() or x._is_zerotensor() or _is_batch(x))
     )
 
@@ -110,12 +110,12 @@ def _gradients(ctx: Any, dout: Any, dlse: Any, of_mask: bool) -> Any:
         if torch.is_grad_enabled() or adapter.transformed():
             compute = AttentionBackward.apply
         elif _plain(given):
-            compute = operators.attention_backward_cpu
+            compute = operators.attention_backward_kernel
     dq, dk, dv, dbias, dsinks = compute(*given)
     return (
         *(dq, dk, dv),
         dbias if of_mask else None,
-        None if sinks is None else dsinks.to(sinks.dtype),
+        None if sinks is None else dsinks.to(sinks),
     )
 
 

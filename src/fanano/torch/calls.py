@@ -38,8 +38,8 @@ def autocast(device: str, *tensors: Any) -> tuple[Any, ...]:
 
 def plain(*tensors: Any) -> bool:
     """Whether ``fanano.attention`` may see them: it refuses what is more than its memory. torch's
-    profilers see operators alone, and there are none for CUDA."""
-    if torch.compiler.is_compiling() or (adapter.profiled() and not _on_cuda(tensors[0])):
+    profilers see operators alone."""
+    if torch.compiler.is_compiling() or adapter.profiled():
         return False
     kinds = torch.Tensor, torch.nn.Parameter
     return all(type(x) in kinds and not x.is_meta for x in tensors)
@@ -96,7 +96,7 @@ def attention(
         _tensor("q_lengths", q_lengths, query),
         _tensor("kv_lengths", kv_lengths, query),
         _tensor("q_offset", offsets, query),
-        _seed(seed, dropout_p),
+        _seed(seed, dropout_p, query),
         _flag(is_causal),
         left,
         right,
@@ -146,14 +146,9 @@ def _check(argument: str, x: Any) -> None:
             f"{argument} must be a torch tensor, got {type(x).__name__}; fanano.attention takes "
             "arrays of every library, those of one call from one library"
         )
-    if x.is_cuda:
-        raise NotImplementedError(
-            f"{argument} is on device {x.device}, where fanano has no gradients yet, nor operators "
-            "for torch.compile, traces and torch.func's transforms: call under torch.no_grad() and "
-            "outside of these, or pass x.cpu()"
-        )
-    if x.layout is not torch.strided or x.device.type not in ("cpu", "meta"):
-        adapter.diagnose(False, **{argument: x})
+    if x.layout is not torch.strided or x.device.type not in ("cpu", "cuda", "meta"):
+        adapter.diagnose(True, **{argument: x})
+    adapter.check_streams(argument, x)
     if adapter.has_tangent(x):
         raise NotImplementedError(
             f"{argument} has a forward-mode tangent (jvp, jacfwd, dual numbers), and fanano has no "
@@ -193,7 +188,7 @@ def _window(window_size: Any) -> tuple[Any, Any]:
     return left, right
 
 
-def _seed(seed: Any, dropout_p: Any) -> Any:
+def _seed(seed: Any, dropout_p: Any, query: Any) -> Any:
     """As a tensor of one integer; None where nothing is dropped."""
     if isinstance(seed, torch.Tensor) and (seed.dim() or "int" not in str(seed.dtype)):
         raise TypeError(
@@ -205,12 +200,13 @@ def _seed(seed: Any, dropout_p: Any) -> Any:
     if dropout_p == 0:
         return None
     if seed is None:
-        return adapter.seed_tensor()
+        return adapter.seed_tensor(query)
     if isinstance(seed, torch.Tensor):
         return seed
     if not -(2**63) <= seed < 2**64:
         raise ValueError(f"seed must be an integer of at most 64 bits, got {seed}")
-    return torch.full((), seed - 2**64 if seed >= 2**63 else seed, dtype=torch.int64, device="cpu")
+    device = query.device if query.is_cuda else "cpu"
+    return torch.full((), seed - 2**64 if seed >= 2**63 else seed, dtype=torch.int64, device=device)
 
 
 def _offset(dropout_offset: Any) -> tuple[Any, ...]:
@@ -224,7 +220,8 @@ def _offset(dropout_offset: Any) -> tuple[Any, ...]:
 
 
 def _tensor(argument: str, x: Any, query: Any, dtype: torch.dtype | None = None) -> Any:
-    """x as a tensor; lists and scalars of this dtype, or of their own."""
+    """x as a tensor; lists and scalars of this dtype, or of their own. All but a mask stays in the
+    host's memory, from where a launch takes it along: a copy to a device would be waited for."""
     if x is None or isinstance(x, torch.Tensor):
         return x
     if hasattr(type(x), "__dlpack__"):
@@ -233,8 +230,9 @@ def _tensor(argument: str, x: Any, query: Any, dtype: torch.dtype | None = None)
         dtype = torch.int64
     if hasattr(x, "copy"):  # else the backward pass would see what is written into it until then
         x = x.copy()
+    device = "cpu" if query.is_cuda and argument != "attn_mask" else query.device
     try:
-        return torch.as_tensor(x, dtype=dtype, device=query.device)
+        return torch.as_tensor(x, dtype=dtype, device=device)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
             f"{argument} must be a tensor or numbers that make one, got {type(x).__name__}: {error}"

@@ -1,6 +1,6 @@
 """``fanano::attention`` and ``fanano::attention_backward`` as torch's dispatcher knows them.
 
-Schemas, CPU kernels, and the shapes that tracing needs. Their derivatives are autograd.py's. Of the
+Schemas, kernels, and the shapes that tracing needs. Their derivatives are autograd.py's. Of the
 options the tensors come first, then the numbers. What is not asked for is a tensor of no elements,
 for a schema cannot say None. Private.
 """
@@ -44,6 +44,7 @@ attention_backward = torch.ops.fanano.attention_backward.default
 
 
 def _core_options(
+    query: Any,
     attn_mask: Any,
     sinks: Any,
     alibi_slopes: Any,
@@ -64,19 +65,21 @@ def _core_options(
     column_offset: int,
     layout: str,
 ) -> tuple[Any, ...]:
-    """The same in the core's order, from attn_mask to layout."""
-    tensors = attn_mask, alibi_slopes, sinks, q_lengths, kv_lengths
-    mask, slopes, sinks, rows, keys = (adapter.memory(x) for x in tensors)
-    offset = q_offset if q_offsets is None else adapter.memory(q_offsets)
+    """The same in the core's order, from attn_mask to layout, as it reads them beside query."""
+
+    def read(argument: str, x: Any) -> Any:
+        return x if x is None else adapter.device_option(argument, adapter.memory(x), query)
+
+    offset = q_offset if q_offsets is None else read("q_offset", q_offsets)
     return (
-        *(mask, is_causal, (left, right), offset, scale, softcap),
-        *(slopes, sinks, dropout_p, seed),
+        *(read("attn_mask", attn_mask), is_causal, (left, right), offset, scale, softcap),
+        *(read("alibi_slopes", alibi_slopes), read("sinks", sinks), dropout_p, read("seed", seed)),
         (batch_offset, head_offset, row_offset, column_offset),
-        *(rows, keys, layout),
+        *(read("q_lengths", q_lengths), read("kv_lengths", kv_lengths), layout),
     )
 
 
-def attention_cpu(
+def attention_kernel(
     query: Any, key: Any, value: Any, out_dtype: str | None, *options: Any, out: Any = None
 ) -> tuple[Any, Any]:
     """The dispatcher has taken gradients, modes and lazy views away: tensors are their memory."""
@@ -85,7 +88,7 @@ def attention_cpu(
         out,
         adapter.empty,
         True,
-        *_core_options(*options),
+        *_core_options(query, *options),
         "flash",
         out_dtype,
         adapter.max_threads(),
@@ -93,7 +96,7 @@ def attention_cpu(
     return found[0], found[1]
 
 
-def attention_backward_cpu(
+def attention_backward_kernel(
     dout: Any,
     query: Any,
     key: Any,
@@ -108,15 +111,16 @@ def attention_backward_cpu(
         *(adapter.memory(x) for x in (dout, query, key, value, out, lse, dlse)),
         adapter.empty,
         grad_mask,
-        *_core_options(*options),
+        *_core_options(query, *options),
         adapter.max_threads(),
     )
     *others, dsinks = (query.new_empty(0) if x is None else x for x in found)
     return (*others, dsinks.to(_lse_dtype(query)))
 
 
-_library.impl("attention", attention_cpu, "CPU")
-_library.impl("attention_backward", attention_backward_cpu, "CPU")
+for _device in "CPU", "CUDA":
+    _library.impl("attention", attention_kernel, _device)
+    _library.impl("attention_backward", attention_backward_kernel, _device)
 
 
 def _lse_dtype(query: Any) -> torch.dtype:

@@ -33,9 +33,11 @@ extern "C" {
   std::strncpy(to, lines.c_str(), room - 1);
 }
 
-// Of how many devices the machine is, and with which error every launch fails; 0: with none.
-[[gnu::visibility("default")]] void emulator_play(int devices, int launch_error) {
-  emulator::machine().devices = devices, emulator::machine().launch_error = launch_error;
+// Of how many devices the machine is, with which error every launch fails, 0: with none, and how
+// many bytes it has for one allocation.
+[[gnu::visibility("default")]] void emulator_play(int devices, int launch_error, size_t memory) {
+  emulator::Machine& machine = emulator::machine();
+  machine.devices = devices, machine.launch_error = launch_error, machine.memory = memory;
 }
 
 }  // extern "C"

@@ -27,11 +27,13 @@ namespace {
 enum Error {
   success = 0,
   invalid_value = 1,
+  out_of_memory = 2,
   initialization_error = 3,
   insufficient_driver = 35,
   invalid_kernel = 98,
   no_device = 100,
   invalid_device = 101,
+  invalid_context = 201,
   launch_failure = 719
 };
 constexpr int runtime_version = 13000;
@@ -79,6 +81,8 @@ struct Configuration {
 
 std::vector<Call>& calls = *new std::vector<Call>;  // never destroyed: memory may be freed at exit
 thread_local int current_device = 0;
+thread_local std::vector<int> devices_below;  // on the driver's stack of contexts
+std::set<int>& devices_in_use = *new std::set<int>;
 void record(const std::string& what, void* stream = nullptr) {
   calls.push_back({what, current_device, stream});
 }
@@ -129,6 +133,7 @@ int launch(const void* host, Dim grid, Dim threads, void** arguments, size_t dyn
   if (found == functions().end()) return fail(invalid_kernel, "no such kernel");
   Function& function = found->second;
   record(function.name, stream);
+  devices_in_use.insert(current_device);
   if (int error = machine().launch_error) return fail(error, "as the test wants it");
   Module& module = *function.module;
   if (dynamic_bytes > function.dynamic_limit)
@@ -159,6 +164,8 @@ Machine& machine() {
   static Machine it;
   return it;
 }
+
+std::set<int> take_devices_in_use() { return std::exchange(devices_in_use, {}); }
 
 std::vector<Call> take_calls() { return std::exchange(calls, {}); }
 
@@ -224,7 +231,36 @@ int cudaGetDevice(int* device) { return *device = current_device, success; }
 int cudaSetDevice(int device) {
   record("cudaSetDevice");
   if (device < 0 || device >= machine().devices) return fail(invalid_device, "no such device");
+  devices_in_use.insert(device);
   return current_device = device, success;
+}
+
+// ---- the driver's ----
+// A context is its device's number, plus one: the primary one, which its device has once.
+static int cuDevicePrimaryCtxRetain(uintptr_t* context, int device) {
+  if (device < 0 || device >= machine().devices) return invalid_device;
+  devices_in_use.insert(device);
+  return *context = uintptr_t(device) + 1, success;
+}
+static int cuDevicePrimaryCtxRelease(int) { return success; }
+static int cuCtxPushCurrent(uintptr_t context) {
+  devices_below.push_back(std::exchange(current_device, int(context) - 1));
+  return success;
+}
+static int cuCtxPopCurrent(uintptr_t* context) {
+  if (devices_below.empty()) return invalid_context;
+  *context = uintptr_t(std::exchange(current_device, devices_below.back())) + 1;
+  return devices_below.pop_back(), success;
+}
+int cudaGetDriverEntryPointByVersion(const char* name, void** function, unsigned,
+                                     unsigned long long, void*) {
+  const std::map<std::string_view, void*> known = {
+      {"cuDevicePrimaryCtxRetain", reinterpret_cast<void*>(cuDevicePrimaryCtxRetain)},
+      {"cuDevicePrimaryCtxRelease", reinterpret_cast<void*>(cuDevicePrimaryCtxRelease)},
+      {"cuCtxPushCurrent", reinterpret_cast<void*>(cuCtxPushCurrent)},
+      {"cuCtxPopCurrent", reinterpret_cast<void*>(cuCtxPopCurrent)}};
+  const auto found = known.find(name);
+  return *function = found == known.end() ? nullptr : found->second, success;
 }
 
 int cudaMalloc(void** address, size_t bytes) {
@@ -245,6 +281,36 @@ int cudaMemcpy(void* to, const void* from, size_t bytes, int direction) {
   if (direction != 1 && direction != 2) return fail(invalid_value, "an unknown kind of copy");
   return success;
 }
+
+// Everything happens at once, in the order of the calls: streams and events are names.
+int cudaMallocAsync(void** address, size_t bytes, void* stream) {
+  record("cudaMallocAsync", stream);
+  if (bytes > machine().memory) return fail(out_of_memory, "there is less memory than that");
+  return *address = device_memory().allocate(bytes), success;
+}
+int cudaFreeAsync(void* address, void* stream) {
+  record("cudaFreeAsync", stream);
+  if (!device_memory().free(address)) return fail(invalid_value, "bad cudaFreeAsync");
+  return success;
+}
+int cudaMemcpyAsync(void* to, const void* from, size_t bytes, int direction, void* stream) {
+  record("cudaMemcpyAsync", stream);
+  return cudaMemcpy(to, from, bytes, direction);
+}
+int cudaStreamSynchronize(void* stream) {
+  record("cudaStreamSynchronize", stream);
+  return std::exchange(last_error, success);
+}
+int cudaStreamGetDevice(void*, int* device) {
+  return *device = machine().device_of_streams, success;
+}
+int cudaEventCreateWithFlags(void** event, unsigned) { return *event = &machine(), success; }
+int cudaEventRecord(void*, void* stream) { return record("cudaEventRecord", stream), success; }
+int cudaStreamWaitEvent(void* stream, void*, unsigned) {
+  return record("cudaStreamWaitEvent", stream), success;
+}
+int cudaEventDestroy(void*) { return success; }
+
 int cudaGetDeviceProperties(char* name, int) {  // the first of them is the name
   return std::strcpy(name, "the emulator"), success;
 }

@@ -1,6 +1,8 @@
 // What a test may ask of the emulator beyond the CUDA runtime that runtime.cpp stands in for.
 #pragma once
 
+#include <cstdint>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -14,7 +16,9 @@ struct Machine {
   int devices = 1, capability = 80;  // 10 * major + minor
   int driver = 13000;                // the CUDA version that it is for; 0: there is none
   bool starts = true;  // false: as in a process whose parent had begun to use CUDA before the fork
-  int launch_error = 0;  // with which every launch fails; 0: they run
+  int launch_error = 0;       // with which every launch fails; 0: they run
+  size_t memory = SIZE_MAX;   // of which there is no more for one allocation in a stream's order
+  int device_of_streams = 0;  // of those that are not a default stream
 };
 Machine& machine();
 
@@ -26,5 +30,8 @@ struct Call {
   void* stream;
 };
 std::vector<Call> take_calls();
+
+// The devices where a context has been made or used since the last call of this.
+std::set<int> take_devices_in_use();
 
 }  // namespace emulator
