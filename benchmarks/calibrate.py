@@ -27,7 +27,7 @@ KERNEL = re.compile(r"\w*sm(80|90)\w*<(?P<dtype>\w+), (?P<dim>\d+), (?P<general>
 
 def figures_for(report: Sequence[Row], machine: str, row: Row) -> Row | None:
     """Of the kernel that a row of the benchmark ran: without options the plain one, of the fewest
-    columns that hold the head's; of several that a pass is made of, the one with the least bound."""
+    columns that hold the head's; of several that make up a pass, the one with the least bound."""
     fits = []
     for figures in report:
         match = KERNEL.match(figures["kernel"])

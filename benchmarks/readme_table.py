@@ -97,7 +97,7 @@ def tables(result: dict[str, Any], picture: str | None) -> Iterator[str]:
     peak = (
         " the FMA peak is that of the dtype's products, measured before and after each call."
         if on_cpu
-        else " the caches overwritten before each call; product and sum measured around each sample."
+        else " caches overwritten before each call; product and sum measured around each sample."
     )
     yield (
         f"{result['date']}, {machine_of(result)}; "

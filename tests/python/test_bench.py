@@ -194,10 +194,10 @@ def test_sets_are_copies_of_their_own():
 
 
 def test_the_last_level_caches_of_a_machine_count_once(tmp_path):
-    for cpu, (level, size, shared) in enumerate(
+    for number, (level, size, shared) in enumerate(
         [(3, "8M", "0"), (3, "512K", "1-2"), (2, "4K", "1")]
     ):
-        index = tmp_path / f"cpu{cpu}" / "cache" / "index2"
+        index = tmp_path / f"cpu{number}" / "cache" / "index2"
         index.mkdir(parents=True)
         for name, text in (("level", level), ("size", size), ("shared_cpu_list", shared)):
             (index / name).write_text(f"{text}\n")

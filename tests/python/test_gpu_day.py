@@ -160,9 +160,10 @@ def calibrated(tmp_path, rows, **machine):
     facts |= {"multiprocessors": 100, "rows": rows} | machine
     result.write_text(json.dumps(facts))
     file = tmp_path / "table.json"
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["", str(report), str(result), "--json", str(file)])
-        runpy.run_path(CALIBRATE, run_name="__main__")
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(CALIBRATE, run_name="__main__")
     return end.value.code, json.loads(file.read_text()) if file.exists() else None
 
 

@@ -36,8 +36,8 @@ NOTES = {
 
 
 CUDA_NOTES = {
-    "prefill": f"{SHAPES}; flops of causal masks: those on and below the diagonal; product: torch's "
-    "of square matrices, before and after each sample; error: the largest difference from float64",
+    "prefill": f"{SHAPES}; flops of causal masks: on and below the diagonal; product: torch's of "
+    "square matrices, before and after each sample; error: the largest difference from float64",
     "decode": f"{SHAPES}; GB/s: keys and values, each once; bandwidth: of torch's sum of as much "
     "as many L2 caches, before and after each sample",
     "backward": f"{SHAPES}; the backward pass alone, its flops counted as 2.5 times those of the "

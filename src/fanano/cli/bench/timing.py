@@ -7,14 +7,11 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import cycle
 from typing import Any
 
-from fanano._core import measure_peak
-
 from .devices import CPU, Device, Sample
-from .devices.cpu import PEAK_SECONDS
+from .devices.cpu import peak
 
 SAMPLE_SECONDS = 0.005  # a sample has as many calls as take this long: clocks and timers are coarse
 
@@ -26,7 +23,7 @@ class Contender:
     calls: Sequence[Callable[[], Any]]
     around: Callable[[], AbstractContextManager[Any]] = nullcontext
     device: Device = CPU
-    yardstick: Callable[[], float] = partial(measure_peak, PEAK_SECONDS)
+    yardstick: Callable[[], float] = peak
     samples: list[Sample] = field(default_factory=list)
     best: list[float] = field(default_factory=list)  # by the yardstick, a second
     restless: int = 0  # rounds after which its threads would not sleep
