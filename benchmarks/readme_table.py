@@ -17,7 +17,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from fanano.cli.bench.cells import CELLS, COLUMNS, failure, option_cell
+from fanano.cli.bench.cells import (
+    CELLS,
+    COLUMNS,
+    device_of,
+    failure,
+    machine_of,
+    option_cell,
+)
 
 BEGIN, END = "<!-- benchmark -->", "<!-- /benchmark -->"
 TITLES = {
@@ -35,6 +42,16 @@ TITLES = {
     "memory": "Peak memory of one call above its inputs, the output included, in MiB.",
 }
 
+CUDA_TITLES = {
+    "prefill": "Prefill on a GPU: fanano's median, its fastest and slowest round, its rate and the "
+    "part of it that torch's product of square matrices reaches, the largest difference from "
+    "float64; of the others, time over fanano's.",
+    "decode": "Decode on a GPU, one row over a cache of keys: columns as above, keys and values "
+    "read a second and the part that this is of what torch's sum reads.",
+    "backward": "Backward on a GPU: columns as for prefill, the flops counted as 2.5 times those "
+    "of the forward pass.",
+}
+
 Row = dict[str, Any]
 
 
@@ -47,20 +64,23 @@ def table(lines: Sequence[Sequence[str]]) -> Iterator[str]:
 def group_lines(group: str, rows: Sequence[Row]) -> Iterator[list[str]]:
     """All that is known of fanano, and of each other contender how it compares."""
     others = dict.fromkeys(name for row in rows for name in row["contenders"] if name != "fanano")
-    columns = [column.replace("-\n", "").replace("\n", " ") for column in COLUMNS[group]]
+    device = device_of(rows[0])
+    columns = [x.replace("-\n", "").replace("\n", " ") for x in COLUMNS[device][group]]
     compared = 0 if group == "memory" else columns.index("over fanano")
     mine = [column for column in columns if column not in ("over fanano", "of the output")]
     yield ["dtype", "shape", "mask", *(f"fanano, {mine[0]}", *mine[1:]), *others]
     for row in rows:
         cells = [row["dtype"], row["shape"], "causal" if row["causal"] else "full"]
-        ours = dict(zip(columns, CELLS[group](row, row["contenders"]["fanano"]), strict=False))
+        ours = dict(
+            zip(columns, CELLS[device][group](row, row["contenders"]["fanano"]), strict=False)
+        )
         cells += [ours.get(column, "") for column in mine]
         for name in others:
             outcome = row["contenders"].get(name, {"refused": ""})
             if word := failure(outcome):
-                cells.append("-" if word == "refused" else word)
+                cells.append(word if word == "wrong" else "-")
             else:
-                cells.append(CELLS[group](row, outcome)[compared])
+                cells.append(CELLS[device][group](row, outcome)[compared])
         yield cells
 
 
@@ -73,17 +93,21 @@ def option_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
 
 def tables(result: dict[str, Any], picture: str | None) -> Iterator[str]:
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    on_cpu = result.get("device", "cpu") == "cpu"
+    peak = (
+        " the FMA peak is that of the dtype's products, measured before and after each call."
+        if on_cpu
+        else " caches overwritten before each call; product and sum measured around each sample."
+    )
     yield (
-        f"{result['date']}, {result['cpu']}, {result['threads']} threads, ISA {result['isa']}; "
+        f"{result['date']}, {machine_of(result)}; "
         f"{versions}. Medians of {result['rounds']} interleaved rounds; every result compared with "
-        "float64 before timing; the FMA peak is that of the dtype's products, measured before and "
-        "after each call. "
-        "-: the library refused or failed."
+        f"float64 before timing;{peak} -: the library refused or failed."
     )
     if picture:
         yield ""
         yield f"![fanano bench, the same numbers as bars]({picture})"
-    for group, title in TITLES.items():
+    for group, title in (TITLES if on_cpu else CUDA_TITLES).items():
         rows = [row for row in result["rows"] if row["group"] == group]
         if rows:
             lines = option_lines(rows) if group == "options" else group_lines(group, rows)

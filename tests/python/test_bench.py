@@ -25,9 +25,9 @@ from fanano.cli.bench import (  # noqa: E402
     machine,
     options,
     peers,
-    side_by_side,
     timing,
 )
+from fanano.cli.bench.devices import cpu  # noqa: E402
 from fanano.cli.bench.peers.ours import Fanano  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -43,18 +43,19 @@ TINY = {
 MAKE_TINY = f"""\
 import sys
 from fanano.cli import main
-from fanano.cli.bench import cases, side_by_side
+from fanano.cli.bench import cases
 from fanano.cli.bench.cases import Case
+from fanano.cli.bench.devices import cpu
 cases.QUICK = {TINY!r}
-side_by_side.last_level_cache = lambda: 2**14
+cpu.last_level_cache = lambda: 2**14
 """
 
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     monkeypatch.setattr(cases, "QUICK", TINY)
-    monkeypatch.setattr(side_by_side, "last_level_cache", lambda: 2**14)
-    monkeypatch.setattr(timing, "PEAK_SECONDS", 0.0005)
+    monkeypatch.setattr(cpu, "last_level_cache", lambda: 2**14)
+    monkeypatch.setattr(cpu, "PEAK_SECONDS", 0.0005)
     monkeypatch.setattr(timing, "SAMPLE_SECONDS", 0.0005)
 
 
@@ -89,7 +90,7 @@ class NotANumber(Fanano):
     library = "liar"
 
     def prepare(self, case, sets):
-        return replace(super().prepare(case, sets), to_numpy=lambda out: out * np.float32("nan"))
+        return replace(super().prepare(case, sets), to_array=lambda out: out * np.float32("nan"))
 
 
 class Short(Fanano):
@@ -97,7 +98,7 @@ class Short(Fanano):
     library = "liar"
 
     def prepare(self, case, sets):
-        return replace(super().prepare(case, sets), to_numpy=lambda out: out[:, 1:])
+        return replace(super().prepare(case, sets), to_array=lambda out: out[:, 1:])
 
 
 class Unable(Fanano):
@@ -193,10 +194,10 @@ def test_sets_are_copies_of_their_own():
 
 
 def test_the_last_level_caches_of_a_machine_count_once(tmp_path):
-    for cpu, (level, size, shared) in enumerate(
+    for number, (level, size, shared) in enumerate(
         [(3, "8M", "0"), (3, "512K", "1-2"), (2, "4K", "1")]
     ):
-        index = tmp_path / f"cpu{cpu}" / "cache" / "index2"
+        index = tmp_path / f"cpu{number}" / "cache" / "index2"
         index.mkdir(parents=True)
         for name, text in (("level", level), ("size", size), ("shared_cpu_list", shared)):
             (index / name).write_text(f"{text}\n")
@@ -265,7 +266,8 @@ def test_contenders_that_are_installed(library, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     result = json.loads((tmp_path / "result.json").read_text())
     assert library in result["settings"]
-    names = [peer.name for peer in peers.ALL if peer.library == library]
+    mine = (peer for peer in peers.ALL if peer.library == library)
+    names = [peer.name for peer in mine if "cpu" in peer.devices]
     for row in result["rows"]:
         for name in {*names, "fanano"} & set(row["contenders"]):
             outcome = row["contenders"][name]

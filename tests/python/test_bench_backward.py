@@ -18,6 +18,7 @@ import oracle_gradients  # noqa: E402
 import fanano  # noqa: E402
 from fanano.cli import main  # noqa: E402
 from fanano.cli.bench import arrays, cases, cells, gradients, peers, timing  # noqa: E402
+from fanano.cli.bench.devices import cpu  # noqa: E402
 from fanano.cli.bench.peers.ours import Fanano  # noqa: E402
 
 CASES = (
@@ -31,7 +32,7 @@ CASES = (
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     monkeypatch.setattr(cases, "QUICK", {"prefill": CASES[:1], "backward": CASES[:2]})
-    monkeypatch.setattr(timing, "PEAK_SECONDS", 0.0005)
+    monkeypatch.setattr(cpu, "PEAK_SECONDS", 0.0005)
     monkeypatch.setattr(timing, "SAMPLE_SECONDS", 0.0005)
 
 
@@ -44,7 +45,7 @@ def bench(*arguments, tmp_path):
 
 def ours(case):
     """The arrays of a case, fanano's gradients, the exact ones."""
-    (one,), dout = arrays.inputs(case), gradients.upstream(case)
+    (one,), dout = arrays.inputs(case), arrays.upstream(case)
     out, lse = fanano.attention(*one, is_causal=case.causal, return_lse=True)
     found = fanano.attention_backward(dout, *one, out, lse, is_causal=case.causal)[:3]
     return found, gradients.exact_gradients(one, dout, is_causal=case.causal)
@@ -55,7 +56,7 @@ def ours(case):
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_exact_is_the_oracle(case):
-    (one,), dout = arrays.inputs(case), gradients.upstream(case)
+    (one,), dout = arrays.inputs(case), arrays.upstream(case)
     exact = gradients.exact_gradients(one, dout, is_causal=case.causal)
     right = oracle_gradients.gradients(*one, dout, is_causal=case.causal)
     for name, found in zip(gradients.NAMES, exact.gradients, strict=True):
@@ -84,7 +85,7 @@ def test_judge(case, dtype):
 def test_a_mask_that_is_forgotten_is_seen():
     case = replace(cases.square(1, 1, 64, 16), dtype="bfloat16")
     found, _ = ours(case)
-    (one,), dout = arrays.inputs(case), gradients.upstream(case)
+    (one,), dout = arrays.inputs(case), arrays.upstream(case)
     causal = gradients.exact_gradients(one, dout, is_causal=True)
     assert gradients.judge_gradients(found, causal, "bfloat16")["of_allowed"] > 10
 
@@ -104,12 +105,12 @@ class Off(Fanano):
 
         def call():
             Off.timed += 1
-            dq, dk, dv = prepared.to_numpy(prepared.calls[0]())
+            dq, dk, dv = prepared.to_array(prepared.calls[0]())
             dk = dk.copy()
             dk.flat[np.abs(dk).argmax()] *= 1.3
             return dq, dk, dv
 
-        return replace(prepared, calls=[call], to_numpy=lambda found: found)
+        return replace(prepared, calls=[call], to_array=lambda found: found)
 
 
 class Short(Fanano):
@@ -118,7 +119,7 @@ class Short(Fanano):
 
     def backward(self, case, one, dout):
         prepared = super().backward(case, one, dout)
-        return replace(prepared, to_numpy=lambda found: (found.dq, found.dk[:, 1:], found.dv))
+        return replace(prepared, to_array=lambda found: (found.dq, found.dk[:, 1:], found.dv))
 
 
 class Unable(Fanano):
@@ -164,7 +165,7 @@ def test_backward(tmp_path, capsys):
         (outcome,) = row["contenders"].values()
         assert outcome["of_allowed"] <= 1
         rate = row["gflop"] / outcome["seconds"]
-        assert cells.CELLS["backward"](row, outcome)[3] == f"{rate:.0f}"
+        assert cells.CELLS["cpu"]["backward"](row, outcome)[3] == f"{rate:.0f}"
     words = " ".join(out.split())
     for expected in (
         *("Backward, float32", "(1, 2, 33, 16)", "(2, 4/2, 17, 8) causal", "GFLOP/s"),

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import time
+from types import SimpleNamespace
 
 import pytest
 
 torch = pytest.importorskip("torch", reason="profiles by torch's profilers")
 pytest.importorskip("rich", reason="fanano profile prints by rich")
 
+from torch.autograd import DeviceType  # noqa: E402
+
 from fanano.cli import errors, main  # noqa: E402
-from fanano.cli.profile import measuring, table, workloads  # noqa: E402
+from fanano.cli.profile import devices, measuring, table, workloads  # noqa: E402
 
 SHAPE = (1, 2, 40, 16)
 RANGES = [
@@ -103,6 +106,112 @@ def test_numbers_are_short():
     assert shown == ["0.000", "0.001", "0.066", "0.123", "12.3", "99.9", "100", "2500"]
 
 
+# ---- on a device ---------------------------------------------------------------------------------
+
+
+def event(name, start, end, *, device=DeviceType.CPU, parent=None, total=0.0, itself=0.0):
+    """In microseconds, as the profilers have it."""
+    return SimpleNamespace(
+        name=name,
+        device_type=device,
+        cpu_parent=parent,
+        time_range=SimpleNamespace(start=start, elapsed_us=lambda: end - start),
+        device_time_total=total,
+        self_device_time_total=itself,
+        cpu_time_total=1e9,
+        self_cpu_time_total=1e9,
+    )
+
+
+def test_kernels_are_of_the_range_that_began_last():
+    """Whoever launched them, in whatever order the profiler has them; what ran before any range,
+    and a range's own shadow on the device, count nowhere."""
+    gpu = DeviceType.CUDA
+    events = [
+        event("early", 1, 2, device=gpu),
+        event("a", 10, 12),
+        event("aten::bmm", 11, 12),
+        event("a", 20, 22),
+        event("a", 14, 40, device=gpu),
+        event("k", 25, 31, device=gpu),
+        event("k", 14, 18, device=gpu),
+        event("b", 60, 61),
+        event("other", 62, 65, device=gpu),
+        event("k", 66, 67, device=gpu),
+    ]
+    found = devices.Cuda().by_range("torch", events, ["a", "b"])
+    assert found["a"] == {"a": pytest.approx(10e-6), "k": pytest.approx(10e-6)}
+    assert found["b"] == {
+        "b": pytest.approx(4e-6),
+        "other": pytest.approx(3e-6),
+        "k": pytest.approx(1e-6),
+    }
+
+
+def test_the_legacy_profiler_says_device_times_of_operators():
+    whole = event("a", 0, 9, total=50.0, itself=5.0)
+    inner = event("aten::bmm", 1, 8, parent=whole, total=45.0, itself=40.0)
+    leaf = event("aten::empty", 2, 3, parent=inner, total=5.0, itself=5.0)
+    found = devices.Cuda().by_range("legacy", [whole, inner, leaf], ["a"])
+    seconds = {"a": 50e-6, "aten::bmm": 40e-6, "aten::empty": 5e-6}
+    assert found["a"] == pytest.approx(seconds)
+
+
+def test_calls_are_timed_between_events(monkeypatch):
+    """Of the device, each call alone: here 20 ms of it, and the pauses between are not in that."""
+    clock, order = [0.0], []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            self.at = clock[0]
+            clock[0] += 1.0  # until the next thing is enqueued
+
+        def elapsed_time(self, end):
+            return 1e3 * (end.at - self.at)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: order.append("wait"))
+
+    def call():
+        order.append("call")
+        clock[0] += 0.02
+
+    seconds, _ = devices.Cuda().timed("a", call, 3)
+    assert seconds == pytest.approx(3 * 1.02)
+    assert order == ["wait", "call", "call", "call", "wait"]
+
+
+def test_what_is_not_there_is_said_and_left_out(tmp_path, monkeypatch, capsys):
+    true = workloads.calls
+
+    def calls(*arguments):
+        def missing():
+            raise NotImplementedError("no such kernel")
+
+        return true(*arguments) | {"fanano flash backward": missing}
+
+    monkeypatch.setattr(workloads, "calls", calls)
+    result, _ = profile(tmp_path=tmp_path)
+    assert result["missing"] == {"fanano flash backward": "no such kernel"}
+    assert {row["range"] for row in result["rows"]} == set(RANGES[:-1])
+    assert "fanano flash backward: not there, no such kernel" in capsys.readouterr().out
+
+
+def test_flash_without_gradients_is_profiled_forward_alone(monkeypatch):
+    def attention(query, *others, **options):
+        if query.requires_grad:
+            raise NotImplementedError("no gradients here")
+        return "forward"
+
+    monkeypatch.setattr(workloads.fanano.torch, "attention", attention)
+    calls, missing = measuring.runnable(workloads.calls(SHAPE, "float32", False))
+    assert calls["fanano flash forward"]() == "forward"
+    assert missing == {"fanano flash backward": "no gradients here"}
+
+
 # ---- the command ---------------------------------------------------------------------------------
 
 
@@ -159,6 +268,12 @@ def test_the_trace_has_our_kernels_as_named_ranges(tmp_path):
 def test_mistakes(arguments, words, capsys):
     assert main(["profile", *arguments]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_no_gpu(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["profile", "--device", "cuda"]) == 1
+    assert "torch finds no CUDA device that it can use" in capsys.readouterr().err
 
 
 def test_without_torch(monkeypatch, capsys):

@@ -287,6 +287,28 @@ def test_graphs():
 
 
 @on_a_gpu
+@pytest.mark.parametrize("rows", [1, 389], ids=["decode", "prefill"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_a_thousand_repeats(dtype, rows):
+    """The same bits each time, while the device is busy with other things as well."""
+    query, key, value = tensors(rows=rows, keys=389, dtype=dtype)
+
+    def run():
+        return fanano.attention(query, key, value, is_causal=True, return_lse=True)
+
+    expected = run()
+    side, busy = torch.cuda.Stream(), torch.ones(2048, 2048, device="cuda")
+    differ = torch.zeros(2, dtype=torch.int64, device="cuda")
+    for _ in range(1000):
+        with torch.cuda.stream(side):
+            busy @ busy
+        for index, (x, y) in enumerate(zip(run(), expected, strict=True)):
+            differ[index] += (x.view(torch.uint8) != y.view(torch.uint8)).sum()
+    assert differ.tolist() == [0, 0]
+    assert torch.isfinite(expected[0]).all()
+
+
+@on_a_gpu
 def test_wild_lengths(monkeypatch):
     query, key, value = tensors()
     wild = torch.tensor([2**40, -5], device="cuda")

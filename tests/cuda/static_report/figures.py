@@ -41,6 +41,7 @@ def of_loop(kernel, machine):
         "work": work,
         "others": (len(least) - work) / work if work else None,
         "bound": percent,
+        "peak": MACHINES[machine].tensor,  # multiplications per clock of a multiprocessor
         "pass": len(least),
         "loop": sum(len(graph[n].instructions) for n in loop.body) if loop else 0,
     }

@@ -1,7 +1,9 @@
-"""The arrays of a case."""
+"""The arrays of a case, of NumPy or of another library."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,16 +27,35 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     return np.dtype(name)
 
 
-def inputs(case: Case, sets: int = 1) -> list[Inputs]:
+@dataclass(frozen=True)
+class Library:
+    """A library of arrays, as far as the benchmark needs it: what NumPy and torch call alike."""
+
+    xp: Any  # functions by NumPy's names
+    normal: Callable[[int, str], Callable[[Sequence[int]], Any]]  # seed, dtype -> shape -> random
+    wide: Callable[[Any], Any]  # the same numbers in float64
+
+
+def normal(seed: int, dtype: str) -> Callable[[Sequence[int]], Array]:
+    rng, kind = np.random.default_rng(seed), numpy_dtype(dtype)
+    return lambda shape: rng.standard_normal(shape, dtype=np.float32).astype(kind)
+
+
+NUMPY = Library(np, normal, lambda x: x.astype(np.float64))
+
+
+def inputs(case: Case, sets: int = 1, library: Library = NUMPY) -> list[Inputs]:
     """Random arrays of a case: one query, and `sets` copies of keys and values in memory."""
-    rng = np.random.default_rng(0)
-    dtype = numpy_dtype(case.dtype)
-
-    def normal(heads: int, rows: int) -> Array:
-        shape = (case.batch, heads, rows, case.dim)
-        return rng.standard_normal(shape, dtype=np.float32).astype(dtype)
-
-    query = normal(case.heads, case.rows)
-    key, value = normal(case.kv_heads, case.keys), normal(case.kv_heads, case.keys)
-    copies = [Inputs(query, key.copy(), value.copy()) for _ in range(sets - 1)]
+    draw = library.normal(0, case.dtype)
+    query = draw((case.batch, case.heads, case.rows, case.dim))
+    key, value = (draw((case.batch, case.kv_heads, case.keys, case.dim)) for _ in range(2))
+    copy = library.xp.empty_like
+    copies = [Inputs(query, copy(key), copy(value)) for _ in range(sets - 1)]
+    for one in copies:
+        one.key[...], one.value[...] = key, value
     return [Inputs(query, key, value), *copies]
+
+
+def upstream(case: Case, library: Library = NUMPY) -> Any:
+    """A gradient by the output, random like the inputs."""
+    return library.normal(1, case.dtype)((case.batch, case.heads, case.rows, case.dim))

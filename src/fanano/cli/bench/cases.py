@@ -94,9 +94,42 @@ QUICK = {
 GROUPS = tuple(FULL)
 
 
-def chosen(groups: Sequence[str], dtypes: Sequence[str], quick: bool) -> list[tuple[str, Case]]:
+def paper(dims: Sequence[int], lengths: Sequence[int]) -> tuple[Case, ...]:
+    """The grid of the FlashAttention papers: 2048 columns in all heads, 16384 tokens in all."""
+    return tuple(
+        square(16384 // tokens, 2048 // dim, tokens, dim, causal)
+        for dim in dims
+        for causal in (False, True)
+        for tokens in lengths
+    )
+
+
+PAPER = paper((64, 128, 256), (512, 1024, 2048, 4096, 8192, 16384))
+CUDA_FULL = {
+    "prefill": PAPER,
+    "decode": tuple(
+        Case(batch, 32, kv_heads, 1, keys, 128)
+        for kv_heads in (8, 32)
+        for batch, keys in ((1, 16384), (8, 8192), (64, 4096))
+    ),
+    "backward": PAPER,
+}
+QUICK_PAPER = paper((64, 128), (1024, 8192))
+CUDA_QUICK = {
+    "prefill": QUICK_PAPER,
+    "decode": (Case(8, 32, 8, 1, 8192, 128),),
+    "backward": QUICK_PAPER,
+}
+CUDA_GROUPS = tuple(CUDA_FULL)
+CUDA_DTYPES = "bfloat16", "float16"
+
+
+def chosen(
+    groups: Sequence[str], dtypes: Sequence[str], quick: bool, device: str = "cpu"
+) -> list[tuple[str, Case]]:
     """The cases of the groups in their order, each in every dtype."""
-    table = QUICK if quick else FULL
+    tables = {"cpu": (FULL, QUICK), "cuda": (CUDA_FULL, CUDA_QUICK)}
+    table = tables[device][quick]
     return [
         (group, replace(case, dtype=dtype))
         for group in GROUPS

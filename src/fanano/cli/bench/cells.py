@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from .cases import NONE
+from .machine import in_words
 from .side_by_side import Outcome, Row
 
 
@@ -14,7 +16,7 @@ def case_label(row: Row) -> str:
 
 def failure(outcome: Outcome) -> str | None:
     """Why there are no numbers, in a word; the sentence stands below the table."""
-    return next((word for word in ("wrong", "refused") if word in outcome), None)
+    return next((word for word in ("wrong", "refused", "missing") if word in outcome), None)
 
 
 def option_cell(contenders: dict[str, Outcome], name: str) -> str:
@@ -44,6 +46,20 @@ def decode_cells(row: Row, outcome: Outcome) -> list[str]:
     return [*time_cells(row, outcome, 1e3), f"{rate:.1f}", part]
 
 
+def cuda_cells(row: Row, outcome: Outcome) -> list[str]:
+    """Of rates in TFLOP/s, or of a decode in GB/s."""
+    if word := failure(outcome):
+        return ["-" if word == "missing" else word]
+    error = f"{outcome['error']:.1e}"
+    if "seconds" not in outcome:
+        return [*[""] * 5, error]
+    amount = row["kv_bytes"] / 1e9 if row["group"] == "decode" else row["gflop"]
+    rate = amount / outcome["seconds"]
+    shown = f"{rate:.0f}" if row["group"] == "decode" else f"{rate / 1e3:.3g}"
+    part = f"{rate / outcome['best']:.2f}"
+    return [*time_cells(row, outcome, 1e3), shown, part, error]
+
+
 def call_cells(row: Row, outcome: Outcome) -> list[str]:
     return [failure(outcome) or ""] if failure(outcome) else time_cells(row, outcome, 1e6)
 
@@ -66,17 +82,41 @@ def spread(outcome: Outcome) -> str:
     return f"{low:+.0f}/{high:+.0f} %"
 
 
-COLUMNS: dict[str, Sequence[str]] = {
-    "prefill": ("ms", "spread", "over\nfanano", "GFLOP/s", "of the\npeak"),
-    "decode": ("ms", "spread", "over\nfanano", "GB/s", "of band-\nwidth"),
-    "backward": ("ms", "spread", "over\nfanano", "GFLOP/s", "of the\npeak"),
-    "call": ("us", "spread", "over\nfanano"),
-    "memory": ("MiB", "of the\noutput"),
+TIMES = "ms", "spread", "over\nfanano"
+# By the device and the group.
+COLUMNS: dict[str, dict[str, Sequence[str]]] = {
+    "cpu": {
+        "prefill": (*TIMES, "GFLOP/s", "of the\npeak"),
+        "decode": (*TIMES, "GB/s", "of band-\nwidth"),
+        "backward": (*TIMES, "GFLOP/s", "of the\npeak"),
+        "call": ("us", *TIMES[1:]),
+        "memory": ("MiB", "of the\noutput"),
+    },
+    "cuda": {
+        "prefill": (*TIMES, "TFLOP/s", "of the\nproduct", "error"),
+        "decode": (*TIMES, "GB/s", "of band-\nwidth", "error"),
+        "backward": (*TIMES, "TFLOP/s", "of the\nproduct", "error"),
+    },
 }
-CELLS: dict[str, Callable[[Row, Outcome], list[str]]] = {
-    "prefill": prefill_cells,
-    "decode": decode_cells,
-    "backward": prefill_cells,
-    "call": call_cells,
-    "memory": memory_cells,
+CELLS: dict[str, dict[str, Callable[[Row, Outcome], list[str]]]] = {
+    "cpu": {
+        "prefill": prefill_cells,
+        "decode": decode_cells,
+        "backward": prefill_cells,
+        "call": call_cells,
+        "memory": memory_cells,
+    },
+    "cuda": dict.fromkeys(("prefill", "decode", "backward"), cuda_cells),
 }
+
+
+def device_of(row: Row) -> str:
+    """Files from before there was a choice do not say."""
+    return str(row.get("device", "cpu"))
+
+
+def machine_of(result: dict[str, Any]) -> str:
+    """The line that heads tables; such files have its parts."""
+    if "machine" in result:
+        return str(result["machine"])
+    return in_words(result["cpu"], result["threads"], result["isa"])

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Array, Inputs
+from .arrays import NUMPY, Array, Inputs, Library
 from .cases import UNIT
 
 
 def exact(
     arrays: Inputs,
+    library: Library = NUMPY,
     *,
     is_causal: bool = False,
     window_size: tuple[int, int] | None = None,
@@ -22,49 +23,52 @@ def exact(
     attn_mask: Any = None,
 ) -> Array:
     """Attention in float64 with fanano's options, one head at a time: its scores fit anywhere."""
-    query, key, value = arrays
+    xp, (query, key, value) = library.xp, arrays
     batch, heads, rows, dim = query.shape
     keys, group = key.shape[2], heads // key.shape[1]
-    position = np.arange(rows)[:, None] + keys - rows
-    distance = position - np.arange(keys)
-    visible = np.ones((rows, keys), dtype=bool)
+    position = xp.arange(rows)[:, None] + keys - rows
+    distance = position - xp.arange(keys)
+    visible = xp.ones((rows, keys), dtype=xp.bool)
     if is_causal:
         visible &= distance >= 0
     if window_size is not None:
         left, right = window_size
         visible &= (distance <= left) & (distance >= -right)
-    mask = None if attn_mask is None else np.broadcast_to(attn_mask, (batch, heads, rows, keys))
-    out = np.empty(query.shape)
+    mask = None if attn_mask is None else xp.broadcast_to(attn_mask, (batch, heads, rows, keys))
+    out = xp.empty(tuple(query.shape), dtype=xp.float64)
     for b, h in np.ndindex(batch, heads):
-        q, k, v = (
-            x.astype(np.float64) for x in (query[b, h], key[b, h // group], value[b, h // group])
-        )
+        heads_of = query[b, h], key[b, h // group], value[b, h // group]
+        q, k, v = (library.wide(x) for x in heads_of)
         scores = q @ k.T / math.sqrt(dim)
         if softcap is not None:
-            scores = softcap * np.tanh(scores / softcap)
+            scores = softcap * xp.tanh(scores / softcap)
         if alibi_slopes is not None:
             scores -= float(alibi_slopes[h]) * abs(distance)
         seen = visible
-        if mask is not None and mask.dtype == np.bool_:
+        if mask is not None and mask.dtype == xp.bool:
             seen = visible & mask[b, h]
         elif mask is not None:
             scores += mask[b, h]
-        scores = np.where(seen, scores, -np.inf)
-        sink = -np.inf if sinks is None else float(sinks[h])
-        top = np.maximum(scores.max(axis=-1, keepdims=True), sink)
-        weights = np.exp(scores - top)
-        out[b, h] = weights @ v / (weights.sum(axis=-1, keepdims=True) + np.exp(sink - top))
+        scores = xp.where(seen, scores, -math.inf)
+        sink = -math.inf if sinks is None else float(sinks[h])
+        top = xp.clip(xp.amax(scores, axis=-1, keepdims=True), sink, None)
+        weights = xp.exp(scores - top)
+        out[b, h] = weights @ v / (weights.sum(axis=-1, keepdims=True) + xp.exp(sink - top))
     return out
 
 
-def judge(out: Array, reference: Array, arrays: Inputs, dtype: str) -> dict[str, float]:
+def judge(
+    out: Array, reference: Array, arrays: Inputs, dtype: str, library: Library = NUMPY
+) -> dict[str, float]:
     """The largest difference of all elements, and of all rows the largest part of what is allowed.
 
     A row may differ by four units in the last place of its largest number, which leaves room for
     weights and scores rounded to the dtype, and by what sums in float32 of values as large as these
     lose. More than 1 in "of_allowed", or NaN, is a wrong result.
     """
-    error = np.abs(out.astype(np.float64) - reference).max(axis=-1)
-    largest = float(np.abs(arrays.value.astype(np.float32)).max())
-    allowed = 4 * UNIT[dtype] * np.abs(reference).max(axis=-1) + 8 * UNIT["float32"] * largest
+    xp = library.xp
+    error = xp.amax(xp.abs(library.wide(out) - reference), axis=-1)
+    largest = float(xp.abs(library.wide(arrays.value)).max())
+    of_row = xp.amax(xp.abs(reference), axis=-1)
+    allowed = 4 * UNIT[dtype] * of_row + 8 * UNIT["float32"] * largest
     return {"error": float(error.max()), "of_allowed": float((error / allowed).max())}

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .arrays import Array, Inputs, numpy_dtype
-from .cases import UNIT, Case
+from .arrays import NUMPY, Array, Inputs, Library
+from .cases import UNIT
 
 NAMES = "dq", "dk", "dv"
 
@@ -24,29 +24,26 @@ class Exact(NamedTuple):
     terms: tuple[int, int, int]
 
 
-def upstream(case: Case) -> Array:
-    """A gradient by the output, random like the inputs."""
-    shape = (case.batch, case.heads, case.rows, case.dim)
-    numbers = np.random.default_rng(1).standard_normal(shape, dtype=np.float32)
-    return numbers.astype(numpy_dtype(case.dtype))
-
-
-def exact_gradients(arrays: Inputs, dout: Array, *, is_causal: bool) -> Exact:
+def exact_gradients(
+    arrays: Inputs, dout: Array, library: Library = NUMPY, *, is_causal: bool
+) -> Exact:
     """dq, dk, dv in float64, one head at a time; key heads are summed over their query heads."""
-    query, key, value = arrays
+    xp, (query, key, value) = library.xp, arrays
     batch, heads, rows, dim = query.shape
     keys, group = key.shape[2], heads // key.shape[1]
-    visible = np.tri(rows, keys, keys - rows if is_causal else keys, dtype=bool)
+    everything = xp.ones((rows, keys), dtype=xp.bool)
+    visible = xp.tril(everything, keys - rows) if is_causal else everything
     scale = 1 / math.sqrt(dim)
-    zeros, squares_of = ([np.zeros(x.shape) for x in arrays] for _ in range(2))
+    zeros, squares_of = (
+        [xp.zeros(tuple(x.shape), dtype=xp.float64) for x in arrays] for _ in range(2)
+    )
     found = Exact(zeros, squares_of, (keys, rows * group, rows * group))
     for b, h in np.ndindex(batch, heads):
         of_q, of_kv = (b, h), (b, h // group)
-        q, k, v, do = (
-            x.astype(np.float64) for x in (query[of_q], key[of_kv], value[of_kv], dout[of_q])
-        )
-        scores = np.where(visible, scale * (q @ k.T), -np.inf)
-        p = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        heads_of = query[of_q], key[of_kv], value[of_kv], dout[of_q]
+        q, k, v, do = (library.wide(x) for x in heads_of)
+        scores = xp.where(visible, scale * (q @ k.T), -math.inf)
+        p = xp.exp(scores - xp.amax(scores, axis=-1, keepdims=True))
         p /= p.sum(axis=-1, keepdims=True)
         dp, terms = do @ v.T, do * (p @ v)
         ds = scale * p * (dp - terms.sum(axis=-1, keepdims=True))
@@ -59,10 +56,12 @@ def exact_gradients(arrays: Inputs, dout: Array, *, is_causal: bool) -> Exact:
             dq[of_q] += s @ k**power
             dk[of_kv] += s.T @ q**power
             dv[of_kv] += weights.T @ do**power
-    return found._replace(sizes=[np.sqrt(x) for x in found.sizes])
+    return found._replace(sizes=[xp.sqrt(x) for x in found.sizes])
 
 
-def judge_gradients(results: Sequence[Array], exact: Exact, dtype: str) -> dict[str, float]:
+def judge_gradients(
+    results: Sequence[Array], exact: Exact, dtype: str, library: Library = NUMPY
+) -> dict[str, float]:
     """The largest difference of all elements of dq, dk and dv, and of all their rows the largest
     part of what is allowed.
 
@@ -72,10 +71,10 @@ def judge_gradients(results: Sequence[Array], exact: Exact, dtype: str) -> dict[
     terms are added one after the other: each step rounds what has been added so far, the root of n
     times. More than 1 in "of_allowed", or NaN, is a wrong result.
     """
-    verdicts = []
+    xp, verdicts = library.xp, []
     for result, reference, size, terms in zip(results, *exact, strict=True):
-        error = np.abs(result.astype(np.float64) - reference).max(axis=-1)
-        largest = np.maximum(np.abs(reference), size).max(axis=-1)
+        error = xp.amax(xp.abs(library.wide(result) - reference), axis=-1)
+        largest = xp.amax(xp.maximum(xp.abs(reference), size), axis=-1)
         allowed = (6 * UNIT[dtype] + (8 + math.sqrt(terms)) * UNIT["float32"]) * largest
         verdicts.append((float((error / allowed).max()), float(error.max())))
     worst, _ = max(verdicts, key=lambda verdict: (math.isnan(verdict[0]), verdict[0]))

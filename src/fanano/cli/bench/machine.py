@@ -26,6 +26,10 @@ def cpu_model() -> str:
     return models[0] if models else platform.machine()
 
 
+def in_words(cpu: str, threads: int, isa: str) -> str:
+    return f"{cpu}, {threads} thread{'s' * (threads != 1)}, ISA {isa}"
+
+
 def last_level_cache(cpus: Path = Path("/sys/devices/system/cpu")) -> int:
     """Bytes of the last-level caches of all processors of the machine, each once."""
     found: dict[tuple[int, str], int] = {}

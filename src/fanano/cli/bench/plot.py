@@ -9,23 +9,32 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .cases import NONE
-from .cells import case_label, failure
+from .cells import case_label, device_of, failure, machine_of
 from .session import Result
 from .side_by_side import Outcome, Row
 
 UNITS = {
-    "prefill": "GFLOP/s (line: multiply-adds)",
-    "decode": "GB/s (line: reads by the read loop)",
-    "backward": "GFLOP/s (line: multiply-adds)",
-    "call": "microseconds a call",
-    "options": "time over that without the option",
-    "memory": "peak extra memory in MiB",
+    "cpu": {
+        "prefill": "GFLOP/s (line: multiply-adds)",
+        "decode": "GB/s (line: reads by the read loop)",
+        "backward": "GFLOP/s (line: multiply-adds)",
+        "call": "microseconds a call",
+        "options": "time over that without the option",
+        "memory": "peak extra memory in MiB",
+    },
+    "cuda": {
+        "prefill": "GFLOP/s (line: a matrix product)",
+        "decode": "GB/s (line: a sum)",
+        "backward": "GFLOP/s (line: a matrix product)",
+    },
 }
 
 
 def height(row: Row, outcome: Outcome) -> float:
     """Of the bar of one contender; 0 where it has no number."""
     if failure(outcome) or failure(row["contenders"].get(NONE, {})):
+        return 0.0
+    if device_of(row) != "cpu" and "seconds" not in outcome:  # compared, and not timed
         return 0.0
     numbers: dict[str, Any] = row | outcome
     if row["group"] in ("prefill", "backward"):
@@ -61,7 +70,7 @@ def draw(panel: Axes, rows: list[Row], colour: dict[str, str]) -> None:
     ]
     panel.set_xticks(range(len(rows)), labels, fontsize="xx-small")
     panel.set_title(f"{rows[0]['group']}, {rows[0]['dtype']}", fontsize="medium")
-    panel.set_ylabel(UNITS[rows[0]["group"]], fontsize="x-small")
+    panel.set_ylabel(UNITS[device_of(rows[0])][rows[0]["group"]], fontsize="x-small")
     if rows[0]["group"] in ("call", "memory"):
         panel.set_yscale("symlog", linthresh=1)  # a small problem's memory may measure as none
     panel.grid(axis="y", alpha=0.3)
@@ -85,7 +94,9 @@ def plot(result: Result, file: str) -> None:
     options = colours(row for row in result["rows"] if row["group"] == "options")
     contenders = colours(row for row in result["rows"] if row["group"] != "options")
     wide = max(map(len, groups.values()))
-    figure = Figure(figsize=(3 + 6 * wide, 1 + 3.3 * len(groups)), layout="constrained")
+    longest = max(len(rows) for panels in groups.values() for rows in panels.values())
+    width = max(6, 0.6 * longest) * wide
+    figure = Figure(figsize=(3 + width, 1 + 3.3 * len(groups)), layout="constrained")
     parts = figure.subfigures(len(groups), 1, squeeze=False)[:, 0]
     for part, (group, panels) in zip(parts, groups.items(), strict=True):
         axes = part.subplots(1, wide, squeeze=False)[0]
@@ -95,6 +106,6 @@ def plot(result: Result, file: str) -> None:
             panel.set_axis_off()
         part.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper")
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-    machine = f"{result['date']}, {result['cpu']}, {result['threads']} threads"
-    figure.suptitle(f"{machine}, ISA {result['isa']}\n{versions}", fontsize="small")
+    machine = f"{result['date']}, {machine_of(result)}"
+    figure.suptitle(f"{machine}\n{versions}", fontsize="small")
     figure.savefig(file, dpi=150)

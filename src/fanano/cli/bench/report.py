@@ -8,7 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from .cells import CELLS, COLUMNS, case_label, failure, option_cell
+from .cells import CELLS, COLUMNS, case_label, device_of, failure, machine_of, option_cell
 from .session import Result
 from .side_by_side import Row
 
@@ -35,10 +35,19 @@ NOTES = {
 }
 
 
+CUDA_NOTES = {
+    "prefill": f"{SHAPES}; flops of causal masks: on and below the diagonal; product: torch's of "
+    "square matrices, before and after each sample; error: the largest difference from float64",
+    "decode": f"{SHAPES}; GB/s: keys and values, each once; bandwidth: of torch's sum of as much "
+    "as many L2 caches, before and after each sample",
+    "backward": f"{SHAPES}; the backward pass alone, its flops counted as 2.5 times those of the "
+    'forward pass; "repeats": torch\'s deterministic algorithms',
+}
+
+
 def show(console: Console, result: Result) -> None:
-    machine = f"{result['cpu']}, {result['threads']} thread(s), ISA {result['isa']}"
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-    console.print(f"{result['date']}, {machine}, median of {result['rounds']} round(s)")
+    console.print(f"{result['date']}, {machine_of(result)}, median of {result['rounds']} round(s)")
     console.print(f"{versions}\n")
     for group, title in TITLES.items():
         rows = [row for row in result["rows"] if row["group"] == group]
@@ -46,10 +55,13 @@ def show(console: Console, result: Result) -> None:
             mine = [row for row in rows if row["dtype"] == dtype]
             make = options_table if group == "options" else group_table
             console.print(make(f"{title}, {dtype}", mine))
-        for line in [NOTES[group]] * bool(rows) + remarks(rows):
-            console.print(line)
         if rows:
+            note = NOTES if device_of(rows[0]) == "cpu" else CUDA_NOTES
+            for line in [note[group], *clocks(rows), *remarks(rows)]:
+                console.print(line)
             console.print()
+    if result.get("left_out"):
+        console.print(f"{result['left_out']} case(s) left out: the time was up")
     for library, said in result["settings"].items():
         console.print(f"{library}: {said}")
 
@@ -67,17 +79,23 @@ def plain(title: str) -> Table:
 
 def group_table(title: str, rows: Sequence[Row]) -> Table:
     """The cases one below the other, a line for each contender."""
-    group = rows[0]["group"]
+    group, device = rows[0]["group"], device_of(rows[0])
     table = plain(title)
     table.add_column("contender", no_wrap=True)
-    for column in COLUMNS[group]:
+    for column in COLUMNS[device][group]:
         table.add_column(column, justify="right")
     for row in rows:
         table.add_row(case_label(row), style="bold")
         for name, outcome in row["contenders"].items():
-            table.add_row(f"  {name}", *CELLS[group](row, outcome))
+            table.add_row(f"  {name}", *CELLS[device][group](row, outcome))
         table.add_section()
     return table
+
+
+def clocks(rows: Sequence[Row]) -> list[str]:
+    """Of the device while the contenders were timed, in a line."""
+    each = [x["mhz"] for row in rows for x in row["contenders"].values() if "mhz" in x]
+    return [f"multiprocessors' clock: {min(each):.0f} to {max(each):.0f} MHz"] if each else []
 
 
 def remarks(rows: Sequence[Row]) -> list[str]:
@@ -111,10 +129,11 @@ def options_table(title: str, rows: Sequence[Row]) -> Table:
 def ours_failed(result: Result) -> bool:
     """Whether fanano itself was wrong somewhere, or did not run: no news about another library.
 
-    Memory that cannot be measured here is no news about fanano either.
+    Memory that cannot be measured here is no news about fanano either, nor is what README's table
+    says is not there.
     """
     return any(
-        failure(outcome) and row["group"] != "memory"
+        failure(outcome) in ("wrong", "refused") and row["group"] != "memory"
         for row in result["rows"]
         for name, outcome in row["contenders"].items()
         if row["group"] == "options" or name.startswith("fanano")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -13,7 +14,8 @@ from rich.progress import Progress
 
 import fanano
 
-from . import cases, machine, memory, options, side_by_side
+from . import cases, memory, options, side_by_side
+from .devices import Device
 from .peers import Peer
 
 Result = dict[str, Any]
@@ -21,6 +23,7 @@ Result = dict[str, Any]
 
 def run(
     console: Console,
+    device: Device,
     peers: Sequence[Peer],
     groups: Sequence[str],
     *,
@@ -28,44 +31,58 @@ def run(
     quick: bool,
     threads: int | None,
     rounds: int,
+    seconds: float | None,
+    save: Callable[[Result], None],
 ) -> Result:
-    """Measures and returns what --json writes; fanano's number of threads is what it was after."""
+    """Measures and returns what --json writes, having saved it after each row; after `seconds` no
+    row is begun. fanano's number of threads is what it was after."""
     before = fanano.get_num_threads()
     number = before if threads is None else threads
     fanano.set_num_threads(number)  # the options have no contender that would
     try:
+        device.start()
         settings: dict[str, str] = {}
         for peer in peers:
             if peer.library not in settings:
                 settings[peer.library] = peer.start(number)
-        rows = measured(console, peers, cases.chosen(groups, dtypes, quick), number, rounds)
+        chosen = cases.chosen(groups, dtypes, quick, device.name)
+        rows: list[side_by_side.Row] = []
+        result: Result = {
+            "date": datetime.date.today().isoformat(),
+            "device": device.name,
+            **device.facts(number),
+            "versions": versions(peers),
+            "settings": settings,
+            "rounds": rounds,
+            "quick": quick,
+            "left_out": len(chosen),
+            "rows": rows,
+        }
+        save(result)
+        for row in measured(console, device, peers, chosen, number, rounds, seconds):
+            rows.append(row)
+            result["left_out"] -= 1
+            save(result)
     finally:
         fanano.set_num_threads(before)
-    return {
-        "date": datetime.date.today().isoformat(),
-        "cpu": machine.cpu_model(),
-        "cpus": machine.cpus(),
-        "threads": number,
-        "isa": next(kernel.isa for kernel in fanano.kernels() if kernel.chosen),
-        "versions": versions(peers),
-        "settings": settings,
-        "rounds": rounds,
-        "quick": quick,
-        "rows": rows,
-    }
+    return result
 
 
 def measured(
     console: Console,
+    device: Device,
     peers: Sequence[Peer],
     chosen: Sequence[tuple[str, cases.Case]],
     threads: int,
     rounds: int,
-) -> list[side_by_side.Row]:
-    rows = []
+    seconds: float | None,
+) -> Iterator[side_by_side.Row]:
+    start = time.monotonic()
     with Progress(console=console, transient=True) as progress:
         bar = progress.add_task("", total=len(chosen))
         for done, (group, case) in enumerate(chosen):
+            if seconds is not None and time.monotonic() - start > seconds:
+                return
             mask = ", causal" if case.causal else ""
             progress.update(bar, description=f"{group} {case} {case.dtype}{mask}")
             tick = partial(progress.advance, bar)
@@ -75,10 +92,9 @@ def measured(
             elif group == "memory":
                 row = memory.measure(case, mine, threads, tick)
             else:
-                row = side_by_side.measure(group, case, mine, rounds, threads, tick)
-            rows.append(row | {"threads": threads})
+                row = side_by_side.measure(group, case, mine, rounds, device, tick)
             progress.update(bar, completed=done + 1)
-    return rows
+            yield row | {"device": device.name, "threads": threads}
 
 
 def versions(peers: Sequence[Peer]) -> dict[str, str]:

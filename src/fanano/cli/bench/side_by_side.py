@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
-from fanano._core import measure_peak
-
-from .arrays import Array, Inputs, inputs
+from .arrays import NUMPY, Array, Inputs, Library, inputs, upstream
 from .cases import Case
+from .devices import Device
 from .exact import exact, judge
-from .gradients import NAMES, exact_gradients, judge_gradients, upstream
-from .machine import kv_sets, last_level_cache, reading
+from .gradients import NAMES, exact_gradients, judge_gradients
 from .peers import CannotRun, Peer, Prepared
-from .timing import PEAK_SECONDS, Contender, timed
+from .timing import Contender, timed
 
-Outcome = dict[str, Any]  # of one contender: the numbers, or {"refused": why}, or {"wrong": how}
+# Of one contender: the numbers; or why there are none, as {"refused": ...}, {"wrong": ...}, or
+# {"missing": ...} for what is not there yet.
+Outcome = dict[str, Any]
 Row = dict[str, Any]
 Prepare = Callable[[Peer], Prepared]
 Judge = Callable[[Sequence[Any]], Outcome]  # of what the calls gave, turned into arrays
@@ -25,26 +24,26 @@ Tick = Callable[[float], None]  # told which part of the case was done since it 
 
 
 def measure(
-    group: str, case: Case, peers: Sequence[Peer], rounds: int, threads: int, tick: Tick
+    group: str, case: Case, peers: Sequence[Peer], rounds: int, device: Device, tick: Tick
 ) -> Row:
     """The row of a case of the groups prefill, decode, backward and call."""
-    cache = last_level_cache()
-    count = kv_sets(case.kv_bytes, cache, len(peers) + 1) if group == "decode" else 1
-    sets = inputs(case, count)
-    prepare, judged = backward(case, sets[0]) if group == "backward" else forward(case, sets)
+    count, cache = device.sets(case, len(peers) + 1)
+    library = device.library
+    sets = inputs(case, count if group == "decode" else 1, library)
+    if group == "backward":
+        prepare, judged = backward(case, sets[0], library)
+    else:
+        prepare, judged = forward(case, sets, library)
     outcomes: dict[str, Outcome] = {}
     contenders: dict[str, Contender] = {}
     for peer in peers:
         outcomes[peer.name], prepared = compared(peer, prepare, judged)
-        if prepared is not None:
-            contenders[peer.name] = Contender(prepared.calls, peer.around)
-    yardstick: Callable[[], float] = partial(measure_peak, PEAK_SECONDS, case.dtype)
-    if group == "decode":
-        # From the middle of the rotation: the caches hold what was used last.
-        yardstick = reading(x for kv in (*sets[count // 2 :], *sets[: count // 2]) for x in kv[1:])
+        if prepared is not None and device.name not in peer.untimed:
+            contenders[peer.name] = Contender(prepared.calls, peer.around, device)
+    yardstick = device.yardstick(group, case, sets)
     for contender in contenders.values():
         contender.yardstick = yardstick
-    row = description(group, case) | {"kv_sets": count, "cache_bytes": cache}
+    row = description(group, case) | {"kv_sets": len(sets), "cache_bytes": cache}
     turns = rounds * len(contenders)
     for name, times in timed(contenders, rounds, lambda: tick(1 / turns)).items():
         outcomes[name] |= times
@@ -57,25 +56,25 @@ def description(group: str, case: Case) -> Row:
     return {"group": group, "shape": str(case)} | asdict(case) | sizes
 
 
-def forward(case: Case, sets: Sequence[Inputs]) -> tuple[Prepare, Judge]:
-    reference = exact(sets[0], is_causal=case.causal)
+def forward(case: Case, sets: Sequence[Inputs], library: Library) -> tuple[Prepare, Judge]:
+    reference = exact(sets[0], library, is_causal=case.causal)
 
     def judged(results: Sequence[Array]) -> Outcome:
-        return worst(results, reference, sets[0], case.dtype)
+        return worst(results, reference, sets[0], case.dtype, library)
 
     return lambda peer: peer.prepare(case, sets), judged
 
 
-def backward(case: Case, arrays: Inputs) -> tuple[Prepare, Judge]:
-    dout = upstream(case)
-    reference = exact_gradients(arrays, dout, is_causal=case.causal)
+def backward(case: Case, arrays: Inputs, library: Library) -> tuple[Prepare, Judge]:
+    dout = upstream(case, library)
+    reference = exact_gradients(arrays, dout, library, is_causal=case.causal)
 
     def judged(results: Sequence[Sequence[Array]]) -> Outcome:
         (gradients,) = results
         for name, found, expected in zip(NAMES, gradients, reference.gradients, strict=True):
             if wrong := wrong_shape(found, expected):
                 return {"wrong": f"{name} {wrong}"}
-        verdict = judge_gradients(gradients, reference, case.dtype)
+        verdict = judge_gradients(gradients, reference, case.dtype, library)
         return wrong_numbers(verdict) or dict(verdict)
 
     return lambda peer: peer.backward(case, arrays, dout), judged
@@ -86,9 +85,11 @@ def compared(peer: Peer, prepare: Prepare, judged: Judge) -> tuple[Outcome, Prep
     try:
         with peer.around():
             prepared = prepare(peer)
-            results = [prepared.to_numpy(call()) for call in prepared.calls]
+            results = [prepared.to_array(call()) for call in prepared.calls]
     except CannotRun as reason:
         return {"refused": str(reason)}, None
+    except NotImplementedError as error:
+        return {"missing": first_line(error)}, None
     except Exception as error:  # a library's own refusal is whatever it likes to raise
         return {"refused": first_line(error)}, None
     outcome: Outcome = {"what": prepared.what} if prepared.what else {}
@@ -96,12 +97,18 @@ def compared(peer: Peer, prepare: Prepare, judged: Judge) -> tuple[Outcome, Prep
     return outcome, None if "wrong" in outcome else prepared
 
 
-def worst(results: Sequence[Array], reference: Array, arrays: Inputs, dtype: str) -> Outcome:
+def worst(
+    results: Sequence[Array],
+    reference: Array,
+    arrays: Inputs,
+    dtype: str,
+    library: Library = NUMPY,
+) -> Outcome:
     """The judgement of the worst of several results that should be the same."""
     for result in results:
         if wrong := wrong_shape(result, reference):
             return {"wrong": wrong}
-    verdicts = [judge(result, reference, arrays, dtype) for result in results]
+    verdicts = [judge(result, reference, arrays, dtype, library) for result in results]
     for verdict in verdicts:
         if wrong_one := wrong_numbers(verdict):
             return wrong_one
@@ -111,7 +118,7 @@ def worst(results: Sequence[Array], reference: Array, arrays: Inputs, dtype: str
 def wrong_shape(result: Array, reference: Array) -> str | None:
     if result.shape == reference.shape:
         return None
-    return f"has the shape {result.shape}; expected {reference.shape}"
+    return f"has the shape {tuple(result.shape)}; expected {tuple(reference.shape)}"
 
 
 def wrong_numbers(verdict: Mapping[str, float]) -> Outcome | None:

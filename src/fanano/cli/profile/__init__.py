@@ -19,15 +19,16 @@ def add_parser(commands: Any) -> None:
         description="Runs attention forward and backward, with materialised scores and as flash "
         "attention, under torch.autograd.profiler.profile (the legacy profiler), under "
         "torch.profiler.profile and by the clock alone, by turns; shows what each says of the same "
-        "calls. Times are of the CPU: this version of fanano has no CUDA kernels. What to believe, "
-        "and why: docs/profiling.md.",
+        "calls: wall times, or those of a GPU. What to believe, and why: docs/profiling.md.",
         epilog="examples:\n"
         "  fanano profile\n"
+        "  fanano profile --device cuda --dtype bfloat16 --tokens 4096\n"
         "  fanano profile --tokens 128 --dim 32 --trace trace.json  # for ui.perfetto.dev",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     for name, default in ("batch", 1), ("heads", 8), ("tokens", 1024), ("dim", 64):
         parser.add_argument(f"--{name}", type=int, default=default, help="default: %(default)s")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="default: %(default)s")
     parser.add_argument("--causal", action="store_true", help="with a causal mask")
     parser.add_argument("--rounds", type=int, default=9, help="default: %(default)s")
@@ -55,17 +56,22 @@ def run(arguments: argparse.Namespace) -> int:
     import torch
     from rich.console import Console
 
-    from . import measuring, table, workloads
+    from . import devices, measuring, table, workloads
 
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise errors.CommandError("--device cuda: torch finds no CUDA device that it can use")
     console = Console(highlight=False, markup=False, emoji=False)
     shape = arguments.batch, arguments.heads, arguments.tokens, arguments.dim
     before = torch.get_num_threads()
     torch.set_num_threads(arguments.threads or before)
     try:
-        calls = workloads.calls(shape, arguments.dtype, arguments.causal)
-        rows, trace = measuring.measure(calls, arguments.rounds)
+        device = devices.BY_NAME[arguments.device]()
+        every = workloads.calls(shape, arguments.dtype, arguments.causal, device.name)
+        calls, missing = measuring.runnable(every)
+        rows, trace = measuring.measure(calls, arguments.rounds, device)
         result = {
-            **measuring.machine(),
+            **measuring.machine(device),
+            "missing": missing,
             "shape": shape,
             "dtype": arguments.dtype,
             "causal": arguments.causal,

@@ -12,20 +12,21 @@ from .measuring import PROFILERS
 
 Row = dict[str, Any]
 
-NOTES = (
-    "clock: wall time of a call without a profiler; CPU: of all threads. legacy, torch: what "
-    "torch.autograd.profiler.profile and torch.profiler.profile say; off: against the wall clock "
-    "around the calls that they saw; apart: legacy against torch, each against that clock. "
-    "Operators: without those inside of them.",
-    "Device times: none, this version of fanano has no CUDA kernels. What to believe: "
-    "docs/profiling.md.",
+CLOCKS = {
+    "cpu": "clock: wall time of a call without a profiler",
+    "cuda": "clock: between events in the stream around a call, without a profiler",
+}
+NOTE = (
+    "{clock}; CPU: of all threads. legacy, torch: what torch.autograd.profiler.profile and "
+    "torch.profiler.profile say; off: against that clock around the calls that they saw; apart: "
+    "legacy against torch, each against that clock. Operators, of torch on a device kernels: "
+    "without those inside of them. What to believe: docs/profiling.md."
 )
 
 
 def show(console: Console, result: Row) -> None:
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-    machine = f"{result['cpu']}, {result['threads']} thread(s), ISA {result['isa']}"
-    console.print(f"{result['date']}, {machine}, {versions}")
+    console.print(f"{result['date']}, {result['machine']}, {versions}")
     shape = f"({', '.join(map(str, result['shape']))}) {result['dtype']}"
     mask = "causal" if result["causal"] else "full"
     rounds = f"medians of {result['rounds']} round(s)"
@@ -43,8 +44,9 @@ def show(console: Console, result: Row) -> None:
             slower.add_row(row["range"], *(f"{over_plain(row, way):.2f}x" for way in PROFILERS))
     console.print(times)
     console.print(slower)
-    for note in NOTES:
-        console.print(note)
+    console.print(NOTE.format(clock=CLOCKS[result["device"]]))
+    for name, words in result["missing"].items():
+        console.print(f"{name}: not there, {words}")
 
 
 def plain(title: str, first: str) -> Table:

@@ -113,11 +113,11 @@ class OnnxRuntime(Peer):
 
             return Bound(partial(session.run_with_iobinding, binding), binding, values)
 
-        def to_numpy(binding: Any) -> Array:
+        def to_array(binding: Any) -> Array:
             out = np.asarray(binding.get_outputs()[0].numpy())
             return (unpack or unpacked(case))(out)
 
-        return Prepared([bound(named) for named in inputs], to_numpy, operator)
+        return Prepared([bound(named) for named in inputs], to_array, operator)
 
 
 def packed(x: Array) -> Array:

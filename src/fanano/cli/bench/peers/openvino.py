@@ -62,12 +62,12 @@ class OpenVino(Peer):
 
             return Bound(partial(asked.infer, share_outputs=True), asked, held)
 
-        def to_numpy(asked: Any) -> Array:
+        def to_array(asked: Any) -> Array:
             out = np.array(asked.get_output_tensor(0).data)
             return out if out.dtype == np.float32 else out.view(numpy_dtype(case.dtype))
 
         what = "with a state" if stateful else ""
-        return Prepared([request(one) for one in sets], to_numpy, what)
+        return Prepared([request(one) for one in sets], to_array, what)
 
 
 def tensor(x: Array, case: Case, held: list[Array]) -> Any:

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 import fanano
 
 from ..arrays import Array, Inputs
@@ -21,6 +19,7 @@ class Fanano(Peer):
     library = "fanano"
     algorithm = "flash"
     groups = (*Peer.groups, "backward")
+    devices = ("cpu", "cuda")
 
     def start(self, threads: int) -> str:
         fanano.set_num_threads(threads)
@@ -31,7 +30,7 @@ class Fanano(Peer):
 
     def prepare(self, case: Case, sets: Sequence[Inputs]) -> Prepared:
         attend = partial(fanano.attention, is_causal=case.causal, algorithm=self.algorithm)
-        return Prepared([partial(attend, *self.arrays(case, one)) for one in sets], np.asarray)
+        return Prepared([partial(attend, *self.arrays(case, one)) for one in sets], lambda x: x)
 
     def backward(self, case: Case, one: Inputs, dout: Array) -> Prepared:
         out, lse = fanano.attention(*one, is_causal=case.causal, return_lse=True)
@@ -45,6 +44,7 @@ class Safe(Fanano):
     name = "fanano safe"
     algorithm = "safe"
     groups = ("prefill", "memory")
+    devices = ("cpu",)
 
 
 class OnTorch(Fanano):
@@ -60,7 +60,7 @@ class OnTorch(Fanano):
         return torch.tensors(case, one)
 
     def prepare(self, case: Case, sets: Sequence[Inputs]) -> Prepared:
-        return Prepared(super().prepare(case, sets).calls, torch.to_numpy)
+        return Prepared(super().prepare(case, sets).calls, torch.to_array(sets[0]))
 
     def backward(self, case: Case, one: Inputs, dout: Array) -> Prepared:
         from fanano.torch import attention
@@ -73,6 +73,7 @@ class OnJax(Fanano):
     library = "jax"
     packages = ("jax",)
     groups = ("call",)
+    devices = ("cpu",)
 
     def start(self, threads: int) -> str:
         return jax.Jax().start(threads)

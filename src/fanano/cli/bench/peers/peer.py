@@ -33,8 +33,9 @@ class Prepared:
     """A case made ready: all that happens once, outside of what is timed, has happened."""
 
     calls: Sequence[Callable[[], Any]]  # one for each set of keys and values
-    to_numpy: Callable[[Any], Any]  # what a call returns, as (batch, heads, rows, dim); gradients
-    # as three of these
+    # What a call returns, as (batch, heads, rows, dim) of the library that the inputs are of;
+    # gradients as three of these.
+    to_array: Callable[[Any], Any]
     what: str = ""  # which of the library's functions it is, where it has several
 
 
@@ -45,6 +46,8 @@ class Peer:
     library: ClassVar[str]  # what --peers and `installed` call it
     packages: ClassVar[tuple[str, ...]] = ()  # what must be there
     groups: ClassVar[tuple[str, ...]] = ("prefill", "decode", "call", "memory")
+    devices: ClassVar[tuple[str, ...]] = ("cpu",)  # whose inputs it takes
+    untimed: ClassVar[tuple[str, ...]] = ()  # on these it shows how exact one may be, no more
 
     def start(self, threads: int) -> str:
         """Imports the library, gives it so many threads, and says how they were kept quiet.

@@ -1,9 +1,9 @@
-"""torch's scaled_dot_product_attention: its flash kernel, and its plain mathematics."""
+"""torch's scaled_dot_product_attention by each of its back ends."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any, ClassVar
 
@@ -15,17 +15,22 @@ from .peer import CannotRun, Peer, Prepared
 
 
 def tensors(case: Case, one: Sequence[Array]) -> list[Any]:
-    """The same memory as torch's tensors."""
+    """The same memory as torch's tensors, which it may be already."""
     import torch
 
+    if isinstance(one[0], torch.Tensor):
+        return list(one)
     if case.dtype != "bfloat16":
         return [torch.from_numpy(x) for x in one]
     # from_numpy does not know ml_dtypes.
     return [torch.from_numpy(x.view(np.int16)).view(torch.bfloat16) for x in one]
 
 
-def to_numpy(out: Any) -> Array:
-    return np.asarray(out.double())
+def to_array(one: Sequence[Array]) -> Callable[[Any], Any]:
+    """What makes an array of a result, as the inputs are."""
+    if isinstance(one[0], np.ndarray):
+        return lambda out: np.asarray(out.double())
+    return lambda out: out
 
 
 def gradients(attend: Callable[..., Any], case: Case, one: Inputs, dout: Array) -> Prepared:
@@ -40,11 +45,12 @@ def gradients(attend: Callable[..., Any], case: Case, one: Inputs, dout: Array) 
     call = partial(torch.autograd.grad, out, inputs, upstream, retain_graph=True, allow_unused=True)
     if not out.requires_grad or None in call():
         raise CannotRun("autograd knows no derivative of it")
-    return Prepared([call], lambda found: [to_numpy(x) for x in found])
+    unpack = to_array(one)
+    return Prepared([call], lambda found: [unpack(x) for x in found])
 
 
 class Torch(Peer):
-    """What both of its back ends share."""
+    """What its back ends share."""
 
     backend: ClassVar[str]
     library = "torch"
@@ -63,7 +69,8 @@ class Torch(Peer):
 
     def prepare(self, case: Case, sets: Sequence[Inputs]) -> Prepared:
         attend = self.attention(case)
-        return Prepared([partial(attend, *tensors(case, one)) for one in sets], to_numpy)
+        calls = [partial(attend, *tensors(case, one)) for one in sets]
+        return Prepared(calls, to_array(sets[0]))
 
     def backward(self, case: Case, one: Inputs, dout: Array) -> Prepared:
         return gradients(self.attention(case), case, one, dout)
@@ -83,8 +90,47 @@ class Torch(Peer):
 class Flash(Torch):
     name = "torch flash"
     backend = "FLASH_ATTENTION"
+    devices = ("cpu", "cuda")
+
+
+class Deterministic(Flash):
+    """Its gradients without atomic sums: the one back end that has a switch for it."""
+
+    name = "torch flash, repeats"
+    groups = ("backward",)
+    devices = ("cuda",)
+
+    @contextmanager
+    def around(self) -> Iterator[None]:
+        import torch
+        from torch.utils import deterministic
+
+        before = torch.are_deterministic_algorithms_enabled()
+        fills = deterministic.fill_uninitialized_memory
+        torch.use_deterministic_algorithms(True)
+        deterministic.fill_uninitialized_memory = False  # no part of the sums
+        try:
+            with super().around():
+                yield
+        finally:
+            torch.use_deterministic_algorithms(before)
+            deterministic.fill_uninitialized_memory = fills
+
+
+class CuDnn(Torch):
+    name = "torch cuDNN"
+    backend = "CUDNN_ATTENTION"
+    devices = ("cuda",)
+
+
+class Efficient(Torch):
+    name = "torch efficient"
+    backend = "EFFICIENT_ATTENTION"
+    devices = ("cuda",)
 
 
 class Math(Torch):
     name = "torch math"
     backend = "MATH"
+    devices = ("cpu", "cuda")
+    untimed = ("cuda",)

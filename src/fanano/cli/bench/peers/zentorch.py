@@ -26,7 +26,7 @@ class Zentorch(Peer):
 
     def prepare(self, case: Case, sets: Sequence[Inputs]) -> Prepared:
         calls = [partial(attention, case, *torch.tensors(case, one)) for one in sets]
-        return Prepared(calls, torch.to_numpy, "zentorch_sdpa")
+        return Prepared(calls, torch.to_array(sets[0]), "zentorch_sdpa")
 
     def backward(self, case: Case, one: Inputs, dout: Array) -> Prepared:
         with warnings.catch_warnings():  # of a derivative that is not there, as gradients() says
