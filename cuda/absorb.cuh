@@ -57,10 +57,11 @@ struct FinishedRow {
   }
 };
 
-// absorb: m, l; s becomes p. kept: what dropout keeps of the lane's row, if Drops.
+// absorb: m, l; s becomes p. kept: what dropout keeps of the lane's row, if Drops. careful: there
+// may be infinities in o.
 template <bool Drops, int M, int N, int D>
 __device__ __forceinline__ void absorb(RowState (&state)[M][2], float factor, RowBits kept,
-                                       float (&s)[M][N][4], float (&o)[M][D][4]) {
+                                       bool careful, float (&s)[M][N][4], float (&o)[M][D][4]) {
 #pragma unroll
   for (int m = 0; m < M; ++m)
 #pragma unroll
@@ -93,8 +94,14 @@ __device__ __forceinline__ void absorb(RowState (&state)[M][2], float factor, Ro
           row.l += p;
           if constexpr (Drops) p = bits >> (n * 8 + e) & 1 ? p : 0;
         }
+      if (careful)
 #pragma unroll
-      for (int d = 0; d < D; ++d) o[m][d][2 * half] *= alpha, o[m][d][2 * half + 1] *= alpha;
+        for (int d = 0; d < D; ++d)
+#pragma unroll
+          for (int e = 2 * half; e < 2 * half + 2; ++e) o[m][d][e] = rescaled(o[m][d][e], alpha);
+      else
+#pragma unroll
+        for (int d = 0; d < D; ++d) o[m][d][2 * half] *= alpha, o[m][d][2 * half + 1] *= alpha;
     }
 }
 

@@ -138,7 +138,7 @@ __global__ void __launch_bounds__(plain_threads)
       for (int g = 0; g < 4; ++g)
 #pragma unroll
         for (int e = 0; e < width; ++e)
-          smem.v[down + 8 * r][g * 8 + across].x[e] = o[r][g][e] * normaliser;
+          smem.v[down + 8 * r][g * 8 + across].x[e] = rescaled(o[r][g][e], normaliser);
     }
     __syncthreads();  // the results are there, in the place of V
     const int64_t here = clamp(p.shape.queries - row0, 0, plain_rows);

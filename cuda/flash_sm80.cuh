@@ -108,19 +108,30 @@ template <class T, int Dim, bool General> struct FlashBlock {
   }
 
   // score, mask, absorb: P of a tile of K, and what becomes of m, l and o.
-  __device__ __forceinline__ void weigh(const LaneRow& row, Sees sees, float (&s)[M][N][4],
+  // careful: what is seen and weighs exactly nothing is, from then on, as if it were dropped.
+  __device__ __forceinline__ void weigh(LaneRow& row, Sees sees, bool careful, float (&s)[M][N][4],
                                         RowState (&state)[M][2], float (&o)[M][D][4]) const {
     for_all(s, [](float) { return 0; });
     score(q_smem(), warp_row(), k_smem(), s);
-    // The sign of the scale, and what of its size is far out; all else.
-    const float sign = constants.scale.sign * constants.scale.power;
-    for_all(s, [&](float x) { return x * sign; });
+    // What of the scale's size is far out; all else.
+    if (constants.scale.power != 1) for_all(s, [&](float x) { return x * constants.scale.power; });
     if constexpr (General) logits(constants, row, elements.additive(), addends(), s);
     if (sees != all) hide(row.seen, s);
+    if (careful) row.kept &= ~weightless(s);
     if (General && kept.on)
-      absorb<true>(state, constants.factor, row.kept, s, o);
+      absorb<true>(state, constants.factor, row.kept, careful, s, o);
     else
-      absorb<false>(state, constants.factor, row.kept, s, o);
+      absorb<false>(state, constants.factor, row.kept, careful, s, o);
+  }
+
+  // load: Q, with the sign of the scale, which may be 0: then it is in vain that q.k overflows.
+  __device__ __forceinline__ void load_queries() const {
+    if (tiles.size() == 0) return;
+    q_smem().template load<rows, threads>(q, row0, sequence.queries);
+    ptx::cp_async_commit();
+    if (constants.scale.sign == 1) return;
+    ptx::cp_async_wait<0>();
+    q_smem().template multiply<rows, threads>(constants.scale.sign);
   }
 
   // All visible tiles of K and V, from an empty state.
@@ -137,19 +148,17 @@ template <class T, int Dim, bool General> struct FlashBlock {
         for (int e = 0; e < 4; ++e) o[m][d][e] = 0;
     }
 
-    // load: Q and the first tile of K
-    if (tiles.size() > 0) {
-      if (!careful) q_smem().template load<rows, threads>(q, row0, sequence.queries);
+    // load: the first tile of K
+    if (tiles.size() > 0)
       k_smem().template load<keys, threads>(k, tiles.begin * keys, sequence.keys);
-    }
     ptx::cp_async_commit();
 
     for (int64_t t = tiles.begin; t < tiles.end; ++t) {
       const int64_t j0 = t * keys;
       Sees sees;
-      const LaneRow row = look(j0, sees);
+      LaneRow row = look(j0, sees);
       ptx::cp_async_wait<0>();
-      __syncthreads();  // K has come, for all; and all are done with the last V
+      __syncthreads();  // Q and K have come, for all; and all are done with the last V
       v_smem().template load<keys, threads>(v, j0, sequence.keys);
       ptx::cp_async_commit();
 
@@ -164,7 +173,7 @@ template <class T, int Dim, bool General> struct FlashBlock {
         continue;
       }
       float s[M][N][4];
-      weigh(row, sees, s, state, o);
+      weigh(row, sees, careful, s, state, o);
       next_k();
       if (careful) {
         accumulate(s, v_smem(), o, [](uint32_t (&v_frag)[4]) {
@@ -215,7 +224,8 @@ template <class T, int Dim, bool General> struct FlashBlock {
           *at<float>(p.lse, batch, head, row0 + r) = finished.lse;
 #pragma unroll
         for (int d = 0; d < D; ++d) {
-          const float2 pair{o[m][d][2 * half] * factor, o[m][d][2 * half + 1] * factor};
+          const float2 pair{rescaled(o[m][d][2 * half], factor),
+                            rescaled(o[m][d][2 * half + 1], factor)};
           const int c = d * 8 + lane() % 4 * 2;
           if (!wide) {
             ptx::store_shared(q_smem().chunk(r, d) + lane() % 4 * 4,
@@ -254,6 +264,7 @@ __global__ void __launch_bounds__(flash_tile(Dim, General).threads())
   __syncthreads();  // it is there
   float o[Block::M][Block::D][4];
   RowState state[Block::M][2];
+  block.load_queries();
   bool careful = false;
 #pragma unroll 1
   for (;; careful = true) {

@@ -22,6 +22,12 @@ __device__ __forceinline__ double fma(double a, double b, double c) { return __f
 
 template <class A> __device__ __forceinline__ bool is_finite(A x) { return x - x == 0; }
 
+// A sum of weighted values, times a factor that is positive, but may be too small for an A: an
+// infinity stays one. A zero has no sign, for its terms' depends on what else was added.
+template <class A> __device__ __forceinline__ A rescaled(A sum, A factor) {
+  return factor == 0 && !is_finite(sum) ? sum : fma(sum, factor, A(0));
+}
+
 // Element (b, h, row, column = 0) of an operand.
 template <class T>
 __device__ __forceinline__ T* at(const Tensor& t, int64_t b, int64_t h, int64_t row) {

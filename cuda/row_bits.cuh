@@ -29,6 +29,33 @@ template <int Keys> __device__ __forceinline__ RowBits fetch_bits(RowBits word, 
   return bits >> (threadIdx.x % 4 * 2);
 }
 
+// Of the lane's row: the keys whose score is -inf, so that their weight is exactly 0.
+template <int M, int N> __device__ __forceinline__ RowBits weightless(const float (&s)[M][N][4]) {
+  const int lane = threadIdx.x % 32;
+  RowBits of_row = 0;
+#pragma unroll
+  for (int m = 0; m < M; ++m)
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      RowBits bits = 0;
+#pragma unroll
+      for (int n = 0; n < N; ++n)
+#pragma unroll
+        for (int e = 0; e < 2; ++e)
+          bits |= RowBits(s[m][n][2 * half + e] == -infinity<float>) << (n * 8 + e);
+      bits <<= lane % 4 * 2;
+#pragma unroll
+      for (int quad = 1; quad < 4; quad *= 2)  // a quad of lanes has the row
+        bits |= ptx::shuffle_xor(uint32_t(bits), quad) |
+                RowBits(ptx::shuffle_xor(uint32_t(bits >> 32), quad)) << 32;
+      // Lane l, for which row l is made, has its like 8 lanes apart.
+      bits = ptx::shuffle(uint32_t(bits), lane % 8 * 4) |
+             RowBits(ptx::shuffle(uint32_t(bits >> 32), lane % 8 * 4)) << 32;
+      if (lane / 8 % (2 * M) == m * 2 + half) of_row = bits;
+    }
+  return of_row;
+}
+
 // The caller's mask, for the rows [row0, row0 + Rows) that are used and keys [j0, j0 + Keys). All
 // lanes together read a row at a time, so that neighbours in memory are read at once; addends are
 // left in the warp's own shared memory. Returns the bits of the lane's row.

@@ -8,6 +8,7 @@
 
 #include "numbers.cuh"
 #include "ptx/cp_async.cuh"
+#include "ptx/pack.cuh"
 #include "ptx/wide.cuh"
 
 namespace fanano::cuda {
@@ -69,6 +70,19 @@ template <class T, int Dim> struct SwizzledTile {
         for (int w = 0; w < 4; ++w) words.w[w] = number[2 * w] | uint32_t(number[2 * w + 1]) << 16;
         ptx::store_shared(chunk(row, c), words);
       }
+    }
+  }
+
+  // What this thread has loaded, times a factor.
+  template <int Rows, int Threads> __device__ void multiply(float factor) const {
+#pragma unroll 1
+    for (int i = threadIdx.x; i < Rows * chunks; i += Threads) {
+      const uint32_t at = chunk(i / chunks, i % chunks);
+      ptx::Words words = ptx::load_shared(at);
+#pragma unroll
+      for (uint32_t& w : words.w)
+        w = ptx::pack(T{}, factor * number(T{uint16_t(w)}), factor * number(T{uint16_t(w >> 16)}));
+      ptx::store_shared(at, words);
     }
   }
 

@@ -24,6 +24,10 @@ __device__ __forceinline__ double shuffle_xor(double x, int bits) {
   return other;
 }
 
+__device__ __forceinline__ uint32_t shuffle_xor(uint32_t x, int bits) {
+  return __float_as_uint(shuffle_xor(__uint_as_float(x), bits));
+}
+
 // The x of another lane.
 __device__ __forceinline__ uint32_t shuffle(uint32_t x, int lane) {
   uint32_t other;

@@ -18,8 +18,20 @@ using namespace fanano;
 
 // far_below: e^score is 0 everywhere. hidden_nan: NaN and infinities in keys and values that no row
 // sees. partly_nan: the same in the values of every fifth key, which some rows may see. nan_scores:
-// NaN or infinities in every seventh key, and NaN in the second query.
-enum Data { normal, growing, huge, far_below, hidden_nan, partly_nan, nan_scores };
+// NaN or infinities in every seventh key, and NaN in the second query. light_infinity: at scale 1 the
+// first key, the one in the middle and the last weigh e^-300, and the second one nothing; each has
+// an infinite value, in a column of its own. endless: products that leave float32, for scale 0.
+enum Data {
+  normal,
+  growing,
+  huge,
+  far_below,
+  hidden_nan,
+  partly_nan,
+  nan_scores,
+  light_infinity,
+  endless
+};
 
 // How q, k, v and the results lie in memory: gaps between rows and within them; the last number
 // first; or (of q, k and v) one sequence that stands for all.
@@ -28,7 +40,7 @@ enum Strides { dense, gaps, backward, repeated };
 struct Case {
   Shape shape;
   Window window{};
-  double scale = 0;  // 0: 1/sqrt(dim)
+  double scale = NAN;  // NaN: 1/sqrt(dim)
   Data data = normal;
   std::vector<int64_t> queries{}, keys{}, offsets{};  // of each sequence; empty: full, lower right
   double softcap = 0;
@@ -42,7 +54,7 @@ struct Case {
   Strides strides = dense;
   double value_size = 1;  // what v is multiplied by
 
-  double used_scale() const { return scale ? scale : 1 / std::sqrt(double(shape.dim)); }
+  double used_scale() const { return std::isnan(scale) ? 1 / std::sqrt(double(shape.dim)) : scale; }
   Mask mask(int64_t b, int64_t& used_queries) const {
     auto list = [](const std::vector<int64_t>& v) { return v.empty() ? nullptr : v.data(); };
     Sequence s = sequence(b, shape.queries, shape.keys, list(queries), list(keys), list(offsets));
@@ -152,6 +164,19 @@ struct Numbers {
       for (size_t i = 0; i < q.size(); i += s.dim) q[i] = 30;
     }
     if (c.data == hidden_nan) hide_nan(c);
+    if (c.data == light_infinity) {
+      for (size_t i = 0; i < q.size(); i += s.dim) q[i] = 20;
+      for (size_t i = 0; i < k.size(); i += s.dim) k[i] = 0;
+      const int64_t keys[] = {0, s.keys / 2, s.keys - 1, 1};
+      for (int64_t row = 0; row < s.batch * s.kv_heads * s.keys; row += s.keys)
+        for (int64_t column = 0; column < 4; ++column) {
+          k[(row + keys[column]) * s.dim] = column < 3 ? -15 : -INFINITY;
+          v[(row + keys[column]) * s.value_dim + column] = column % 2 ? -INFINITY : INFINITY;
+        }
+    }
+    if (c.data == endless)
+      for (std::vector<double>* x : {&q, &k})
+        for (double& y : *x) y = std::copysign(1e25, y);
     if (c.data == partly_nan)
       for (size_t i = 0; i < v.size(); ++i)
         if (int64_t key = int64_t(i) / s.value_dim % s.keys; key % 5 == 2 && (i + key) % 3)

@@ -41,6 +41,17 @@ TEST(weights_that_round_to_nothing) {
   check_flash(c);
 }
 
+TEST(infinities_of_little_weight) {
+  Case c{flash_shape(1, 2, 1, 20, 150)};
+  c.scale = 1, c.data = light_infinity;
+  check_flash(c);
+  c.softcap = 400;
+  check_flash(c);
+  // Beside a sink all weigh little.
+  c.softcap = 0, c.window = {0, 0}, c.sinks = true, c.shape.keys = 20;
+  check_flash(c);
+}
+
 TEST(lengths) {
   Case c = partly(flash_shape(2, 1, 1, 20, 70));
   c.keys = {2, 64}, c.queries = {20, 7};

@@ -44,7 +44,7 @@ TEST(softcap) {
   check_flash(c);
   c.softcap = 30, c.data = huge, c.scale = -0.3;
   check_flash(c);
-  c.softcap = 1e39, c.data = normal, c.scale = 0;
+  c.softcap = 1e39, c.data = normal, c.scale = NAN;
   check_flash(c);
 }
 

@@ -151,6 +151,14 @@ TEST(a_visible_nan_reaches_those_who_see_it) {
     }
 }
 
+TEST(infinities_of_little_weight) {
+  Case c{{1, 2, 1, 20, 110, 8, 5}};
+  c.scale = 1, c.data = light_infinity;
+  check_all(c);
+  c.window = {0, 0}, c.sinks = true, c.shape.keys = 20;  // beside a sink all weigh little
+  check_all(c);
+}
+
 TEST(hard_numbers) {
   for (Data data : {growing, huge, far_below}) {
     Case c{shape(20, 110, 16, 16), {3, 100}};

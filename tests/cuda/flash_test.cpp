@@ -64,6 +64,15 @@ TEST(hard_numbers) {
   check_flash(below);
 }
 
+TEST(a_scale_of_0) {
+  Case c{flash_shape(1, 1, 1, 20, 70)};
+  c.scale = -0.0;
+  for (Data data : {endless, nan_scores}) {
+    c.data = data;
+    check_flash<bfloat16, bfloat16>(c, Dtype::bfloat16);
+  }
+}
+
 TEST(nothing_to_see) {
   check_flash({flash_shape(1, 1, 1, 5, 0), {}});
   check_flash({flash_shape(0, 1, 1, 5, 5), {}});
