@@ -121,8 +121,11 @@ std::vector<CudaKernel> cuda_kernels() {
 int64_t device_workspace(const Problem& p) {
   int64_t bytes = 0;
   for_host_arrays(p, [&](auto*, int64_t n) { bytes += 8 * n; });
-  if (p.algorithm != Algorithm::flash && __builtin_add_overflow(bytes, scores_bytes(p), &bytes))
+  if (p.algorithm == Algorithm::flash) {
+    if (const cuda::FlashKernel* kernel = flash_for(p)) bytes += kernel->workspace(p);
+  } else if (__builtin_add_overflow(bytes, scores_bytes(p), &bytes)) {
     refuse("scores_memory", name(p.algorithm));
+  }
   return bytes;
 }
 
@@ -143,7 +146,7 @@ void forward_on_device(const Problem& problem, int device, void* stream, void* w
   });
   const std::string what = std::string("the kernel ") + (kernel ? kernel->name : "materialised") +
                            " (" + name(p.dtype) + ")";
-  check(kernel ? kernel->launch(p, on) : ladder->materialised(p, next, on), what, device);
+  check(kernel ? kernel->launch(p, next, on) : ladder->materialised(p, next, on), what, device);
 }
 
 }  // namespace fanano

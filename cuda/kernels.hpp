@@ -39,8 +39,9 @@ struct FlashKernel {
   int dim;  // columns of q and k, and of v: at most
   bool general;
   bool (*takes)(const Problem&);
-  cudaError_t (*launch)(const Problem&,
-                        cudaStream_t);  // cudaErrorInvalidValue: it does not take it
+  int64_t (*workspace)(const Problem&);  // bytes of device memory, at a multiple of 8
+  // cudaErrorInvalidValue: it does not take it
+  cudaError_t (*launch)(const Problem&, void* workspace, cudaStream_t);
 };
 
 // n numbers of 8 bytes from the host, which are the caller's again on return, to the device.
