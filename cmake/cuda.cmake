@@ -5,9 +5,10 @@ set(FANANO_CUDA AUTO CACHE STRING
     "CUDA kernels: AUTO (if an nvcc works), OFF, REQUIRE, PIP (by the nvcc of Python's packages)")
 
 # THE CUDA VARIANT TABLE: the dtypes that the kernels are built for, each with its C++ type, and the
-# architecture; of flash attention by sm_80's instructions the dtypes and the columns, for each of
-# which cuda/flash_tiles.cuh has the tiles. Adding a row here builds and tests it. For daily work,
-# FANANO_CUDA_DIMS=64, in the environment too, builds flash attention of 64 columns alone.
+# architecture; of flash attention and decode by sm_80's instructions the dtypes and the columns, for
+# each of which cuda/flash_tiles.cuh and cuda/decode_tiles.cuh have the tiles. Adding a row here
+# builds and tests it. For daily work, FANANO_CUDA_DIMS=64, in the environment too, builds flash
+# attention of 64 columns alone.
 set(FANANO_CUDA_ARCHITECTURE 80)
 set(FANANO_CUDA_DTYPES float64 float32 bfloat16 float16)
 set(cuda_type_float64 double)
@@ -100,8 +101,8 @@ endif()
 
 # ---- instances -----------------------------------------------------------------------------------
 # Makes the sources of all rows, FANANO_CUDA_INSTANCES, and kernels_table.hpp. Of flash attention
-# the first row that takes a problem has the fewest columns, and is not General without need; what
-# none of sm_80's takes is left to the plain one of its dtype.
+# the first row that takes a problem has the fewest columns, and is not General without need; few
+# queries are decode's; what none of sm_80's takes is left to the plain one of its dtype.
 function(fanano_cuda_instances)
   foreach(dtype IN LISTS FANANO_CUDA_DTYPES)
     set(type ${cuda_type_${dtype}})
@@ -116,6 +117,15 @@ function(fanano_cuda_instances)
     string(APPEND plain_backward_rows "&backward_plain_${dtype}, ")
   endforeach()
   foreach(dim IN LISTS FANANO_CUDA_DIMS)
+    foreach(dtype IN LISTS FANANO_CUDA_FLASH_DTYPES)
+      set(type ${cuda_type_${dtype}})
+      set(variant ${dtype}_${dim})
+      set(source ${PROJECT_BINARY_DIR}/generated/decode_${variant}.cu)
+      configure_file(${PROJECT_SOURCE_DIR}/cuda/decode_instance.cu.in ${source} @ONLY)
+      list(APPEND sources ${source})
+      string(APPEND cuda_declarations "extern const FlashKernel decode_${variant};\n")
+      string(APPEND cuda_flash_rows "&decode_${variant}, ")
+    endforeach()
     foreach(kind plain general)
       set(is_general false)
       if(kind STREQUAL general)

@@ -142,7 +142,7 @@ std::string kernel_words(const char* kernel, const Problem& p) {
 }
 
 // Bytes of a kernel's own workspace, after which numbers of 8 bytes may stand.
-int64_t own_bytes(const cuda::BackwardKernel* kernel, const Problem& p) {
+template <class Kernel> int64_t own_bytes(const Kernel* kernel, const Problem& p) {
   return kernel ? (kernel->workspace(p) + 7) / 8 * 8 : 0;
 }
 
@@ -195,8 +195,11 @@ std::vector<CudaKernel> cuda_kernels() {
 
 int64_t device_workspace(const Problem& p, const DeviceOptions& given) {
   int64_t bytes = made_bytes(p, given);
-  if (p.algorithm != Algorithm::flash && __builtin_add_overflow(bytes, scores_bytes(p), &bytes))
+  if (p.algorithm == Algorithm::flash) {
+    bytes += own_bytes(first_for(p, cuda::all_flash_kernels), p);
+  } else if (__builtin_add_overflow(bytes, scores_bytes(p), &bytes)) {
     refuse("scores_memory", name(p.algorithm));
+  }
   return bytes;
 }
 
@@ -209,9 +212,9 @@ void forward_on_device(const Problem& problem, int device, void* stream, void* w
 
   const CurrentDevice current(device);
   const cudaStream_t on = static_cast<cudaStream_t>(stream);
-  char* next = static_cast<char*>(workspace);
+  char* next = static_cast<char*>(workspace) + own_bytes(kernel, problem);
   const Problem p = on_device(problem, given, next, on, device);
-  check(kernel ? kernel->launch(p, on) : ladder->materialised(p, next, on),
+  check(kernel ? kernel->launch(p, workspace, on) : ladder->materialised(p, next, on),
         kernel_words(kernel ? kernel->name : "materialised", p), device);
 }
 

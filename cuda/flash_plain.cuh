@@ -153,8 +153,9 @@ __global__ void __launch_bounds__(plain_threads)
 
 // Every problem of its dtype.
 template <class T> bool flash_plain_takes(const Problem&) { return true; }
+inline int64_t flash_plain_workspace(const Problem&) { return 0; }
 
-template <class T> cudaError_t flash_plain(const Problem& p, cudaStream_t stream) {
+template <class T> cudaError_t flash_plain(const Problem& p, void*, cudaStream_t stream) {
   using A = accumulator_t<T>;
   if (p.shape.batch * p.shape.heads * p.shape.queries == 0) return cudaSuccess;
   const int64_t blocks = Place::count(p.shape, plain_rows, p.shape.value_dim, plain_columns<A>);

@@ -19,6 +19,7 @@
 #include "flash_tiles.cuh"
 #include "fragments.cuh"
 #include "kept.cuh"
+#include "kernel_class.cuh"
 #include "kernels.hpp"
 #include "mask_scores.cuh"
 #include "reduce.cuh"
@@ -94,7 +95,8 @@ template <class T, int Dim, bool General> struct FlashBlock {
     if constexpr (General) {
       if (elements.data) {
         // Since those of the last tile were read, the block has waited for V.
-        row.seen &= addends().load(elements, first, warp_rows, j0, sequence.keys);
+        auto begin = [&](int r) { return (first + r) * elements.row; };
+        row.seen &= addends().load(elements, int(warp_rows.size()), begin, j0, sequence.keys);
         __syncwarp();  // the new ones are there
         sees = some;
       }
@@ -262,6 +264,7 @@ __global__ void __launch_bounds__(flash_tile(Dim, General).threads())
     new (flash_smem) Block(p, blockIdx.x / down, blockIdx.x % down * Block::rows);
   }
   __syncthreads();  // it is there
+  if (block.sequence.queries <= decode_queries) return;
   float o[Block::M][Block::D][4];
   RowState state[Block::M][2];
   block.load_queries();
@@ -277,19 +280,19 @@ __global__ void __launch_bounds__(flash_tile(Dim, General).threads())
 // Any strides; what it does not take is left to others.
 template <class T, int Dim, bool General> bool flash_sm80_takes(const Problem& p) {
   const bool general = p.mask.data || p.score.softcap != 0 || p.score.slopes || p.dropout.p > 0;
-  const bool dtypes =
-      std::is_same_v<T, bfloat16> ? p.dtype == Dtype::bfloat16 : p.dtype == Dtype::float16;
-  return dtypes && (p.out_dtype == p.dtype || p.out_dtype == Dtype::float32) &&
-         p.shape.dim <= Dim && p.shape.value_dim <= Dim && (General || !general);
+  return sm80_takes<T, Dim>(p) && has_prefill(p) && (General || !general);
 }
 
+// Sequences of few queries go to decode.
 template <class T, int Dim, bool General>
-cudaError_t flash_sm80(const Problem& p, cudaStream_t stream) {
+cudaError_t flash_sm80(const Problem& p, void* workspace, cudaStream_t stream) {
   using Block = FlashBlock<T, Dim, General>;
   if (!flash_sm80_takes<T, Dim, General>(p)) return cudaErrorInvalidValue;
   const int64_t blocks =
       p.shape.batch * p.shape.heads * ((p.shape.queries + Block::rows - 1) / Block::rows);
   if (blocks == 0) return cudaSuccess;
+  if (has_decode(p))
+    if (cudaError_t error = decode_sm80<T, Dim>(p, workspace, stream)) return error;
   const auto kernel = flash_sm80_kernel<T, Dim, General>;
   // More than 48 KiB must be asked for.
   if (cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,

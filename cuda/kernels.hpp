@@ -39,8 +39,9 @@ struct FlashKernel {
   int dim;  // columns of q and k, and of v: at most
   bool general;
   bool (*takes)(const Problem&);
-  cudaError_t (*launch)(const Problem&,
-                        cudaStream_t);  // cudaErrorInvalidValue: it does not take it
+  int64_t (*workspace)(const Problem&);  // bytes of device memory, at a multiple of 8
+  // cudaErrorInvalidValue: it does not take it
+  cudaError_t (*launch)(const Problem&, void* workspace, cudaStream_t);
 };
 
 // One variant of the gradients, of which all_backward_kernels has them in the same order. launch:

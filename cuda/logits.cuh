@@ -39,7 +39,11 @@ struct Elements {
     }
   }
   template <class E, class A> __device__ A addend_as(int64_t i, int64_t j) const {
-    const E x = static_cast<const E*>(data)[i * row + j * column];
+    return addend_at<E, A>(i * row, j);
+  }
+  // Key j of the row that begins there.
+  template <class E, class A> __device__ A addend_at(int64_t begin, int64_t j) const {
+    const E x = static_cast<const E*>(data)[begin + j * column];
     if constexpr (sizeof(E) == 1)
       return x ? A(0) : -infinity<A>;
     else

@@ -56,9 +56,9 @@ template <int M, int N> __device__ __forceinline__ RowBits weightless(const floa
   return of_row;
 }
 
-// The caller's mask, for the rows [row0, row0 + Rows) that are used and keys [j0, j0 + Keys). All
-// lanes together read a row at a time, so that neighbours in memory are read at once; addends are
-// left in the warp's own shared memory. Returns the bits of the lane's row.
+// The caller's mask, for the first rows of Rows, and keys [j0, j0 + Keys). All lanes together read a
+// row at a time, so that neighbours in memory are read at once; addends are left in the warp's own
+// shared memory. begin(r): where row r begins in the mask. Returns the bits of the lane's row.
 template <int Rows, int Keys> struct MaskTile {
   // Pairs of a fragment's 4 columns in 4 rows lie in 32 different banks.
   static constexpr int stride = Keys + 8;
@@ -67,7 +67,8 @@ template <int Rows, int Keys> struct MaskTile {
 
   __device__ uint32_t at(int r, int column) const { return smem + (r * stride + column) * 4; }
 
-  __device__ RowBits load(const Elements& x, int64_t row0, Range rows, int64_t j0,
+  template <class Begin>
+  __device__ RowBits load(const Elements& x, int rows, Begin begin, int64_t j0,
                           int64_t keys) const {
     constexpr int together = 4;  // rows whose elements are under way at once
     const int lane = threadIdx.x % 32;
@@ -80,9 +81,9 @@ template <int Rows, int Keys> struct MaskTile {
         for (int r = 0; r < together; ++r)
 #pragma unroll
           for (int part = 0; part < Keys / 32; ++part) {
-            const int64_t i = row0 + r0 + r, j = j0 + part * 32 + lane;
-            const bool there = i < rows.end && j < keys;
-            addend[r][part] = there ? x.addend_as<E, float>(i, j) : -infinity<float>;
+            const int64_t j = j0 + part * 32 + lane;
+            const bool there = r0 + r < rows && j < keys;
+            addend[r][part] = there ? x.addend_at<E, float>(begin(r0 + r), j) : -infinity<float>;
           }
 #pragma unroll
         for (int r = 0; r < together; ++r)

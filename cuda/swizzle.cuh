@@ -45,13 +45,14 @@ template <class T, int Dim> struct SwizzledTile {
     return smem + (row * chunks + moved) * 16;
   }
 
-  // load: all threads of the block, rows [row0, end) of an operand; zeros past the end and past
-  // the operand's columns. In the background, but for what lies in no chunks: that is gathered.
-  template <int Rows, int Threads>
-  __device__ void load(const HeadRows<const T>& x, int64_t row0, int64_t end) const {
+  // load: so many threads, of which this is one, rows [row0, end) of an operand (HeadRows, or its
+  // like); zeros past the end and past the operand's columns. In the background, but for what lies
+  // in no chunks: that is gathered.
+  template <int Rows, int Threads, class X>
+  __device__ void load(const X& x, int64_t row0, int64_t end, int thread = threadIdx.x) const {
     if (x.chunked) {
 #pragma unroll
-      for (int i = threadIdx.x; i < Rows * chunks; i += Threads) {
+      for (int i = thread; i < Rows * chunks; i += Threads) {
         const int row = i / chunks, c = i % chunks;
         const bool there = row0 + row < end;
         ptx::cp_async(chunk(row, c), x.chunk(there ? row0 + row : 0, there ? c : 0),
@@ -59,7 +60,7 @@ template <class T, int Dim> struct SwizzledTile {
       }
     } else {
 #pragma unroll 1
-      for (int i = threadIdx.x; i < Rows * chunks; i += Threads) {
+      for (int i = thread; i < Rows * chunks; i += Threads) {
         const int row = i / chunks, c = i % chunks, n = row0 + row < end ? x.numbers_in(c) : 0;
         const T* from = x.chunk(row0 + row, c);
         uint16_t number[per_chunk];

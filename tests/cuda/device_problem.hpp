@@ -6,6 +6,12 @@
 
 namespace attention_case {
 
+// The launch that a caller makes, with the workspace that it wants.
+inline cudaError_t launch(const cuda::FlashKernel& kernel, const Problem& p) {
+  const device::Buffer<double> workspace(size_t(kernel.workspace(p) / 8));
+  return kernel.launch(p, workspace.data(), nullptr);
+}
+
 // (batch, heads, rows, columns) on the device. What stands in gaps is NaN.
 template <class T> class Operand {
   int64_t n_, columns_;

@@ -9,13 +9,16 @@ namespace attention_case {
 inline bool is_sm80(const cuda::FlashKernel& kernel) {
   return std::string(kernel.name).starts_with("flash_sm80");
 }
+inline bool is_decode(const cuda::FlashKernel& kernel) {
+  return std::string(kernel.name).starts_with("decode_sm80");
+}
 
 // What a caller runs: of each dtype the first row that takes the problem. Out: of results.
 template <class T, class Out> void check_flash(const Case& c, Dtype dtype) {
   DeviceProblem<T, Out> problem(c, dtype);
   for (const cuda::FlashKernel* kernel : cuda::all_flash_kernels) {
     if (kernel->dtype != dtype || !kernel->takes(problem.p)) continue;
-    device::check(kernel->launch(problem.p, nullptr));
+    device::check(launch(*kernel, problem.p));
     return problem.judge(kernel->name);
   }
   CHECK(!"some variant takes it");

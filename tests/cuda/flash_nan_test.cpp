@@ -69,7 +69,7 @@ TEST(neighbours_do_not_matter) {
                                64 * sizeof(float16), cudaMemcpyHostToDevice));
     for (const cuda::FlashKernel* kernel : cuda::all_flash_kernels)
       if (kernel->takes(problem.p)) {
-        device::check(kernel->launch(problem.p, nullptr));
+        device::check(launch(*kernel, problem.p));
         break;
       }
     device::finish();

@@ -18,9 +18,9 @@ TEST(masks_of_the_caller) {
   check_flash(with_mask(flash_shape(2, 2, 1, 37, 70), Dtype::boolean));
   check_flash(with_mask(flash_shape(1, 1, 1, 130, 70), Dtype::float32));
   check_flash(
-      with_mask(flash_shape(2, 2, 2, 9, 40, 24), Dtype::float64, {true, false, true, true}));
+      with_mask(flash_shape(2, 2, 2, 19, 40, 24), Dtype::float64, {true, false, true, true}));
   check_flash(
-      with_mask(flash_shape(2, 2, 2, 9, 40, 24), Dtype::float16, {false, true, false, true}));
+      with_mask(flash_shape(2, 2, 2, 19, 40, 24), Dtype::float16, {false, true, false, true}));
   check_flash(
       with_mask(flash_shape(1, 2, 2, 20, 9, 100), Dtype::bfloat16, {true, true, true, false}));
   check_flash(with_mask(flash_shape(1, 1, 1, 20, 70, 100), Dtype::boolean));
@@ -69,7 +69,7 @@ TEST(sinks) {
   Case below{flash_shape(1, 1, 1, 20, 80)};  // the sink is far above all logits
   below.sinks = true, below.data = far_below, below.scale = 0.5;
   check_flash(below);
-  Case none{flash_shape(1, 2, 2, 5, 0)};
+  Case none{flash_shape(1, 2, 2, 25, 0)};
   none.sinks = true;
   check_flash(none);
 }

@@ -21,7 +21,7 @@ template <class T, class Out> void check_case(const Case& c, Dtype dtype) {
   const cuda::FlashKernel& kernel = plain_of(dtype);
   DeviceProblem<T, Out> problem(c, dtype);
   CHECK(kernel.takes(problem.p));
-  device::check(kernel.launch(problem.p, nullptr));
+  device::check(launch(kernel, problem.p));
   problem.judge(kernel.name);
 }
 
@@ -233,7 +233,7 @@ TEST(padded_keys_are_not_read) {
   DeviceProblem<double> problem(c, Dtype::float64);
   problem.p.shape.keys = 70;  // of which there are only 20
   const cuda::FlashKernel& kernel = plain_of(Dtype::float64);
-  device::check(kernel.launch(problem.p, nullptr));
+  device::check(launch(kernel, problem.p));
   problem.judge(kernel.name);
 }
 

@@ -4,7 +4,7 @@
 using namespace attention_case;
 
 TEST(sizes_around_a_tile) {
-  check_flash({flash_shape(1, 1, 1, 1, 1), {}});
+  check_flash({flash_shape(1, 1, 1, 17, 1), {}});
   check_flash({flash_shape(1, 1, 1, 31, 63), {}});
   check_flash({flash_shape(1, 1, 1, 128, 64), {}});
   check_flash({flash_shape(1, 1, 1, 129, 65), {}});
@@ -42,6 +42,8 @@ TEST(lengths_and_what_lies_behind_them) {
   Case c{flash_shape(3, 1, 1, 40, 130), {}};
   c.queries = {40, 0, 33}, c.keys = {130, 67, 0}, c.data = hidden_nan;
   check_flash(c);
+  c.queries = {16, 17, 1};  // some are decode's
+  check_flash(c);
   c.keys = {63, 128, 65}, c.offsets = {0, 4, -3}, c.window = {-1, 30}, c.data = normal;
   check_flash(c);
 }
@@ -74,18 +76,22 @@ TEST(a_scale_of_0) {
 }
 
 TEST(nothing_to_see) {
-  check_flash({flash_shape(1, 1, 1, 5, 0), {}});
-  check_flash({flash_shape(0, 1, 1, 5, 5), {}});
+  check_flash({flash_shape(1, 1, 1, 25, 0), {}});
+  check_flash({flash_shape(0, 1, 1, 25, 5), {}});
 }
 
 TEST(what_it_does_not_take) {
   for (const cuda::FlashKernel* kernel : cuda::all_flash_kernels) {
     if (!is_sm80(*kernel)) continue;
-    DeviceProblem<float16> problem({flash_shape(1, 1, 1, 4, 4, 4, kernel->dim + 1)}, kernel->dtype);
+    DeviceProblem<float16> problem({flash_shape(1, 1, 1, 17, 4, 4, kernel->dim + 1)},
+                                   kernel->dtype);
     CHECK(!kernel->takes(problem.p));
-    CHECK(kernel->launch(problem.p, nullptr) == cudaErrorInvalidValue);
+    CHECK(launch(*kernel, problem.p) == cudaErrorInvalidValue);
     problem.p.shape.value_dim = 4;
     CHECK(kernel->takes(problem.p));
+    problem.p.shape.queries = 16;  // decode's
+    CHECK(!kernel->takes(problem.p));
+    problem.p.shape.queries = 17;
     problem.p.score.softcap = 1;
     CHECK(kernel->takes(problem.p) == kernel->general);
     problem.p.out_dtype = Dtype::float64;

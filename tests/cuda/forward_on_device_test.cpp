@@ -88,6 +88,23 @@ TEST(the_workspace_has_what_stands_in_host_memory_and_the_scores) {
   CHECK_THROWS(ValueError, "use algorithm='flash'", device_workspace(p));
 }
 
+TEST(the_workspace_has_the_states_of_split_keys) {
+  Case c{{3, 4, 2, 2, 1100, 64, 33}, {-1, 0}};
+  c.queries = {2, 0, 1}, c.keys = {1100, 67, 600};
+  HostArrays<bfloat16> problem(c, Dtype::bfloat16, Algorithm::flash);
+  CHECK(device_workspace(problem.p) == 8 * 6 + 3 * 4 * 2 * 3 * 4 * (34 + 2));
+  problem.forward();
+  problem.judge("decode");
+  problem.p.shape.queries = 100;  // at most 16 of a sequence are decode's
+  CHECK(device_workspace(problem.p) == 8 * 6 + 3 * 4 * 16 * 3 * 4 * (34 + 2));
+  problem.p.lengths.queries = nullptr;
+  CHECK(device_workspace(problem.p) == 8 * 3);
+  problem.p.shape = {1, 1, 1, 1, 512, 64, 64};
+  CHECK(device_workspace(problem.p) == 8 * 1);
+  problem.p.shape = {1, 8, 8, 1, int64_t(1) << 62, 64, 64};  // more than can be addressed
+  CHECK(device_workspace(problem.p) == 8 * 1 + INT64_MAX / 2);
+}
+
 TEST(an_upload_of_many_numbers) {
   for (size_t n : {1, 480, 481, 1000}) {
     std::vector<int64_t> numbers(n);
@@ -228,7 +245,7 @@ TEST(all_is_launched_on_the_stream_and_nothing_waits) {
       CHECK(call.stream == &there);
       ++launches;
     }
-    CHECK(launches == 3 + (algorithm == Algorithm::flash ? 1 : 3));
+    CHECK(launches == 3 + (algorithm == Algorithm::flash ? 2 : 3));  // decode, and prefill
   }
 }
 
@@ -276,8 +293,8 @@ TEST(the_rows_of_the_table) {
   int flash = 0, backward = 0, ladder = 0;
   for (const CudaKernel& row : cuda_kernels()) {
     CHECK(row.architecture == "sm_80");
-    flash += row.name.starts_with("flash_"), ladder += row.name == "materialised";
-    backward += row.name.starts_with("backward_");
+    flash += row.name.starts_with("flash_") || row.name.starts_with("decode_");
+    ladder += row.name == "materialised", backward += row.name.starts_with("backward_");
   }
   CHECK(backward == int(std::size(cuda::all_backward_kernels)) && backward >= 4);
   CHECK(flash == int(std::size(cuda::all_flash_kernels)) && flash >= 2);

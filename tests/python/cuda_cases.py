@@ -12,6 +12,8 @@ OPTIONS = {
     "lengths": PADDED | {"lengths": "both"},
     "some empty": PADDED | {"lengths": "some empty"},
     "one query": {"rows": 1},
+    "split keys": {"rows": 3, "keys": 1100},
+    "many queries": {"rows": 19},
     "scale": {"scale": -0.8},
     "growing": {"data": "growing"},
     "bshd": {"layout": "bshd"},

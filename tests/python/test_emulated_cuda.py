@@ -59,6 +59,20 @@ def test_numbers_on_the_device(name, algorithm):
     assert [call for call, *_ in emulated.calls() if "upload" in call]
 
 
+@pytest.mark.parametrize("rows", [9, 19])
+def test_few_queries_of_many(rows):
+    """Sequences of at most 16 queries are decode's, whatever the others have."""
+    lengths = {"q_lengths": np.array([3, rows]), "kv_lengths": np.array([600, 67])}
+    case = Case("float16", **PLAIN | PADDED | {"rows": rows, "keys": 600})
+    emulated.calls()
+    out, lse = run(case, lambda options: options | lengths)
+    launched = "".join(call for call, *_ in emulated.calls())
+    assert "decode_sm80_kernel" in launched
+    assert "combine_kernel" in launched
+    assert ("flash_sm80_kernel" in launched) == (rows > 16)
+    compare.judge_attention(out, lse, *case.arrays(), **case.options | lengths)
+
+
 def test_dropout():
     case = Case("float16", **PLAIN)
     out, lse = run(case, dropout_p=0.3, seed=11)

@@ -156,8 +156,9 @@ def tensors(rows=33, keys=65, dim=64, dtype=torch.float16, **more):
 
 
 def taken_by(row):
-    """Numbers of columns, and options, with which the table's first row that takes them is this."""
-    if found := re.fullmatch(r"flash_sm80_[a-z0-9]+_(\d+)_(plain|general)", row.name):
+    """Numbers of columns, and options, with which the table's first row that takes them is this:
+    of few queries, where it is decode's."""
+    if found := re.fullmatch(r"(?:flash|decode)_sm80_[a-z0-9]+_(\d+)(?:_(\w+))?", row.name):
         dim = int(found[1])
         return [(dim, dim), (dim - 7, dim)], {"softcap": 2.0} if found[2] == "general" else {}
     beyond_sm80 = row.name.startswith("flash_plain") and "16" in row.dtype
@@ -167,9 +168,10 @@ def taken_by(row):
 def test_each_kernel_is_asked_for():
     for row in ROWS:
         dims, options = taken_by(row)
-        if row.name.startswith("flash_sm80"):  # or it is named in another way than taken_by() reads
-            assert f"_{max(dims[0])}_" in row.name
-            assert row.name.endswith("general" if options else "plain")
+        if "_sm80" in row.name:  # or it is named in another way than taken_by() reads
+            assert f"_{max(dims[0])}_" in f"{row.name}_"
+            kind = "general" if options else "plain"
+            assert row.name.startswith("decode") or row.name.endswith(kind)
 
 
 @on_a_gpu
@@ -178,13 +180,14 @@ def test_each_kernel(row):
     assert row.runnable, row.why_not
     algorithm = "safe" if row.name == "materialised" else "flash"
     sizes, options = taken_by(row)
+    decode = row.name.startswith("decode")
     for dims in sizes:
         for where, data in ("full", "normal"), ("causal", "growing"):
             judge(
                 Case(
                     row.dtype,
-                    rows=197,
-                    keys=389,
+                    rows=7 if decode else 197,
+                    keys=1389 if decode else 389,
                     heads=(2, 4, 2, 4),
                     dims=dims,
                     where=where,
