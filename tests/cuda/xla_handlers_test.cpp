@@ -1,5 +1,5 @@
-// The handlers of compiled JAX on a CUDA device, called as XLA would: its stream, its scratch memory,
-// the small operands where it has them, and what it hears of errors.
+// The handlers of compiled JAX on a CUDA device, called as XLA would: its stream, its scratch
+// memory, the small operands where it has them, and what it hears of errors.
 #include "../cpp/check.hpp"
 #include "cuda.hpp"
 #include "device_gradients.hpp"
