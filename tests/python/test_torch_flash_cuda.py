@@ -9,6 +9,7 @@ from test_torch_cuda import on_a_gpu, tensors
 from torch.nn import attention as register
 
 import fanano.torch
+from fanano.cli import info
 from fanano.torch import flash_cuda, installing, takeover
 
 
@@ -112,6 +113,7 @@ def test_torchs_register(a_torch_with_cuda):
     with fanano.torch.installed():
         assert register.current_flash_attention_impl() == flash_cuda.NAME
         assert has_kernels() == [True, True]
+        assert "; its flash attention on CUDA" in info.under_torch()
     assert register.current_flash_attention_impl() is None
     assert has_kernels() == [False, False]
 
