@@ -30,8 +30,9 @@ struct DeviceNumbers {
   int64_t columns = 1, row = 0, column = 0;  // strides, in elements
 };
 
-// The small arrays of a problem that are on its device. Those that are not as the kernels read them,
-// int64 or float64, one after the other, are made so before; those without data are taken to be.
+// The small arrays of a problem that are on its device. Those that are not as the kernels read
+// them, int64 or float64, one after the other, are made so before; those without data are taken to
+// be.
 struct DeviceOptions { DeviceNumbers q_lengths, kv_lengths, q_offset, alibi_slopes, sinks, seed; };
 
 // Bytes of device memory that forward_on_device() needs beside the arrays, at a multiple of 256:

@@ -116,16 +116,16 @@ Numbers::Numbers(nb::handle h, const char* argument, int64_t batch, const Import
     integers_.scalar = array.scalar();
     integers_.count = array.count();
     check_count(integers_, argument, batch);  // before they are copied
-    if (there) on_device_ = array.device_integers();
+    const DeviceNumbers found = there ? array.device_integers() : DeviceNumbers();
     if (there && !looks_at_devices()) {
+      on_device_ = found;
       if (integers_.scalar) integers_.count = batch, integers_.scalar = false;
       integers_.on_device = true;
-      integers_.data = static_cast<const int64_t*>(on_device_.data);
+      integers_.data = static_cast<const int64_t*>(found.data);
       return;
     }
     values_ = there ? std::vector<int64_t>(size_t(integers_.count)) : array.integers();
-    if (there)
-      fetch(on_device_, integers_.count, values_.data(), query->device().id, array.stream());
+    if (there) fetch(found, integers_.count, values_.data(), query->device().id, array.stream());
   } else {
     values_ = {integer(h, argument)};
     integers_.scalar = true;
@@ -165,15 +165,16 @@ RealNumbers::RealNumbers(nb::handle h, const char* argument, int64_t batch, int6
     int64_t count = 1;
     for (int i = 0; i < reals_.ndim; ++i) count *= reals_.shape[i] = array.shape()[i];
     check_reals(reals_, argument, batch, heads, batches);  // before they are copied
-    if (there) on_device_ = array.device_reals();
+    const DeviceNumbers found = there ? array.device_reals() : DeviceNumbers();
     if (there && !looks_at_devices()) {
+      on_device_ = found;
       if (reals_.ndim == 0) reals_.ndim = 1, reals_.shape[0] = heads;
       reals_.on_device = true;
-      reals_.data = static_cast<const double*>(on_device_.data);
+      reals_.data = static_cast<const double*>(found.data);
       return;
     }
     values_ = there ? std::vector<double>(size_t(count)) : array.reals();
-    if (there) fetch(on_device_, count, values_.data(), query->device().id, array.stream());
+    if (there) fetch(found, count, values_.data(), query->device().id, array.stream());
   } else {
     values_ = {number(h, argument)};
   }

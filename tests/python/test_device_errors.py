@@ -210,6 +210,16 @@ def test_before_dlpack_1():
     assert key.asked == {"stream": 1}
 
 
+@goes_on
+def test_gradients():
+    arrays = lent(kv_lengths=on_device(INTS.astype(np.int32)), sinks=on_device(ones(4)))
+    arrays |= {"dout": on_device(ones(2, 4, 6, 3)), "lse": on_device(ones(2, 4, 6))}
+    refuses(lambda: fanano.attention_backward(**arrays), "no_cuda", "cannot run")
+    assert all(x.returned == 1 and x.asked["stream"] == 1 for x in arrays.values())
+    arrays["lse"] = Lender(ones(2, 4, 6))
+    refuses(lambda: fanano.attention_backward(**arrays), "same_device", "lse must be on the device")
+
+
 def test_arrays_of_the_cpu_have_no_stream():
     query, key, value, out = (Lender(x) for x in good().values())
     fanano.attention(query, key, value, out=out)
@@ -228,13 +238,11 @@ def test_a_capsule_that_is_elsewhere():
 def test_everything_else_is_the_cpus():
     x = on_device(ones(3, 4))
     like = lent()
-    backward = dict(dout=like["out"], lse=on_device(ones(2, 4, 6)), **like)
     for argument, call in {
         "x": lambda: fanano.softmax(x),
         "scores": lambda: fanano.SoftmaxState().absorb(on_device(ones(3))),
         "out_a": lambda: fanano.merge_states(x, on_device(ones(3)), x, on_device(ones(3))),
-        "query": lambda: fanano.attention_backward(**backward),
-        "query ": lambda: fanano.explain(like["query"], like["key"], like["value"]),
+        "query": lambda: fanano.explain(like["query"], like["key"], like["value"]),
     }.items():
-        message = f"{argument.strip()} must be in the CPU's memory; it is on device CUDA:0"
+        message = f"{argument} must be in the CPU's memory; it is on device CUDA:0"
         refuses(call, "device", message)

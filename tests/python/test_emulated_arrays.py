@@ -75,19 +75,13 @@ def run(case, options, **more):
     return tuple(x.numpy() for x in found)
 
 
-def judge(case, options):
-    out, lse = run(case, options)
-    compare.judge_attention(
-        out, lse, *case.arrays(), what=str(case), out_dtype=case.out_dtype, **case.options
-    )
-    return out.tobytes(), lse.tobytes()
-
-
 @pytest.mark.parametrize("algorithm", ["flash", "safe"])
 @pytest.mark.parametrize("dtype", compare.DTYPES)
 def test_each_dtype(dtype, algorithm):
     """The workspace and the results are ours, whatever the algorithm."""
-    judge(Case(dtype, algorithm=algorithm, **PLAIN), {})
+    case = Case(dtype, algorithm=algorithm, **PLAIN)
+    out, lse = run(case, case.options)
+    compare.judge_attention(out, lse, *case.arrays(), what=str(case), **case.options)
 
 
 # Small arrays that kernels do not read as they are.
@@ -115,7 +109,7 @@ def of_kind(options, kinds, steps):
     }
 
 
-@pytest.mark.parametrize("steps", [1, 3, -2])
+@pytest.mark.parametrize("steps", [1, -3])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["lengths", "offsets", "slopes", "sinks"])
 def test_small_arrays_on_the_device(name, kind, steps):
@@ -129,8 +123,8 @@ def test_small_arrays_on_the_device(name, kind, steps):
     found = run(case, given)
     assert [x.tobytes() for x in found] == [x.tobytes() for x in expected]
     made = [call for call, *_ in emulated.calls() if "widen" in call]
-    in_place = kind == "as kernels read them" and steps == 1 and name != "sinks"
-    assert bool(made) != in_place
+    wide = np.dtype(KINDS[kind][np.float64 if name == "slopes" else np.int64]).itemsize == 8
+    assert bool(made) != (wide and steps == 1 and name != "sinks")  # these are bounded besides
 
 
 def test_one_number_for_all():

@@ -54,9 +54,9 @@ def test_numbers_on_the_device(name, algorithm):
     case = Case("float16", algorithm=algorithm, **PLAIN | OPTIONS[name])
     emulated.calls()
     there = judge(case, device_numbers)
-    assert not [call for call, *_ in emulated.calls() if "upload" in call]
+    assert not [call for call, *_ in emulated.calls() if "upload_kernel" in call]
     assert judge(case, host_numbers) == there
-    assert [call for call, *_ in emulated.calls() if "upload" in call]
+    assert [call for call, *_ in emulated.calls() if "upload_kernel" in call]
 
 
 @pytest.mark.parametrize("rows", [9, 19])
@@ -80,17 +80,65 @@ def test_dropout():
     compare.judge_attention(out, lse, *case.arrays(), dropout_p=0.3, keep=keep, **case.options)
 
 
-@pytest.mark.parametrize("algorithm", ["flash", "safe"])
-def test_wild_lengths_are_clamped(algorithm):
+def test_a_seed_on_the_device():
+    """It gives the bits of the host's, and is read when the kernels run."""
+    case = Case("float16", **PLAIN)
+    seed = np.array(-7)
+    emulated.calls()
+    there = run(case, dropout_p=0.3, seed=seed)
+    assert not [call for call, *_ in emulated.calls() if "upload_kernel" in call]
+    for x, y in zip(there, run(case, dropout_p=0.3, seed=2**64 - 7), strict=True):
+        assert x.tobytes() == y.tobytes()
+    for wrong, rule, words in (
+        (seed.astype(np.int16), "integers", "seed must be int32 or int64; it is int of 16 bits"),
+        (np.array([1, 2]), "integer", "seed must be an integer, got an array of more than one"),
+    ):
+        refuses(lambda wrong=wrong: run(case, dropout_p=0.3, seed=wrong), rule, words)
+    x = np.ones((1, 1, 2, 8), np.float32)
+    words = "seed must be in the CPU's memory; it is on device CUDA:0"
+    refuses(lambda: fanano.attention(x, x, x, dropout_p=0.3, seed=Array(seed)), "device", words)
+
+
+MOST, LEAST = 2**63 - 1, -(2**63)
+FAMILIES = {
+    "flash": {},
+    "flash, general": {"mask": "bool (B, 1, Sq, Sk)"},
+    "flash, plain": {"dtype": "float32"},
+    "materialised": {"algorithm": "safe"},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("wild", "near"),
+    [
+        ({"q_lengths": [-5, 2**62]}, {"q_lengths": [0, 9]}),
+        ({"kv_lengths": [2**40, LEAST]}, {"kv_lengths": [67, 0]}),
+        ({"q_lengths": [MOST, LEAST], "kv_lengths": [-1, MOST]},
+         {"q_lengths": [9, 0], "kv_lengths": [0, 67]}),
+        ({"q_offset": [MOST, LEAST]}, {"q_offset": [10**6, -(10**6)]}),
+        ({"q_offset": [MOST, LEAST], "window_size": (MOST, None)},  # which brings the first back
+         {"q_offset": [10**6, -(10**6)], "window_size": (10**6, None)}),
+    ],
+    ids=["queries", "keys", "both", "offsets", "offsets and a window"],
+)  # fmt: skip
+def test_wild_numbers_are_clamped(family, wild, near):
     """On a device nobody looks at them: no access leaves the arrays, and they count as the nearest
     that there are."""
-    case = Case("float16", algorithm=algorithm, **PLAIN | PADDED)
-    wild = {"q_lengths": np.array([-5, 2**62]), "kv_lengths": np.array([2**40, -(2**63)])}
-    out, lse = run(case, lambda options: options | wild)
-    near = {"q_lengths": np.array([0, 9]), "kv_lengths": np.array([67, 0])}
-    compare.judge_attention(out, lse, *case.arrays(), **case.options | near)
-    with pytest.raises(ValueError, match="kv_lengths must be 0 to 67"):
-        run(case, lambda options: options | {"kv_lengths": [2**40, 3]})
+    case = Case(**{"dtype": "float16"} | PLAIN | PADDED | FAMILIES[family])
+    lists = {name: x for name, x in wild.items() if name != "window_size"}
+    there = {name: np.array(x) for name, x in lists.items()}
+    out, lse = run(case, lambda options: options | wild | there)
+    compare.judge_attention(out, lse, *case.arrays(), **case.options | near | {
+        name: np.array(near[name]) for name in lists
+    })  # fmt: skip
+
+
+def test_what_the_host_knows_is_checked():
+    case = Case("float16", **PLAIN | PADDED)
+    for name, wrong, most in ("kv_lengths", [2**40, 3], 67), ("q_lengths", [3, -1], 9):
+        with pytest.raises(ValueError, match=f"{name} must be 0 to {most}"):
+            run(case, lambda options, name=name, wrong=wrong: options | {name: wrong})
 
 
 def arrays(device=0, **dims):
@@ -115,7 +163,8 @@ def test_stream_and_device():
     waits = "Synchronize", "Memcpy", "Malloc", "Free"
     # The workspace is the array library's: here it comes by the emulator's own function.
     assert not [name for name, *_ in made if any(word in name for word in waits)]
-    assert [device for name, device, _ in made if name == "cudaSetDevice"] == [0, 1]  # and back
+    fanano.kernels()
+    assert {device for _, device, _ in emulated.calls()} == {0}  # as before
 
 
 def test_the_exchange():
@@ -130,6 +179,9 @@ def test_the_exchange():
     assert launches
     assert all((device, stream) == (1, 7) for _, device, stream in launches)
     compare.judge_attention(out.numpy(), None, x, y, z, scale=0.5)
+    elsewhere = emulated.exchanged(Array(y, 0), 9)  # where streams are others
+    words = "key must be on the device of query, CUDA:1; it is on CUDA:0"
+    refuses(lambda: fanano.attention(query, elsewhere, value), "same_device", words)
     fanano.adapters._known[type(query)].empty = None
     refuses(lambda: fanano.attention(query, key, value), "not_made", "out of shape .* no room")
     assert query.prototypes == [(2, 1)]

@@ -1,5 +1,6 @@
-"""torch tensors on CUDA devices: what needs a GPU is marked so, and runs by ``pytest -m cuda``.
-What they go through on the way to a kernel is tested without one in test_emulated_cuda.py."""
+"""torch tensors on CUDA devices, without gradients: what needs a GPU is marked so, and runs by
+``pytest -m cuda``. What goes on before a kernel is tested without one in test_torch_device.py, the
+kernels in test_emulated_cuda.py."""
 
 import re
 
@@ -11,12 +12,9 @@ import torch
 import torch.nn.functional as F
 from arrays import to_torch
 from cases import Case
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 import fanano
 import fanano.torch
-from fanano.adapters import torch as adapter
-from fanano.torch import installing
 
 ROWS = [
     k for k in fanano.kernels() if k.device == "cuda" and not k.name.startswith("backward_")
@@ -26,100 +24,6 @@ ROWS = [
 def on_a_gpu(test):
     reason = "there is no GPU that torch can use"
     return pytest.mark.cuda(pytest.mark.skipif(not torch.cuda.is_available(), reason=reason)(test))
-
-
-# ---- without one ---------------------------------------------------------------------------------
-
-
-class Pretends(torch.Tensor):
-    """A tensor of the CPU that says it is elsewhere."""
-
-    is_cuda = True
-
-
-def pretending(x, **more):
-    return torch.tensor(x, **more).as_subclass(Pretends)
-
-
-QUERY = pretending([0.0]).expand(3, 2, 5, 8)
-
-
-@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
-@pytest.mark.parametrize("argument", ["q_lengths", "kv_lengths", "q_offset"])
-def test_integers_as_kernels_read_them(argument, dtype):
-    steps = pretending([1, 9, 2, 9, 3], dtype=dtype)[::2]
-    found = adapter.device_option(argument, steps, QUERY)
-    assert found.dtype == torch.int64
-    assert found.is_contiguous()
-    assert found.tolist() == [1, 2, 3]
-    one = adapter.device_option(argument, pretending(7, dtype=dtype), QUERY)
-    assert one.is_contiguous()
-    assert one.tolist() == [7, 7, 7]
-    assert adapter.device_option(argument, pretending(7), QUERY[0]).tolist() == [7]
-
-
-def test_reals_as_kernels_read_them():
-    slopes = adapter.device_option("alibi_slopes", pretending([[0.5, 2.0]] * 3).half(), QUERY)
-    assert (slopes.dtype, slopes.shape) == (torch.float64, (3, 2))
-    sinks = adapter.device_option("sinks", pretending([-np.inf, 1e300], dtype=torch.float64), QUERY)
-    assert sinks.tolist() == [-np.inf, np.finfo(np.float32).max / 8]
-    wide = pretending([1.0, 1e300], dtype=torch.float64)
-    assert adapter.device_option("sinks", wide, QUERY.double()).tolist() == [1.0, 1e300]
-
-
-def test_other_options_stay_as_they_are():
-    for argument, x in {
-        "attn_mask": pretending([True]),
-        "kv_lengths": pretending([1.0]),
-        "q_lengths": pretending([1], dtype=torch.uint8),
-        "sinks": pretending([1]),
-    }.items():
-        assert adapter.device_option(argument, x, QUERY) is x
-    x = torch.tensor([1])
-    assert adapter.device_option("kv_lengths", x, QUERY) is x
-
-
-def test_checks_copy_to_the_cpu(monkeypatch):
-    copied = []
-    monkeypatch.setattr(Pretends, "cpu", lambda x: copied.append(x) or "a copy", raising=False)
-    monkeypatch.setenv("FANANO_CHECK", "1")
-    lengths = pretending([1, 2, 3])
-    assert adapter.device_option("kv_lengths", lengths, QUERY) == "a copy"
-    assert len(copied) == 1
-    assert copied[0] is lengths
-
-
-def test_who_cannot_use_devices_says_so():
-    words = r"x is on device .* only attention and attention_backward run there"
-    with pytest.raises(NotImplementedError, match=words):
-        adapter.diagnose(False, x=pretending([1.0]))
-    adapter.diagnose(True, x=pretending([1.0]))
-    with pytest.raises(ValueError, match="x must be in the CPU's memory, it is on device meta"):
-        adapter.diagnose(True, x=torch.ones(1, device="meta"))
-
-
-def test_traced_and_fake_tensors_are_refused():
-    with FakeTensorMode():
-        x = torch.empty(1, 2, 5, 8, device="cuda")
-        lengths = torch.empty(1, dtype=torch.int64, device="cuda")
-        y = torch.empty(1, 2, 5, 8)
-        words = "is on device cuda:0, where fanano has no gradients yet, nor operators .* x.cpu()"
-        with pytest.raises(NotImplementedError, match=f"query {words}"):
-            fanano.torch.attention(x, x, x)
-        with pytest.raises(NotImplementedError, match=f"kv_lengths {words}"):
-            fanano.torch.attention(y, y, y, kv_lengths=lengths)
-        with pytest.raises(NotImplementedError, match=f"query {words}"):
-            fanano.torch.scaled_dot_product_attention(x, x, x)
-
-
-def test_torch_without_the_exchange(monkeypatch):
-    """It would not say on which stream it works."""
-    monkeypatch.setattr(adapter, "_exchange", False)
-    with pytest.raises(NotImplementedError, match=r"x is on device .* cannot say on which stream"):
-        adapter.prepare(("x",), (pretending([1.0]),))
-
-
-# ---- on a GPU ------------------------------------------------------------------------------------
 
 
 def attention(case, send=lambda options: options, device="cuda", **more):
@@ -239,12 +143,11 @@ def test_nothing_waits():
         {"attn_mask": mask},
         {"sinks": torch.zeros(4, device="cuda"), "alibi_slopes": torch.ones(4, device="cuda")},
         {"dropout_p": 0.5},
+        {"dropout_p": 0.5, "seed": offset},
     ):
         torch.cuda.set_sync_debug_mode("error")
         try:
             fanano.attention(query, key, value, **options)
-        except NotImplementedError as error:
-            assert "no CUDA kernel of this build takes" in str(error)  # noqa: PT017
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
@@ -312,6 +215,31 @@ def test_a_thousand_repeats(dtype, rows):
 
 
 @on_a_gpu
+def test_graphs_of_dropout():
+    """The seed is read again at each replay; without one, torch's generator goes on."""
+    query, key, value = tensors()
+    seed = torch.tensor(5, device="cuda")
+    fanano.attention(query, key, value, dropout_p=0.5, seed=seed)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = fanano.attention(query, key, value, dropout_p=0.5, seed=seed)
+        drawn = fanano.attention(query, key, value, dropout_p=0.5)
+    masks = []
+    for number in 6, 2**40:
+        seed.fill_(number)
+        graph.replay()
+        assert torch.equal(out, fanano.attention(query, key, value, dropout_p=0.5, seed=number))
+        masks.append(drawn.clone())
+    assert not torch.equal(*masks)
+    torch.cuda.manual_seed(1)
+    graph.replay()
+    masks.append(drawn.clone())
+    torch.cuda.manual_seed(1)
+    graph.replay()
+    assert torch.equal(drawn, masks[-1])
+
+
+@on_a_gpu
 def test_wild_lengths(monkeypatch):
     query, key, value = tensors()
     wild = torch.tensor([2**40, -5], device="cuda")
@@ -337,28 +265,19 @@ def test_what_is_refused():
         fanano.attention(query.cpu(), key.cpu(), value.cpu(), attn_mask=query[0, 0, :, :1] > 0)
     with pytest.raises(ValueError, match="same head dimension as query"):
         fanano.attention(query, key[..., :3], value)
-    words = "only attention and attention_backward run there"
+    words = "of fanano only attention and its gradients run there"
     out, lse = fanano.attention(query, key, value, return_lse=True)
     for call in (
         lambda: fanano.softmax(query),
         lambda: fanano.merge_states(out, lse, out, lse),
         lambda: fanano.explain(query, key, value),
         lambda: fanano.SoftmaxState().absorb(query[0, 0, 0]),
-        lambda: fanano.attention(query, key, value, dropout_p=0.5, seed=lse[0, 0, 0].long()),
     ):
         with pytest.raises(NotImplementedError, match=words):
             call()
-    words = "query is on device cuda:0, where fanano has no gradients yet"
-    tracked = query.clone().requires_grad_()
-    for call in (
-        lambda: fanano.attention(tracked, key, value),
-        lambda: fanano.torch.attention(tracked, key, value),
-        lambda: torch.func.vmap(fanano.attention)(query, key, value),
-    ):
-        with pytest.raises(NotImplementedError, match=words):
-            call()
-    with torch.no_grad():
-        assert torch.equal(fanano.attention(tracked, key, value), out)
+    seed = torch.tensor(3, device="cuda")
+    with pytest.raises(ValueError, match="seed must be in the CPU's memory; it is on device CUDA"):
+        fanano.attention(query.cpu(), key.cpu(), value.cpu(), dropout_p=0.5, seed=seed)
 
 
 @on_a_gpu
@@ -371,17 +290,7 @@ def test_by_torchs_signature():
     torch.testing.assert_close(out, expected)
     with torch.autocast("cuda", dtype=torch.bfloat16):
         assert fanano.torch.attention(query, key, value).dtype == torch.bfloat16
-    with torch.autograd.profiler.profile():
+    with torch.autograd.profiler.profile() as profile:
         again = fanano.torch.attention(query, key, value, is_causal=True, q_offset=0)
     assert torch.equal(again, out)
-
-
-@on_a_gpu
-def test_install_leaves_cuda_to_torch():
-    query, key, value = (x[:, :2] for x in tensors())
-    expected = F.scaled_dot_product_attention(query, key, value)
-    before = dict(installing.calls)
-    with fanano.torch.installed():
-        found = F.scaled_dot_product_attention(query, key, value)
-    assert torch.equal(found, expected)
-    assert installing.calls == before
+    assert "fanano::attention" in {event.key for event in profile.key_averages()}

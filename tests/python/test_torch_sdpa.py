@@ -109,11 +109,14 @@ def test_refusals():
 # ---- installed -----------------------------------------------------------------------------------
 
 
+BOTH = "attention_kernel", "attention_backward_kernel"
+
+
 @pytest.fixture
 def kernels(monkeypatch):
     """What fanano computes in torch's place, by name, as it happens."""
     ran = []
-    for name in "attention_kernel", "attention_backward_kernel":
+    for name in BOTH:
         real = getattr(installing.operators, name)
         monkeypatch.setattr(
             installing.operators,
@@ -123,7 +126,7 @@ def kernels(monkeypatch):
     return ran
 
 
-def both_ways(call, kernels, expected=("attention_kernel", "attention_backward_kernel"), **tolerance):
+def both_ways(call, kernels, expected=BOTH, **tolerance):
     """The same by torch alone and by fanano, which ran these kernels."""
     alone = call()
     assert kernels == []

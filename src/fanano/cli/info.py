@@ -109,7 +109,8 @@ def under_torch() -> str:
     if installing is None or not installing.is_installed():
         return "its own: fanano.torch.install(), or fanano run SCRIPT, puts fanano under it"
     names = " and ".join(f"aten::{name}" for name in (installing.FORWARD, installing.BACKWARD))
-    return f"fanano's, by fanano.torch.install(): {names} on CPUs"
+    there = "; its flash attention on CUDA" if installing.flash_cuda.is_active() else ""
+    return f"fanano's, by fanano.torch.install(): {names} on CPUs{there}"
 
 
 def loaded(module: str) -> str:

@@ -1,7 +1,6 @@
 """fanano for PyTorch: differentiable, compiled, transformed; and in the place of torch's own.
 
-Importing this imports torch. CUDA tensors are computed where nothing asks for gradients, traces or
-transforms; install() leaves them to torch.
+Importing this imports torch. Tensors may be on the CPU or on CUDA devices (docs/torch.md).
 """
 
 from __future__ import annotations
@@ -58,15 +57,15 @@ def attention(
 
     Works in eager mode and in ``torch.compile`` (whole graphs, dynamic shapes), ``torch.export``,
     ``make_fx``, ``torch.func.grad``, ``vjp`` and ``vmap``, ``torch.utils.checkpoint``, and on meta
-    and fake tensors. Under ``torch.autocast("cpu")`` query, key and value of 16 or 32 bits become
+    and fake tensors. Under ``torch.autocast`` query, key and value of 16 or 32 bits become
     of its dtype, as those of torch's own attention do. A plain tensor that nothing watches goes to
     the kernel directly, at the cost of ``fanano.attention``.
 
-    Without a ``seed``, dropout takes one from torch's generator, which ``torch.manual_seed`` sets
-    and a checkpoint sets back. Under ``vmap`` each example is dropped from as if it were alone; its
-    own ``randomness`` decides whether seeds are shared. Dropout there, and ``sinks``,
-    ``alibi_slopes``, lengths and offsets that are tensors, make one call for each example; else
-    there is one for all.
+    Without a ``seed``, dropout takes one from torch's generator of the device, which
+    ``torch.manual_seed`` sets and a checkpoint sets back. Under ``vmap`` each example is dropped
+    from as if it were alone; its own ``randomness`` decides whether seeds are shared. Dropout
+    there, and ``sinks``, ``alibi_slopes``, lengths and offsets that are tensors, make one call for
+    each example; else there is one for all.
 
     Raises:
         TypeError, ValueError: an argument is wrong; the message names it. In a compiled function

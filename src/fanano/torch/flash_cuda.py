@@ -20,7 +20,7 @@ import torch.nn.attention
 from . import operators
 from .takeover import count, options, taken
 
-__all__ = ["BACKWARD", "FORWARD", "NAME", "activate", "available", "restore"]
+__all__ = ["BACKWARD", "FORWARD", "NAME", "activate", "available", "is_active", "restore"]
 
 NAME = "fanano"
 FORWARD = "_scaled_dot_product_flash_attention"
@@ -65,11 +65,16 @@ def activate() -> None:
     register.activate_flash_attention_impl(NAME)
 
 
+def is_active() -> bool:
+    current = getattr(torch.nn.attention, "current_flash_attention_impl", None)
+    return current is not None and current() == NAME
+
+
 def restore() -> None:
     """Gives back what was there, unless another one has taken fanano's place."""
-    register = torch.nn.attention
-    if register.current_flash_attention_impl() != NAME:
+    if not is_active():
         return
+    register = torch.nn.attention
     register.restore_flash_attention_impl()
     if _before is not None:
         register.activate_flash_attention_impl(_before)
