@@ -169,8 +169,7 @@ step "a thousand repeats" 60 tests -k thousand
 if [ -n "$stand_in" ]; then
   step programs 60 programs softmax_test
 else
-  step programs 60 programs softmax_test materialised_test flash_test flash_plain_test \
-    flash_options_test flash_nan_test invariance_test
+  step programs 60 programs softmax_test materialised_test flash_test flash_nan_test
 fi
 step memcheck 45 sanitizer memcheck flash_nan_test
 step racecheck 45 sanitizer racecheck flash_nan_test
