@@ -10,6 +10,7 @@ static report where nvdisasm is installed.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -74,7 +75,8 @@ def main() -> int:
         shutil.copy2(arguments.wheel, folder)
     else:
         build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, ROOT]
-        subprocess.run([*build, "-C", "fanano.cuda=require"], check=True)
+        every = {name: x for name, x in os.environ.items() if name != "FANANO_CUDA_DIMS"}
+        subprocess.run([*build, "-C", "fanano.cuda=require"], check=True, env=every)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     print(f"{folder}: {size / 2**20:.1f} MiB; there: benchmarks/gpu_day.sh fanano-*.whl OUT")
     if size > MOST_BYTES:

@@ -18,8 +18,8 @@ from fanano.cli.bench.devices import CPU, Device
 from fanano.cli.bench.peers.ours import Fanano
 from fanano.cli.bench.peers.peer import CannotRun, Prepared
 
-SQUARES = tuple(Case(1, 2, 2, 20, 20, 64, causal) for causal in (False, True))
-TINY = {"prefill": SQUARES, "decode": (Case(2, 4, 2, 1, 40, 64),), "backward": SQUARES[1:]}
+SQUARES = tuple(Case(1, 1, 1, 20, 20, 64, causal) for causal in (False, True))
+TINY = {"prefill": SQUARES, "decode": (Case(1, 2, 1, 1, 40, 64),), "backward": SQUARES[1:]}
 
 
 class Emulated(Device):

@@ -108,17 +108,26 @@ def test_to_its_end_with_the_emulator(needs_pip, build_dir, tmp_path):
     assert json.loads((tmp_path / "out" / "bench.json").read_text())["left_out"] == 0
 
 
-def test_one_step_that_fails_stops_no_other(needs_pip, tmp_path):
-    """A wheel that is none: what needs no fanano is still tried, and all of it is said."""
-    broken = tmp_path / "fanano-0.1.0-py3-none-any.whl"
-    broken.write_bytes(b"no archive")
-    done, summary, log = run(tmp_path, wheel=broken)
+def test_one_step_that_fails_stops_no_other(tmp_path):
+    """A Python that is none: all is still tried, and said."""
+    done, summary, log = run(tmp_path, wheel=tmp_path, FANANO_GPU_DAY_PYTHON="false")
     found = results(summary)
     assert done.returncode == 1
-    assert found["environment"] == "failed"
-    assert found["profile"] == "not run"
-    assert "failed: " in summary
+    assert [found[name] for name in ("environment", "device", "info")] == ["failed"] * 3
+    assert found["profile"] == found["bench, full"] == "not run"
+    assert "failed: 3  timed out: 0" in summary
     assert "==== environment: failed" in log
+
+
+def test_a_step_that_hangs_is_ended(tmp_path):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexec sleep 100\n")
+    python.chmod(0o755)
+    environment = {"FANANO_GPU_DAY_PYTHON": str(python), "FANANO_GPU_DAY_SECONDS": "6"}
+    done, summary, _ = run(tmp_path, wheel=tmp_path, **environment)
+    assert done.returncode == 1
+    assert results(summary)["environment"] == "timed out"
+    assert "after 6 s" in summary
 
 
 def test_no_step_is_begun_when_the_time_is_up(tmp_path):

@@ -99,6 +99,7 @@ def test_operators_are_of_the_range_they_ran_in():
 def test_apart_is_legacy_against_the_other():
     row = {"legacy": {"off": 0.5}, "torch": {"off": -0.25}}
     assert table.apart(row) == pytest.approx(1.0)
+    assert table.percent(table.apart({"legacy": {"off": 0}, "torch": {"off": -1.0}})) == "+nan%"
 
 
 def test_numbers_are_short():
@@ -146,6 +147,7 @@ def test_kernels_are_of_the_range_that_began_last():
         "other": pytest.approx(3e-6),
         "k": pytest.approx(1e-6),
     }
+    assert devices.Cuda().by_range("torch", [event("a", 1, 2)], ["a"]) == {"a": {"a": 0.0}}
 
 
 def test_the_legacy_profiler_says_device_times_of_operators():

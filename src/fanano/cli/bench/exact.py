@@ -35,7 +35,7 @@ def exact(
         left, right = window_size
         visible &= (distance <= left) & (distance >= -right)
     mask = None if attn_mask is None else xp.broadcast_to(attn_mask, (batch, heads, rows, keys))
-    out = xp.empty(tuple(query.shape), dtype=xp.float64)
+    out: Array = xp.empty(tuple(query.shape), dtype=xp.float64)
     for b, h in np.ndindex(batch, heads):
         heads_of = query[b, h], key[b, h // group], value[b, h // group]
         q, k, v = (library.wide(x) for x in heads_of)

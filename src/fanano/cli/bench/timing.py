@@ -38,8 +38,8 @@ class Contender:
     def turn(self) -> None:
         """One sample between two measurements of what the machine can do: clocks fall under load
         and rise again within milliseconds, and neighbours take their part of the memory."""
+        before = self.yardstick()
         with self.around():
-            before = self.yardstick()
             self.samples.append(self.sample())
         self.restless += not self.device.settled()
         self.best.append((before + self.yardstick()) / 2)

@@ -12,12 +12,17 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch.autograd import DeviceType
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.autograd.profiler import profile as legacy_profile
 from torch.profiler import ProfilerActivity, record_function
 from torch.profiler import profile as torch_profile
 
 Seconds = dict[str, dict[str, float]]  # of each range, and of each part of it, by their names
+
+
+def nothing(names: Iterable[str]) -> Seconds:
+    """Said of every range: a profiler may have no records of a device."""
+    return {name: defaultdict(float, {name: 0.0}) for name in names}
 
 
 class Device:
@@ -46,7 +51,7 @@ class Device:
 
     def by_range(self, way: str, events: Iterable[Any], names: Iterable[str]) -> Seconds:
         """Seconds of each range, and of what ran in it without what ran in that."""
-        found: Seconds = {name: defaultdict(float) for name in names}
+        found = nothing(names)
         for event in events:
             if event.device_type != DeviceType.CPU:
                 continue
@@ -99,7 +104,7 @@ class Cuda(Device):
         kernel is of the range that began last before it."""
         if way == "legacy":
             return super().by_range(way, events, names)
-        found: Seconds = {name: defaultdict(float) for name in names}
+        found = nothing(names)
         every = list(events)
         begun = sorted(
             (event.time_range.start, event.name)

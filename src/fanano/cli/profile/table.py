@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from rich import box
@@ -71,9 +72,10 @@ def operator_cells(row: Row) -> list[str]:
 
 
 def apart(row: Row) -> float:
-    """How much more the legacy profiler says than the other, of the same time."""
+    """How much more the legacy profiler says than the other, of the same time; NaN where that one
+    says nothing."""
     legacy, torch = (1 + row[way]["off"] for way in PROFILERS)
-    return float(legacy / torch - 1)
+    return float(legacy / torch - 1) if torch else math.nan
 
 
 def over_plain(row: Row, way: str) -> float:

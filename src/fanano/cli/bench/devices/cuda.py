@@ -87,6 +87,7 @@ class Cuda(Device):
         return begin, end
 
     def yardstick(self, group: str, case: Case, sets: Sequence[Inputs]) -> Callable[[], float]:
+        work: Callable[[], Any]
         if group == "decode":
             work, amount = self.room.sum, float(EVICT_BYTES)
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import fanano
 
@@ -19,7 +19,7 @@ class Fanano(Peer):
     library = "fanano"
     algorithm = "flash"
     groups = (*Peer.groups, "backward")
-    devices = ("cpu", "cuda")
+    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
 
     def start(self, threads: int) -> str:
         fanano.set_num_threads(threads)

@@ -37,7 +37,7 @@ def gradients(attend: Callable[..., Any], case: Case, one: Inputs, dout: Array) 
     """What autograd computes of an attention: its graph is made here, and run by each call."""
     import torch
 
-    *inputs, upstream = tensors(case, [*one, dout])
+    *inputs, upstream = (x.detach() for x in tensors(case, [*one, dout]))  # others have them, too
     for x in inputs:
         x.requires_grad_()
     with torch.enable_grad():
@@ -90,7 +90,7 @@ class Torch(Peer):
 class Flash(Torch):
     name = "torch flash"
     backend = "FLASH_ATTENTION"
-    devices = ("cpu", "cuda")
+    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
 
 
 class Deterministic(Flash):
@@ -103,8 +103,8 @@ class Deterministic(Flash):
     @contextmanager
     def around(self) -> Iterator[None]:
         import torch
-        from torch.utils import deterministic
 
+        deterministic: Any = torch.utils.deterministic
         before = torch.are_deterministic_algorithms_enabled()
         fills = deterministic.fill_uninitialized_memory
         torch.use_deterministic_algorithms(True)
