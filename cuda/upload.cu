@@ -10,11 +10,13 @@ namespace fanano::cuda {
 namespace {
 
 constexpr int most = 480;  // a kernel may have 4 KiB of parameters
+constexpr int threads = 128;
 
 struct Numbers { uint64_t data[most]; };
 
-__global__ void upload_kernel(const __grid_constant__ Numbers from, int n, uint64_t* to) {
-  for (int i = threadIdx.x; i < n; i += blockDim.x) to[i] = from.data[i];
+__global__ void __launch_bounds__(threads)
+    upload_kernel(const __grid_constant__ Numbers from, int n, uint64_t* to) {
+  for (int i = threadIdx.x; i < n; i += threads) to[i] = from.data[i];
 }
 
 }  // namespace
@@ -24,7 +26,7 @@ cudaError_t upload(const void* from, int64_t n, void* to, cudaStream_t stream) {
     Numbers numbers;
     const int here = int(std::min<int64_t>(n - i, most));
     std::memcpy(numbers.data, static_cast<const char*>(from) + i * 8, size_t(here) * 8);
-    upload_kernel<<<1, 128, 0, stream>>>(numbers, here, static_cast<uint64_t*>(to) + i);
+    upload_kernel<<<1, threads, 0, stream>>>(numbers, here, static_cast<uint64_t*>(to) + i);
   }
   return cudaGetLastError();
 }
