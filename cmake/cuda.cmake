@@ -7,8 +7,8 @@ set(FANANO_CUDA AUTO CACHE STRING
 # THE CUDA VARIANT TABLE: the dtypes that the kernels are built for, each with its C++ type, and the
 # architecture; of flash attention and decode by sm_80's instructions the dtypes and the columns, for
 # each of which cuda/flash_tiles.cuh and cuda/decode_tiles.cuh have the tiles. Adding a row here
-# builds and tests it. For daily work, FANANO_CUDA_DIMS=64, in the environment too, builds flash
-# attention of 64 columns alone.
+# builds and tests it. For daily work, FANANO_CUDA_DIMS=64 builds those of 64 columns alone; what the
+# environment has of that name goes before what the build had.
 set(FANANO_CUDA_ARCHITECTURE 80)
 set(FANANO_CUDA_DTYPES float64 float32 bfloat16 float16)
 set(cuda_type_float64 double)
@@ -16,11 +16,12 @@ set(cuda_type_float32 float)
 set(cuda_type_bfloat16 bfloat16)
 set(cuda_type_float16 float16)
 set(FANANO_CUDA_FLASH_DTYPES bfloat16 float16)
-set(dims 32 64 96 128 256)
-if(DEFINED ENV{FANANO_CUDA_DIMS})
-  set(dims $ENV{FANANO_CUDA_DIMS})
+set(FANANO_CUDA_DIMS 32 64 96 128 256 CACHE STRING "Columns of flash attention on CUDA")
+if(DEFINED ENV{FANANO_CUDA_DIMS} AND NOT "$ENV{FANANO_CUDA_DIMS}" STREQUAL "${FANANO_CUDA_DIMS}")
+  message(STATUS "CUDA: FANANO_CUDA_DIMS is $ENV{FANANO_CUDA_DIMS}, as the environment says; it was \
+${FANANO_CUDA_DIMS}")
+  set_property(CACHE FANANO_CUDA_DIMS PROPERTY VALUE "$ENV{FANANO_CUDA_DIMS}")
 endif()
-set(FANANO_CUDA_DIMS ${dims} CACHE STRING "Columns of flash attention on CUDA")
 
 # No contraction, as on the CPU: a product and a sum are fused where the source says so.
 set(FANANO_NVCC_FLAGS -std=c++20 -O3 -lineinfo -fmad=false
@@ -100,10 +101,12 @@ else()
 endif()
 
 # ---- instances -----------------------------------------------------------------------------------
-# Makes the sources of all rows, FANANO_CUDA_INSTANCES, and kernels_table.hpp. Of flash attention
+# Makes the sources of all rows and kernels_table.hpp. FANANO_CUDA_INSTANCES: these sources, and
+# those of kernels that have no rows: all that the module has, and the report is of. Of flash attention
 # the first row that takes a problem has the fewest columns, and is not General without need; few
 # queries are decode's; what none of sm_80's takes is left to the plain one of its dtype.
 function(fanano_cuda_instances)
+  set(sources ${PROJECT_SOURCE_DIR}/cuda/upload.cu)
   foreach(dtype IN LISTS FANANO_CUDA_DTYPES)
     set(type ${cuda_type_${dtype}})
     set(source ${PROJECT_BINARY_DIR}/generated/kernels_${dtype}.cu)
@@ -188,7 +191,7 @@ endfunction()
 
 # Sets ${objects} to all kernels, compiled with these flags.
 function(fanano_cuda_kernels objects)
-  foreach(source IN LISTS FANANO_CUDA_INSTANCES ITEMS ${PROJECT_SOURCE_DIR}/cuda/upload.cu)
+  foreach(source IN LISTS FANANO_CUDA_INSTANCES)
     fanano_cuda_object(object ${source} ${ARGN})
     list(APPEND all ${object})
   endforeach()

@@ -19,8 +19,9 @@ constexpr int threads = 128;
 // that.
 struct Numbers { uint64_t data[most_parameters]; };
 
-__global__ void upload_kernel(const __grid_constant__ Numbers from, int n, uint64_t* to) {
-  for (int i = threadIdx.x; i < n; i += blockDim.x) to[i] = from.data[i];
+__global__ void __launch_bounds__(threads)
+    upload_kernel(const __grid_constant__ Numbers from, int n, uint64_t* to) {
+  for (int i = threadIdx.x; i < n; i += threads) to[i] = from.data[i];
 }
 
 // ---- on the device ----
@@ -39,7 +40,8 @@ template <class T> __device__ auto number_of(T x) {
 }
 
 template <class T>
-__global__ void widen_kernel(const DeviceNumbers from, int64_t n, double most, void* to) {
+__global__ void __launch_bounds__(threads)
+    widen_kernel(const DeviceNumbers from, int64_t n, double most, void* to) {
   using Wide = decltype(number_of(T()));
   for (int64_t i = blockIdx.x * int64_t(threads) + threadIdx.x; i < n;
        i += int64_t(gridDim.x) * threads) {

@@ -302,10 +302,10 @@ NB_MODULE(_core, m) {
       "Every kernel of this build, best first, and whether this machine can run it.\n\n"
       "Returns a list of objects with device, isa, name, dtype, runnable, why_not and chosen: "
       "those\n"
-      "of the CPU, then those of CUDA, which is looked for at every call. The environment "
-      "variable\n"
-      "FANANO_ISA names the instruction set to use instead of the best; ValueError if this build\n"
-      "or this machine has no such.");
+      "of the CPU, then those of CUDA, which is looked for at every call. Where there is a driver\n"
+      "that starts CUDA, and children that are forked afterwards cannot use it. The environment\n"
+      "variable FANANO_ISA names the instruction set to use instead of the best; ValueError if\n"
+      "this build or this machine has no such.");
   m.def(
       "build_info", &build_info,
       "What this build is.\n\n"

@@ -169,9 +169,10 @@ def kernels() -> list[Kernel]:
     Every kernel of this build, best first, and whether this machine can run it.
 
     Returns a list of objects with device, isa, name, dtype, runnable, why_not and chosen: those
-    of the CPU, then those of CUDA, which is looked for at every call. The environment variable
-    FANANO_ISA names the instruction set to use instead of the best; ValueError if this build
-    or this machine has no such.
+    of the CPU, then those of CUDA, which is looked for at every call. Where there is a driver
+    that starts CUDA, and children that are forked afterwards cannot use it. The environment
+    variable FANANO_ISA names the instruction set to use instead of the best; ValueError if
+    this build or this machine has no such.
     """
 
 def build_info() -> dict[str, object]:

@@ -38,7 +38,8 @@ def of_texts(log, disassembly, machine, launches):
 
 
 def gather(build, words, jobs):
-    """Figures of every kernel of every object on every machine."""
+    """Figures of every kernel of every object on every machine; the names of kernels that should be
+    among them, and are not."""
     how = compile.how(build)
     nvdisasm = compile.disassembler(how["nvcc"])
     launches = compile.launches(build)
@@ -53,7 +54,8 @@ def gather(build, words, jobs):
         ]
     if launches is None:
         print("no test has run: dynamic shared memory is not known, and not counted")
-    return sorted(found, key=lambda f: f.kernel)
+    missing = [] if words else compile.left_out(launches, (f.kernel for f in found))
+    return sorted(found, key=lambda f: f.kernel), missing
 
 
 def main():
@@ -68,7 +70,7 @@ def main():
     arguments = parser.parse_args()
     try:
         limits = thresholds.read(arguments.thresholds)
-        found = gather(arguments.build.resolve(), arguments.words, arguments.jobs)
+        found, missing = gather(arguments.build.resolve(), arguments.words, arguments.jobs)
     except (compile.NoTool, compile.Failed, thresholds.Malformed) as error:
         print(f"no report: {error}", file=sys.stderr)
         return 2
@@ -76,6 +78,9 @@ def main():
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(f) for f in found], indent=1))
     complaints = thresholds.judge(limits, found)
+    complaints += [
+        f"{name}: a test has launched it, and it is not in this report" for name in missing
+    ]
     for words in complaints:
         print(words)
     print(f"{len(found)} kernels, {len(complaints)} limits crossed")

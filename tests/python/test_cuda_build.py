@@ -160,8 +160,9 @@ def test_the_runtime_is_inside_and_shows_nothing():
 # ---- the switch ----------------------------------------------------------------------------------
 
 
-def configure(tmp_path, nvcc=None, **definitions):
-    """What CMake says of CUDA where nvcc is a script of ours, or there is none."""
+def configure(tmp_path, nvcc=None, dims=None, **definitions):
+    """What CMake says of CUDA where nvcc is a script of ours, or there is none; dims: what the
+    environment says of them."""
     hidden = [p for p in os.environ["PATH"].split(os.pathsep) if not (Path(p) / "nvcc").exists()]
     if nvcc:
         script = tmp_path / "bin" / "nvcc"
@@ -171,6 +172,9 @@ def configure(tmp_path, nvcc=None, **definitions):
         hidden.insert(0, str(script.parent))
     environment = {k: v for k, v in os.environ.items() if k not in ("CUDA_HOME", "CUDA_PATH")}
     environment["PATH"] = os.pathsep.join(hidden)
+    environment.pop("FANANO_CUDA_DIMS", None)
+    if dims:
+        environment["FANANO_CUDA_DIMS"] = dims
     for tool in ("cmake", "ninja", "c++"):
         if shutil.which(tool, path=environment["PATH"]) is None:
             pytest.skip(f"{tool} is not installed, or stands beside nvcc")
@@ -204,6 +208,24 @@ def test_who_wants_cuda_is_told_what_is_missing(tmp_path, value, nvcc):
     words = " ".join(done.stderr.split())
     assert f"FANANO_CUDA={value}: no nvcc is" in words
     assert "set CUDA_HOME to it; or let pip fetch nvcc: pip install -C fanano.cuda=pip" in words
+
+
+def test_the_environment_goes_before_what_the_build_had(tmp_path):
+    def said(**arguments):
+        done = configure(tmp_path, FANANO_CUDA="OFF", **arguments)
+        assert done.returncode == 0, done.stderr
+        (cached,) = re.findall(
+            r"^FANANO_CUDA_DIMS:STRING=(.*)$",
+            (tmp_path / "build" / "CMakeCache.txt").read_text(),
+            re.M,
+        )
+        return cached, re.findall(r"FANANO_CUDA_DIMS is (.*), as the environment says", done.stdout)
+
+    assert said(FANANO_CUDA_DIMS="96") == ("96", [])
+    assert said(dims="64") == ("64", ["64"])
+    assert said(dims="32;64") == ("32;64", ["32;64"])
+    assert said(dims="32;64") == ("32;64", [])
+    assert said() == ("32;64", [])
 
 
 def test_a_word_that_is_none_is_refused(tmp_path):

@@ -383,6 +383,15 @@ def test_a_build_without_nvcc(tmp_path):
     assert ran.stderr.startswith("no report: no nvcc: ")
 
 
+def test_a_kernel_that_is_left_out():
+    ours, of_a_test = "_ZN6fanano4cuda3oneIfEEvT_", "_ZN12_GLOBAL__N_13twoEv"
+    names = compile.demangled([ours])
+    assert names == {ours: "one<float>"}
+    assert compile.left_out({ours: 0, of_a_test: 64}, ["other"]) == ["one<float>"]
+    assert compile.left_out({ours: 0}, ["one<float>", "other"]) == []
+    assert compile.left_out(None, []) == []
+
+
 def test_an_nvcc_that_fails(tmp_path):
     (tmp_path / "generated").mkdir()
     how = {"nvcc": "/bin/false", "flags": [], "includes": [], "machines": ["sm_80"]}
