@@ -32,18 +32,24 @@ namespace fanano::cuda {
 // Of a block: what all of its threads have in common, and after it the tiles.
 extern __shared__ __align__(128) unsigned char decode_smem[];
 
-// Where a row of the tile stands; in unused rows, which come last, query is -1.
+// Where the rows of the tile stand; in unused rows, which come last, query is -1.
 struct RowPlace {
   int64_t head;
   int query;
 };
+struct RowPlaces {
+  int64_t head[DecodeTile::rows];
+  int query[DecodeTile::rows];
+
+  __device__ RowPlace operator[](int64_t r) const { return {head[r], query[r]}; }
+};
 
 // The rows of a tile, of q or of the like.
 template <class T> struct PlacedRows : HeadRows<T> {
-  const RowPlace* places;
+  const RowPlaces& places;
   int64_t head;  // stride
 
-  __device__ PlacedRows(const Tensor& t, int64_t batch, int64_t columns, const RowPlace* places_)
+  __device__ PlacedRows(const Tensor& t, int64_t batch, int64_t columns, const RowPlaces& places_)
       : HeadRows<T>(t, batch, 0, columns), places(places_), head(t.head) {}
   __device__ T* chunk(int64_t r, int c) const {
     return HeadRows<T>::chunk(places[r].query, c) + places[r].head * head;
@@ -73,7 +79,7 @@ template <class T, int Dim> struct DecodeBlock {
   Sequence sequence;
   Mask mask;
   int there = 0;  // rows
-  RowPlace places[rows];
+  RowPlaces places;
   int64_t first_key = 0, end_key = 0;  // of the tiles that some row sees; the end need not be one's
   PlacedRows<const T> q;
   HeadRows<const T> k, v;
@@ -102,9 +108,10 @@ template <class T, int Dim> struct DecodeBlock {
     const int64_t group = p.shape.heads / p.shape.kv_heads, queries = sequence.queries;
     int64_t head = queries ? row0 / queries : group, query = queries ? row0 % queries : 0;
     Range used{queries, 0};
-    for (RowPlace& place : places) {
+    for (int r = 0; r < rows; ++r) {
       const bool is_used = head < group;
-      place = {kv_head * group + (is_used ? head : 0), is_used ? int(query) : -1};
+      places.head[r] = kv_head * group + (is_used ? head : 0);
+      places.query[r] = is_used ? int(query) : -1;
       if (!is_used) continue;
       ++there;
       used = {query < used.begin ? query : used.begin, query < used.end ? used.end : query + 1};
