@@ -18,9 +18,8 @@
 #include "absorb.cuh"
 #include "flash_tiles.cuh"
 #include "fragments.cuh"
-#include "kept.cuh"
+#include "head_block.cuh"
 #include "kernels.hpp"
-#include "mask_scores.cuh"
 #include "reduce.cuh"
 #include "special_values.cuh"
 
@@ -29,9 +28,8 @@ namespace fanano::cuda {
 // Of a block: what all of its threads have in common, and after it the tiles.
 extern __shared__ __align__(128) unsigned char flash_smem[];
 
-// A block's work: which rows of which head, and the verbs on its tiles. It stands in shared memory,
-// made by one thread: held in registers, it would leave too few for o and s.
-template <class T, int Dim, bool General> struct FlashBlock {
+// A block's work: which rows of which head, and the verbs on its tiles.
+template <class T, int Dim, bool General> struct FlashBlock : HeadBlock {
   static constexpr FlashTile tile = flash_tile(Dim, General);
   static constexpr int M = tile.fragments, N = tile.keys / 8, D = Dim / 8;
   static constexpr int rows_of_warp = tile.warp_rows();
@@ -44,28 +42,16 @@ template <class T, int Dim, bool General> struct FlashBlock {
   static constexpr int smem_bytes = own_bytes + q_bytes + 2 * kv_bytes + mask_bytes;
   static_assert(smem_bytes <= 99 * 1024 && keys <= 64);
 
-  int64_t batch, head, row0;
-  Sequence sequence;
-  Mask mask;
+  int64_t row0;
   Range tiles;  // that some row sees
   HeadRows<const T> q, k, v;
-  Elements elements;
-  Kept kept;
-  ScoreConstants<float> constants;
 
   __device__ FlashBlock(const Problem& p, int64_t matrix, int64_t block_row)
-      : batch(matrix / p.shape.heads), head(matrix % p.shape.heads), row0(block_row),
-        sequence(fanano::sequence(batch, p.shape.queries, p.shape.keys, p.lengths.queries,
-                                  p.lengths.keys, p.lengths.q_offset)),
-        mask(make_mask(sequence, p.window.left, p.window.right)), q(p.q, batch, head, p.shape.dim),
-        k(p.k, batch, kv_head(p), p.shape.dim), v(p.v, batch, kv_head(p), p.shape.value_dim),
-        elements(p, batch, head), kept(p.dropout, batch, head),
-        constants(score_constants<float>(p, batch, head, log2e<double>)) {
+      : HeadBlock(p, matrix / p.shape.heads, matrix % p.shape.heads), row0(block_row),
+        q(p.q, batch, head, p.shape.dim), k(p.k, batch, kv_head, p.shape.dim),
+        v(p.v, batch, kv_head, p.shape.value_dim) {
     const Range used{row0, clamp(row0 + rows, row0, sequence.queries)};
     if (used.size()) tiles = mask.tiles(used, keys);
-  }
-  __device__ int64_t kv_head(const Problem& p) const {
-    return head / (p.shape.heads / p.shape.kv_heads);
   }
 
   static __device__ uint32_t smem(int offset) {
@@ -80,33 +66,6 @@ template <class T, int Dim, bool General> struct FlashBlock {
   static __device__ int lane() { return threadIdx.x % 32; }
   static __device__ int warp_row() { return threadIdx.x / 32 * rows_of_warp; }  // in the block
 
-  // What the lane knows of its row of a tile, and how much of the tile its warp sees.
-  enum Sees { nothing, some, all };
-  __device__ LaneRow look(int64_t j0, Sees& sees) const {
-    LaneRow row;
-    const int64_t first = row0 + warp_row(), own_row = first + lane() % rows_of_warp;
-    const Range warp_rows{first, clamp(first + rows_of_warp, 0, sequence.queries)};
-    const Range columns = mask.columns(warp_rows), tile_columns{j0, j0 + keys};
-    sees = nothing;
-    if (warp_rows.size() == 0 || columns.end <= j0 || columns.begin >= j0 + keys) return row;
-    sees = warp_rows.size() == rows_of_warp && mask.whole(warp_rows, tile_columns) ? all : some;
-    if (sees != all) row.seen = own_row < sequence.queries ? bits_of(mask.columns(own_row), j0) : 0;
-    if constexpr (General) {
-      if (elements.data) {
-        // Since those of the last tile were read, the block has waited for V.
-        row.seen &= addends().load(elements, first, warp_rows, j0, sequence.keys);
-        __syncwarp();  // the new ones are there
-        sees = some;
-      }
-      if (kept.on) row.kept = kept.template of_row<keys>(own_row, j0);
-      if (constants.slope != 0) {
-        const Slope<float> slope(constants.slope, mask, own_row, j0);
-        row.high = slope.high, row.low = slope.low, row.minus = slope.minus;
-      }
-    }
-    return row;
-  }
-
   // score, mask, absorb: P of a tile of K, and what becomes of m, l and o.
   __device__ __forceinline__ void weigh(const LaneRow& row, Sees sees, float (&s)[M][N][4],
                                         RowState (&state)[M][2], float (&o)[M][D][4]) const {
@@ -115,7 +74,7 @@ template <class T, int Dim, bool General> struct FlashBlock {
     // The sign of the scale, and what of its size is far out; all else.
     const float sign = constants.scale.sign * constants.scale.power;
     for_all(s, [&](float x) { return x * sign; });
-    if constexpr (General) logits(constants, row, elements.additive(), addends(), s);
+    if constexpr (General) logits(RowsDown(), constants, row, elements.additive(), addends(), s);
     if (sees != all) hide(row.seen, s);
     if (General && kept.on)
       absorb<true>(state, constants.factor, row.kept, s, o);
@@ -147,7 +106,8 @@ template <class T, int Dim, bool General> struct FlashBlock {
     for (int64_t t = tiles.begin; t < tiles.end; ++t) {
       const int64_t j0 = t * keys;
       Sees sees;
-      const LaneRow row = look(j0, sees);
+      // Since the addends of the last tile were read, the block has waited for V.
+      const LaneRow row = look<General>(row0 + warp_row(), j0, addends(), sees);
       ptx::cp_async_wait<0>();
       __syncthreads();  // K has come, for all; and all are done with the last V
       v_smem().template load<keys, threads>(v, j0, sequence.keys);
