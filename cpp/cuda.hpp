@@ -33,4 +33,9 @@ int64_t device_workspace(const Problem&);
 // Throws NotImplementedError where no kernel takes the problem, RuntimeError where CUDA fails.
 void forward_on_device(const Problem&, int device, void* stream, void* workspace);
 
+// The same for the gradients of a problem that has been described with them; every array of
+// p.gradient is memory of the device. The workspace has what the kernels know of each row, too.
+int64_t backward_device_workspace(const Problem&);
+void backward_on_device(const Problem&, int device, void* stream, void* workspace);
+
 }  // namespace fanano

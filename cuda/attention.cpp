@@ -60,17 +60,45 @@ const cuda::Kernels* ladder_for(const Problem& p) {
   return nullptr;
 }
 
-const cuda::FlashKernel* flash_for(const Problem& p) {
-  for (const cuda::FlashKernel* kernel : cuda::all_flash_kernels)
+// The first variant that takes the problem; null: none does.
+template <class Kernel, size_t N>
+const Kernel* first_for(const Problem& p, const Kernel* const (&variants)[N]) {
+  for (const Kernel* kernel : variants)
     if (kernel->dtype == p.dtype && kernel->takes(p)) return kernel;
   return nullptr;
 }
 
-[[noreturn]] void refuse_problem(const Problem& p) {
-  std::string words = std::string(name(p.algorithm)) + ", " + shape_words(p);
+[[noreturn]] void refuse_problem(const Problem& p, const char* asked) {
+  std::string words = std::string(asked) + ", " + shape_words(p);
   if (p.out_dtype != p.dtype) words += std::string(" to ") + name(p.out_dtype);
   const std::string options = option_words(p);
   refuse("no_cuda_kernel", options.empty() ? words : words + "; " + options);
+}
+
+int64_t host_arrays_bytes(const Problem& p) {
+  int64_t bytes = 0;
+  for_host_arrays(p, [&](auto*, int64_t n) { bytes += 8 * n; });
+  return bytes;
+}
+
+// The problem, whose every pointer is of the device: a copy of those arrays is at `next`, which
+// moves on.
+Problem on_device(Problem p, char*& next, cudaStream_t stream, int device) {
+  for_host_arrays(p, [&](auto& data, int64_t n) {
+    check(cuda::upload(data, n, next, stream), "the copy of lengths, slopes or sinks", device);
+    data = reinterpret_cast<std::remove_reference_t<decltype(data)>>(next);
+    next += 8 * n;
+  });
+  return p;
+}
+
+std::string kernel_words(const char* kernel, const Problem& p) {
+  return std::string("the kernel ") + kernel + " (" + name(p.dtype) + ")";
+}
+
+// Bytes of a kernel's own workspace, after which numbers of 8 bytes may stand.
+int64_t own_bytes(const cuda::BackwardKernel* kernel, const Problem& p) {
+  return kernel ? (kernel->workspace(p) + 7) / 8 * 8 : 0;
 }
 
 }  // namespace
@@ -113,14 +141,15 @@ std::vector<CudaKernel> cuda_kernels() {
   std::vector<CudaKernel> rows;
   for (const cuda::FlashKernel* kernel : cuda::all_flash_kernels)
     rows.push_back({kernel->name, architecture, kernel->dtype});
+  for (const cuda::BackwardKernel* kernel : cuda::all_backward_kernels)
+    rows.push_back({kernel->name, architecture, kernel->dtype});
   for (const cuda::Kernels* kernels : cuda::all_kernels)
     rows.push_back({"materialised", architecture, kernels->dtype});
   return rows;
 }
 
 int64_t device_workspace(const Problem& p) {
-  int64_t bytes = 0;
-  for_host_arrays(p, [&](auto*, int64_t n) { bytes += 8 * n; });
+  int64_t bytes = host_arrays_bytes(p);
   if (p.algorithm != Algorithm::flash && __builtin_add_overflow(bytes, scores_bytes(p), &bytes))
     refuse("scores_memory", name(p.algorithm));
   return bytes;
@@ -128,22 +157,31 @@ int64_t device_workspace(const Problem& p) {
 
 void forward_on_device(const Problem& problem, int device, void* stream, void* workspace) {
   const bool flash = problem.algorithm == Algorithm::flash;
-  const cuda::FlashKernel* kernel = flash ? flash_for(problem) : nullptr;
+  const cuda::FlashKernel* kernel = flash ? first_for(problem, cuda::all_flash_kernels) : nullptr;
   const cuda::Kernels* ladder = flash ? nullptr : ladder_for(problem);
-  if (!kernel && !ladder) refuse_problem(problem);
+  if (!kernel && !ladder) refuse_problem(problem, name(problem.algorithm));
 
   const CurrentDevice current(device);
   const cudaStream_t on = static_cast<cudaStream_t>(stream);
-  Problem p = problem;  // whose every pointer is of the device
   char* next = static_cast<char*>(workspace);
-  for_host_arrays(p, [&](auto& data, int64_t n) {
-    check(cuda::upload(data, n, next, on), "the copy of lengths, slopes or sinks", device);
-    data = reinterpret_cast<std::remove_reference_t<decltype(data)>>(next);
-    next += 8 * n;
-  });
-  const std::string what = std::string("the kernel ") + (kernel ? kernel->name : "materialised") +
-                           " (" + name(p.dtype) + ")";
-  check(kernel ? kernel->launch(p, on) : ladder->materialised(p, next, on), what, device);
+  const Problem p = on_device(problem, next, on, device);
+  check(kernel ? kernel->launch(p, on) : ladder->materialised(p, next, on),
+        kernel_words(kernel ? kernel->name : "materialised", p), device);
+}
+
+int64_t backward_device_workspace(const Problem& p) {
+  return own_bytes(first_for(p, cuda::all_backward_kernels), p) + host_arrays_bytes(p);
+}
+
+void backward_on_device(const Problem& problem, int device, void* stream, void* workspace) {
+  const cuda::BackwardKernel* kernel = first_for(problem, cuda::all_backward_kernels);
+  if (!kernel) refuse_problem(problem, "backward");
+
+  const CurrentDevice current(device);
+  const cudaStream_t on = static_cast<cudaStream_t>(stream);
+  char* next = static_cast<char*>(workspace) + own_bytes(kernel, problem);
+  const Problem p = on_device(problem, next, on, device);
+  check(kernel->launch(p, workspace, on), kernel_words(kernel->name, p), device);
 }
 
 }  // namespace fanano

@@ -19,6 +19,11 @@ struct Kept {
         column(uint64_t(d.column)), least(least_kept(d.p)), row(uint32_t(d.row)),
         head(uint32_t(d.head + head_)), batch(uint32_t(d.batch + batch_)) {}
 
+  __device__ bool keeps(int64_t i, int64_t j) const {
+    const uint64_t at = column + uint64_t(j);
+    return !on || (kept_of(at / columns_together, i) >> at % columns_together & 1);
+  }
+
   // Row i, columns [j, j + 4): a bit for each that is kept. They may lie on both sides of a
   // counter's four.
   __device__ unsigned of_four(int64_t i, int64_t j) const {

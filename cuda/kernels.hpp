@@ -43,6 +43,19 @@ struct FlashKernel {
                         cudaStream_t);  // cudaErrorInvalidValue: it does not take it
 };
 
+// One variant of the gradients, of which all_backward_kernels has them in the same order. launch:
+// all that p.gradient asks for; the workspace is device memory at a multiple of 256. Neither out
+// nor lse has to be read: what they say may be made again.
+struct BackwardKernel {
+  const char* name;
+  Dtype dtype;
+  int dim;  // as above
+  bool general;
+  bool (*takes)(const Problem&);
+  int64_t (*workspace)(const Problem&);  // bytes
+  cudaError_t (*launch)(const Problem&, void* workspace, cudaStream_t);
+};
+
 // n numbers of 8 bytes from the host, which are the caller's again on return, to the device.
 cudaError_t upload(const void* from, int64_t n, void* to, cudaStream_t);
 

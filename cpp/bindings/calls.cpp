@@ -112,21 +112,31 @@ void check_runs_on(const Imported& query) {
   known = true;
 }
 
-// forward() where the query is. On a device it returns at once, and memory that is given back then,
-// such as the workspace, can be another's only after what the stream still has to do.
-void run(const Problem& p, const Imported& query, nb::handle empty, int max_threads) {
-  if (!query.device().cuda) return without_gil([&] { forward(p, max_threads); });
+// A pass over a problem, on the CPU and on a device.
+struct Pass {
+  void (*run)(const Problem&, int max_threads);
+  int64_t (*workspace)(const Problem&);
+  void (*launch)(const Problem&, int device, void* stream, void* workspace);
+};
+constexpr Pass forward_pass{forward, device_workspace, forward_on_device};
+constexpr Pass backward_pass{backward, backward_device_workspace, backward_on_device};
+
+// Where the query is. On a device it returns at once, and memory that is given back then, such as
+// the workspace, can be another's only after what the stream still has to do.
+void run(const Pass& pass, const Problem& p, const Imported& query, nb::handle empty,
+         int max_threads) {
+  if (!query.device().cuda) return without_gil([&] { pass.run(p, max_threads); });
   check_runs_on(query);
   constexpr int64_t alignment = 256, element = sizeof(double);
   std::optional<Result> made;
   char* workspace = nullptr;
-  if (int64_t bytes = device_workspace(p)) {
+  if (int64_t bytes = pass.workspace(p)) {
     Extents room{1, {(bytes + alignment) / element + 1}};
     made.emplace(empty, query, "workspace", room, Dtype::float64);
     workspace = static_cast<char*>(made->array.data);
     workspace += -reinterpret_cast<uintptr_t>(workspace) % alignment;
   }
-  without_gil([&] { forward_on_device(p, query.device().id, query.stream(), workspace); });
+  without_gil([&] { pass.launch(p, query.device().id, query.stream(), workspace); });
 }
 
 ExplainedPlan explain(const Request& request, int max_threads) {
@@ -160,7 +170,7 @@ nb::object attention(nb::handle query, nb::handle key, nb::handle value, nb::han
   if (with_lse)
     lse.emplace(empty, q, "lse", description.lse_shape(), accumulator(request.query.dtype));
   description.write_to(given ? given->floats() : made->array, lse ? &lse->array : nullptr);
-  run(description.problem(), q, empty, max_threads);
+  run(forward_pass, description.problem(), q, empty, max_threads);
   nb::object result = given ? nb::borrow(out) : made->object();
   return lse ? nb::make_tuple(result, lse->object()) : result;
 }
@@ -168,17 +178,28 @@ nb::object attention(nb::handle query, nb::handle key, nb::handle value, nb::han
 Five attention_backward(nb::handle dout, nb::handle query, nb::handle key, nb::handle value,
                         nb::handle out, nb::handle lse, nb::handle dlse, nb::handle empty,
                         nb::handle grad_mask, const Options& options, int max_threads) {
-  Imported q(query, "query"), k(key, "key"), v(value, "value");
+  constexpr auto reading = Imported::Access::read;
+  Imported q(query, "query", reading, {.cuda = true});
+  auto beside_q = [&](nb::handle x, const char* argument) {
+    return Imported(x, argument, reading, q.beside());
+  };
+  Imported k = beside_q(key, "key"), v = beside_q(value, "value");
+  k.check_beside(q), v.check_beside(q);
   Converted converted(options, &q, q.floats(), k.floats(), v.floats());
   const Request& request = converted.request;
   Description description(request);
 
-  Imported d(dout, "dout"), o(out, "out"), l(lse, "lse");
+  Imported d = beside_q(dout, "dout"), o = beside_q(out, "out"), l = beside_q(lse, "lse");
+  for (const Imported* x : {&d, &o, &l}) x->check_beside(q);
   std::optional<Imported> dl;
   Array of_lse;
   Upstream upstream{d.floats(), o.floats(), l.floats(), nullptr, flag(grad_mask, "grad_mask")};
-  if (!dlse.is_none()) upstream.dlse = &(of_lse = dl.emplace(dlse, "dlse").floats());
+  if (!dlse.is_none()) {
+    dl.emplace(dlse, "dlse", reading, q.beside()).check_beside(q);
+    upstream.dlse = &(of_lse = dl->floats());
+  }
   description.read(upstream);
+  check_runs_on(q);
 
   std::optional<Result> dbias, dsinks;
   auto like = [&](const char* argument, const Array& a) {
@@ -194,7 +215,7 @@ Five attention_backward(nb::handle dout, nb::handle query, nb::handle key, nb::h
                    accumulator(request.query.dtype));
   description.write_to({&dq.array, &dk.array, &dv.array, dbias ? &dbias->array : nullptr,
                         dsinks ? &dsinks->array : nullptr});
-  without_gil([&] { backward(description.problem(), max_threads); });
+  run(backward_pass, description.problem(), q, empty, max_threads);
   return nb::borrow<Five>(nb::make_tuple(dq.object(), dk.object(), dv.object(),
                                          dbias ? dbias->object() : nb::none(),
                                          dsinks ? dsinks->object() : nb::none()));

@@ -15,4 +15,8 @@ int64_t device_workspace(const Problem&) { return 0; }
 
 void forward_on_device(const Problem&, int, void*, void*) { refuse("no_cuda", why_no_cuda()); }
 
+int64_t backward_device_workspace(const Problem&) { return 0; }
+
+void backward_on_device(const Problem&, int, void*, void*) { refuse("no_cuda", why_no_cuda()); }
+
 }  // namespace fanano

@@ -50,9 +50,9 @@ def attention_backward(
 
     ``out`` and ``lse`` are what ``fanano.attention(query, key, value, return_lse=True)`` gave with
     the same options; ``out`` may be the unrounded one of ``out_dtype="float32"``. Probabilities are
-    computed again from ``lse``, tile by tile: memory beside inputs and results is linear in the
-    sequence. Rows that see no key, padding, and what lies behind a mask have gradients of exactly 0
-    and never reach another's, NaN included.
+    computed again, tile by tile: memory beside inputs and results is linear in the sequence. Rows
+    that see no key, padding, and what lies behind a mask have gradients of exactly 0 and never
+    reach another's, NaN included. Arrays on a CUDA device are computed there, as by ``attention``.
 
     Args:
         dout: the gradient by ``out``, of its shape and dtype.
@@ -76,7 +76,9 @@ def attention_backward(
 
     Raises:
         TypeError, ValueError: an argument is wrong; the message names it.
-        NotImplementedError: a JAX array is traced, or an array is one of CuPy's.
+        NotImplementedError: a JAX array is traced, an array is one of CuPy's, or arrays are on a
+            CUDA device where ``attention`` could not run either.
+        RuntimeError: CUDA refuses a launch.
 
     Sources: Dao et al. 2022, "FlashAttention" (arXiv:2205.14135), algorithm 4; Dao 2023,
     "FlashAttention-2" (arXiv:2307.08691), algorithm 2.
@@ -92,10 +94,11 @@ def attention_backward(
         prepared = adapter.prepare(tuple(arrays), tuple(arrays.values()))
         arrays = dict(zip(arrays, prepared, strict=True))
     finish = None if adapter.finisher is None else adapter.finisher(query)
-    with diagnosis(adapter, **arrays):
+    query = arrays["query"]
+    with diagnosis(adapter, cuda=True, **arrays):
         found = _core.attention_backward(
             arrays["dout"],
-            arrays["query"],
+            query,
             arrays["key"],
             arrays["value"],
             arrays["out"],
@@ -103,19 +106,19 @@ def attention_backward(
             arrays.get("dlse"),
             adapter.empty,
             grad_mask,
-            prepared_option("attn_mask", attn_mask),
+            prepared_option("attn_mask", attn_mask, query),
             is_causal,
             window_size,
-            prepared_option("q_offset", q_offset),
+            prepared_option("q_offset", q_offset, query),
             scale,
             softcap,
-            prepared_option("alibi_slopes", alibi_slopes),
-            prepared_option("sinks", sinks),
+            prepared_option("alibi_slopes", alibi_slopes, query),
+            prepared_option("sinks", sinks, query),
             dropout_p,
             prepared_seed(seed),
             dropout_offset,
-            prepared_option("q_lengths", q_lengths),
-            prepared_option("kv_lengths", kv_lengths),
+            prepared_option("q_lengths", q_lengths, query),
+            prepared_option("kv_lengths", kv_lengths, query),
             layout,
             adapter.max_threads(),
         )

@@ -96,12 +96,15 @@ struct Numbers {
           (*x)[i] = (*x)[i % n];
   }
 
-  double mask_at(int64_t b, int64_t h, int64_t i, int64_t j) const {
+  // Where the mask has what belongs to a pair.
+  int64_t mask_index(int64_t b, int64_t h, int64_t i, int64_t j) const {
     const Shape& m = mask_shape;
     auto in = [](int64_t x, int64_t n) { return n == 1 ? 0 : x; };
-    return mask[((in(b, m.batch) * m.heads + in(h, m.heads)) * m.queries + in(i, m.queries)) *
-                    m.keys +
-                in(j, m.keys)];
+    return ((in(b, m.batch) * m.heads + in(h, m.heads)) * m.queries + in(i, m.queries)) * m.keys +
+           in(j, m.keys);
+  }
+  double mask_at(int64_t b, int64_t h, int64_t i, int64_t j) const {
+    return mask[mask_index(b, h, i, j)];
   }
 
   // Whether query row i of head h of sequence b, which is one of those used, sees key j.

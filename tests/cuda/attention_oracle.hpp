@@ -29,18 +29,70 @@ inline bool keeps(const Dropout& d, int64_t b, int64_t h, int64_t i, int64_t j) 
   return words.x[column % 4] >= least_kept(d.p);
 }
 
-// In wide arithmetic, or (low) as plain computes: products accumulated in the accumulator, and
-// scores, probabilities and output rounded to T. Wide is long double for float64.
-template <class T> Result reference(const Case& c, const Numbers& x, bool low) {
-  constexpr bool is_double = std::is_same_v<T, double>;
-  using Real = std::conditional_t<is_double, long double, double>;
+// How a reference computes: in wide arithmetic, or (low) as plain does, products accumulated in the
+// accumulator, and scores, probabilities and results rounded to T. Wide is long double for float64.
+template <class T> struct Arithmetic {
   using A = accumulator_t<T>;
+  using Real = std::conditional_t<std::is_same_v<T, double>, long double, double>;
+  bool low;
+
+  template <class To = T> Real round(Real y) const {
+    return low ? Real(device::rounded<To>(double(y))) : y;
+  }
+  // Beyond float16's range they are kept: infinities would judge nothing.
+  Real round_kept(Real y) const { return std::isinf(round(y)) ? Real(A(y)) : round(y); }
+  Real add(Real sum, Real y) const { return low ? Real(A(sum + y)) : sum + y; }
+};
+
+// One query row before its values: of each key what e^(logit - m) is, whether it is seen, and the
+// score before a softcap.
+template <class T> struct Weights {
+  using Real = typename Arithmetic<T>::Real;
+  std::vector<Real> weight, raw;
+  std::vector<bool> seen;
+  Real m, l = 0, sink = 0;    // of a sink, its weight
+  Real terms = 0, logit = 0;  // as in Result
+
+  Weights(const Case& c, const Numbers& x, Arithmetic<T> in, const Mask& position, int64_t used,
+          int64_t b, int64_t h, int64_t i)
+      : weight(c.shape.keys, -INFINITY), raw(c.shape.keys), seen(c.shape.keys) {
+    constexpr Real most = most_added<accumulator_t<T>>;
+    const Shape& s = c.shape;
+    const int64_t kv = b * s.kv_heads + h / (s.heads / s.kv_heads);
+    const double* q = &x.q[((b * s.heads + h) * s.queries + i) * s.dim];
+    const Real own = c.sinks && i < used ? Real(x.sinks[h]) : Real(-INFINITY);
+    m = own;
+    for (int64_t j = 0; j < s.keys; ++j) {
+      if (i >= used || !x.sees(c, position, b, h, i, j)) continue;
+      seen[j] = true;
+      Real dot = 0, sizes = 0;
+      for (int64_t d = 0; d < s.dim; ++d) {
+        Real product = Real(q[d]) * Real(x.k[(kv * s.keys + j) * s.dim + d]);
+        dot = in.add(dot, product), sizes += std::fabs(product);
+      }
+      terms = std::max(terms, sizes * Real(std::fabs(c.used_scale())));
+      Real y = raw[j] = dot * Real(c.used_scale());
+      if (c.softcap != 0) y = Real(c.softcap) * std::tanh(y / Real(c.softcap));
+      if (c.slopes)
+        y -= Real(x.slopes[b * s.heads + h]) * Real(std::llabs(i + position.offset - j));
+      if (c.additive()) y += std::clamp(Real(x.mask_at(b, h, i, j)), -most, most);
+      weight[j] = in.round_kept(y);
+      m = weight[j] > m || std::isnan(weight[j]) ? weight[j] : m;
+    }
+    for (Real& y : weight) {
+      Real e = m == -INFINITY ? 0 : std::exp(y - m);
+      if (e > 0) logit = std::max(logit, std::fabs(y));
+      y = e, l = in.add(l, y);
+    }
+    if (m != -INFINITY) sink = own == -INFINITY ? 0 : std::exp(own - m), l = in.add(l, sink);
+  }
+  bool sees() const { return std::find(seen.begin(), seen.end(), true) != seen.end(); }
+};
+
+template <class T> Result reference(const Case& c, const Numbers& x, bool low) {
+  const Arithmetic<T> in{low};
+  using Real = typename Arithmetic<T>::Real;
   const Shape& s = c.shape;
-  // Logits beyond float16's range are kept: infinities would judge nothing.
-  auto round = [&](Real y) { return low ? Real(device::rounded<T>(double(y))) : y; };
-  auto round_logit = [&](Real y) { return std::isinf(round(y)) ? Real(A(y)) : round(y); };
-  constexpr Real most = most_added<A>;
-  auto add = [&](Real sum, Real y) { return low ? Real(A(sum + y)) : sum + y; };
   const double kept = kept_factor(c.dropout.p);
   Result r;
   for (int64_t b = 0; b < s.batch; ++b) {
@@ -49,51 +101,24 @@ template <class T> Result reference(const Case& c, const Numbers& x, bool low) {
     for (int64_t h = 0; h < s.heads; ++h) {
       int64_t kv = b * s.kv_heads + h / (s.heads / s.kv_heads);
       for (int64_t i = 0; i < s.queries; ++i) {
-        const double* q = &x.q[((b * s.heads + h) * s.queries + i) * s.dim];
-        std::vector<Real> p(s.keys, -INFINITY);
-        std::vector<bool> seen(s.keys);
-        const Real sink = c.sinks && i < used ? Real(x.sinks[h]) : Real(-INFINITY);
-        Real m = sink, l = 0, terms = 0, logit = 0;
-        for (int64_t j = 0; j < s.keys; ++j) {
-          if (i >= used || !x.sees(c, position, b, h, i, j)) continue;
-          seen[j] = true;
-          Real dot = 0, sizes = 0;
-          for (int64_t d = 0; d < s.dim; ++d) {
-            Real product = Real(q[d]) * Real(x.k[(kv * s.keys + j) * s.dim + d]);
-            dot = add(dot, product), sizes += std::fabs(product);
-          }
-          terms = std::max(terms, sizes * Real(std::fabs(c.used_scale())));
-          Real y = dot * Real(c.used_scale());
-          if (c.softcap != 0) y = Real(c.softcap) * std::tanh(y / Real(c.softcap));
-          if (c.slopes)
-            y -= Real(x.slopes[b * s.heads + h]) * Real(std::llabs(i + position.offset - j));
-          if (c.additive()) y += std::clamp(Real(x.mask_at(b, h, i, j)), -most, most);
-          p[j] = round_logit(y);
-          m = p[j] > m || std::isnan(p[j]) ? p[j] : m;
-        }
-        for (Real& y : p) {
-          Real weight = m == -INFINITY ? 0 : std::exp(y - m);
-          if (weight > 0) logit = std::max(logit, std::fabs(y));
-          y = weight, l = add(l, y);
-        }
-        if (m != -INFINITY) l = add(l, std::exp(sink - m));
-        r.lse.push_back(double(m == -INFINITY ? m : m + std::log(l)));
-        r.terms.push_back(double(terms)), r.logit.push_back(double(logit));
-        r.sees.push_back(std::find(seen.begin(), seen.end(), true) != seen.end());
+        const Weights<T> row(c, x, in, position, used, b, h, i);
+        r.lse.push_back(double(row.m == -INFINITY ? row.m : row.m + std::log(row.l)));
+        r.terms.push_back(double(row.terms)), r.logit.push_back(double(row.logit));
+        r.sees.push_back(row.sees());
         double largest = 0;
         for (int64_t j = 0; j < s.keys; ++j)
-          for (int64_t d = 0; seen[j] && d < s.value_dim; ++d)
+          for (int64_t d = 0; row.seen[j] && d < s.value_dim; ++d)
             if (double size = std::fabs(x.v[(kv * s.keys + j) * s.value_dim + d]); size < INFINITY)
               largest = std::max(largest, size);
         r.largest.push_back(largest * std::max(kept, 1.0));
         for (int64_t d = 0; d < s.value_dim; ++d) {
           Real o = 0;
           for (int64_t j = 0; j < s.keys; ++j) {
-            if (!seen[j]) continue;
-            Real weight = keeps(c.dropout, b, h, i, j) ? p[j] / l * Real(kept) : Real(0);
-            o = add(o, round(weight) * Real(x.v[(kv * s.keys + j) * s.value_dim + d]));
+            if (!row.seen[j]) continue;
+            Real p = keeps(c.dropout, b, h, i, j) ? row.weight[j] / row.l * Real(kept) : Real(0);
+            o = in.add(o, in.round(p) * Real(x.v[(kv * s.keys + j) * s.value_dim + d]));
           }
-          r.out.push_back(double(round(o)));
+          r.out.push_back(double(in.round(o)));
         }
       }
     }

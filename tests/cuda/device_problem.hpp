@@ -39,8 +39,9 @@ template <class T> class Operand {
   }
   Operand(const std::vector<double>& x, int64_t columns, Strides strides)
       : Operand(int64_t(x.size()), columns, strides) {
-    memory_.fill(spread(x));
+    write(x);
   }
+  void write(const std::vector<double>& x) { memory_.fill(spread(x)); }
 
   Tensor tensor(int64_t heads, int64_t rows) const {
     return {memory_.data() + first(), heads * rows * row_, rows * row_, row_, step_};
@@ -122,11 +123,21 @@ template <class T, class Out = T> class DeviceProblem {
               stride(m.heads, m.queries * m.keys), stride(m.queries, m.keys), stride(m.keys, 1)};
   }
 
+  const Numbers& numbers() const { return x_; }
+  const Case& asked() const { return c_; }
+  std::string text() const { return "dtype " + std::to_string(int(p.dtype)) + ", " + c_.text(); }
+
+  // out and lse as they should be, for backward to read.
+  void write_exact() {
+    out_.write(exact_.out);
+    lse_.fill(device::narrow_all<A>(exact_.lse));
+  }
+
   // Of what has just been launched.
   std::vector<double> out() const { return out_.values(); }
   void judge(const std::string& kernel) const {
     device::finish();
-    const std::string what = kernel + " dtype " + std::to_string(int(p.dtype)) + ", " + c_.text();
+    const std::string what = kernel + " " + text();
     attention_case::judge<T, Out>(what, out_.values(), exact_, plain_);
     std::vector<double> lse;
     for (A y : lse_.values()) lse.push_back(double(y));

@@ -130,13 +130,13 @@ def prepared_seed(seed: Any) -> Any:
 
 
 @contextmanager
-def diagnosis(adapter: Adapter, **arrays: Any) -> Iterator[None]:
-    """Lets the adapter say better what the core refuses."""
+def diagnosis(adapter: Adapter, *, cuda: bool = False, **arrays: Any) -> Iterator[None]:
+    """Lets the adapter say better what the core refuses; cuda: of what runs on CUDA devices too."""
     try:
         yield
     except (TypeError, ValueError):
         if adapter.diagnose is not None:
-            adapter.diagnose(False, **arrays)
+            adapter.diagnose(cuda, **arrays)
         raise
 
 
