@@ -20,7 +20,6 @@
 #include "fragments.cuh"
 #include "head_block.cuh"
 #include "kernels.hpp"
-#include "reduce.cuh"
 #include "special_values.cuh"
 
 namespace fanano::cuda {
@@ -126,30 +125,9 @@ template <class T, int Dim, bool General> struct FlashBlock : HeadBlock {
       float s[M][N][4];
       weigh(row, sees, s, state, o);
       next_k();
-      if (careful) {
-        accumulate(s, v_smem(), o, [](uint32_t (&v_frag)[4]) {
-#pragma unroll
-          for (int part = 0; part < 4; ++part) v_frag[part] = finite<T>(v_frag[part]);
-        });
-        accumulate_specials<T, M, N>(row.seen, row.kept, v_smem(), o);
-      } else {
-        accumulate(s, v_smem(), o, [](uint32_t (&)[4]) {});
-      }
+      accumulate_carefully(careful, s, row.seen, row.kept, v_smem(), o);
     }
     ptx::cp_async_wait<0>();
-  }
-
-  // Whether some thread of the block has a sum that is not finite.
-  __device__ bool broken(const float (&o)[M][D][4]) const {
-    __shared__ float of_warp_smem[tile.warps];
-    float none = 0;  // NaN if there is
-#pragma unroll
-    for (int m = 0; m < M; ++m)
-#pragma unroll
-      for (int d = 0; d < D; ++d)
-#pragma unroll
-        for (int e = 0; e < 4; ++e) none = __fmaf_rn(o[m][d][e], 0, none);
-    return block_max(none == 0 ? 0.f : 1.f, of_warp_smem) > 0;
   }
 
   // finish: o / l and lse. Results of 16 bits go through the rows of Q that are this warp's own, so
@@ -212,13 +190,14 @@ __global__ void __launch_bounds__(flash_tile(Dim, General).threads())
     new (flash_smem) Block(p, blockIdx.x / down, blockIdx.x % down * Block::rows);
   }
   __syncthreads();  // it is there
+  __shared__ float of_warp_smem[Block::tile.warps];
   float o[Block::M][Block::D][4];
   RowState state[Block::M][2];
   bool careful = false;
 #pragma unroll 1
   for (;; careful = true) {
     block.stream(careful, state, o);
-    if (careful || !block.broken(o)) break;
+    if (careful || !broken(o, of_warp_smem)) break;
   }
   block.finish(p, state, o);
 }

@@ -4,27 +4,21 @@
 
 #include "kept.cuh"
 #include "mask_scores.cuh"
+#include "place.cuh"
 
 namespace fanano::cuda {
 
 // It stands in shared memory, made by one thread: held in registers, it would leave too few for
 // fragments.
-struct HeadBlock {
+struct HeadBlock : Head {
   enum Sees { nothing, some, all };
 
-  int64_t batch, head, kv_head;
-  Sequence sequence;
-  Mask mask;
   Elements elements;
   Kept kept;
   ScoreConstants<float> constants;
 
   __device__ HeadBlock(const Problem& p, int64_t batch_, int64_t head_)
-      : batch(batch_), head(head_), kv_head(head_ / (p.shape.heads / p.shape.kv_heads)),
-        sequence(fanano::sequence(batch, p.shape.queries, p.shape.keys, p.lengths.queries,
-                                  p.lengths.keys, p.lengths.q_offset)),
-        mask(make_mask(sequence, p.window.left, p.window.right)), elements(p, batch, head),
-        kept(p.dropout, batch, head),
+      : Head(p, batch_, head_), elements(p, batch, head), kept(p.dropout, batch, head),
         constants(score_constants<float>(p, batch, head, log2e<double>)) {}
 
   // What the lane knows of its row of the rows [first, first + Rows) and the keys [j0, j0 + Keys),

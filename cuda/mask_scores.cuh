@@ -12,20 +12,26 @@ struct LaneRow {
   float high = 0, low = 0, minus = 0;  // of its Slope
 };
 
-template <int M, int N> __device__ __forceinline__ void hide(RowBits seen, float (&s)[M][N][4]) {
+// x where the word of its line, as the lane of that number has it, has a bit; else `other`.
+template <int M, int N>
+__device__ __forceinline__ void select(RowBits word, float other, float (&s)[M][N][4]) {
 #pragma unroll
   for (int m = 0; m < M; ++m)
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const RowBits bits = fetch_bits<N * 8>(seen, m * 16 + half * 8 + threadIdx.x % 32 / 4);
+      const RowBits bits = fetch_bits<N * 8>(word, m * 16 + half * 8 + threadIdx.x % 32 / 4);
 #pragma unroll
       for (int n = 0; n < N; ++n)
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
           float& x = s[m][n][2 * half + e];
-          x = bits >> (n * 8 + e) & 1 ? x : -infinity<float>;
+          x = bits >> (n * 8 + e) & 1 ? x : other;
         }
     }
+}
+
+template <int M, int N> __device__ __forceinline__ void hide(RowBits seen, float (&s)[M][N][4]) {
+  select(seen, -infinity<float>, s);
 }
 
 // f(x) in place of every score.
