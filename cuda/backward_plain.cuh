@@ -41,8 +41,7 @@ template <class A> struct Columns {
 template <Of of, class T, class A = accumulator_t<T>>
 __device__ __forceinline__ void add_pairs(const PairTile<T, of != Of::q>& pairs,
                                           const RowTerms<A>* terms, Columns<A> columns,
-                                          GradientMemory<A>& smem,
-                                          A (&o)[4][4][Vector<A>::width]) {
+                                          GradientMemory<A>& smem, A (&o)[4][4][Vector<A>::width]) {
   // load, score: S. On return the last values have been read, too.
   A s[4][4] = {};
   pairs.score(smem.operands, s);
@@ -84,10 +83,9 @@ __device__ __forceinline__ void add_pairs(const PairTile<T, of != Of::q>& pairs,
 
 // finish: 32 rows of the result from row0 on, times the scale where it is one of scores.
 template <Of of, class T, class A = accumulator_t<T>>
-__device__ __forceinline__ void finish(const Problem& p, const Tensor& to, const Block& block,
-                                       int64_t all_rows, Columns<A> columns,
-                                       GradientMemory<A>& smem,
-                                       const A (&o)[4][4][Vector<A>::width]) {
+__device__ __forceinline__ void
+finish(const Problem& p, const Tensor& to, const Block& block, int64_t all_rows, Columns<A> columns,
+       GradientMemory<A>& smem, const A (&o)[4][4][Vector<A>::width]) {
   constexpr int width = Vector<A>::width;
   const Scale<A> scale = of == Of::v ? Scale<A>{} : split_scale<A>(p.score.scale);
   const int down = threadIdx.x / 8, across = threadIdx.x % 8;

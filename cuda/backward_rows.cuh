@@ -9,10 +9,10 @@
 
 namespace fanano::cuda {
 
-// 2^x of a sink against a row's maximum: the row weighs nothing from here on, and this is finite.
+// What a sink weighs beside a row whose maximum, in log2 units, weighs 1.
 __device__ __forceinline__ double sink_weight(double sink, double m) {
   const double x = sink * log2e<double> - m;
-  return exp2_nonpositive(x > 300 ? 300 : x);
+  return x > 1000 ? infinity<double> : exp2_nonpositive(x);
 }
 
 template <class A> struct RowMemory {

@@ -63,9 +63,8 @@ __global__ void __launch_bounds__(plain_threads)
                rows_of<const T>(p.k, place.batch, place.kv_head, j0, keys), p.shape.dim,
                logits.constants.scale.sign, smem.operands, s);
       // The last V has been read, too.
-      const bool finite =
-          load_tile(rows_of<const T>(p.v, place.batch, place.kv_head, j0, keys), place.column0,
-                    columns, filled, A(1), smem.v, Itself());
+      const bool finite = load_tile(rows_of<const T>(p.v, place.batch, place.kv_head, j0, keys),
+                                    place.column0, columns, filled, A(1), smem.v, Itself());
 
       const bool whole = rows.size() == plain_rows && place.mask.whole(rows, {j0, j0 + plain_keys});
 #pragma unroll

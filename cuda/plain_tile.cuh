@@ -52,8 +52,7 @@ __device__ __forceinline__ bool load_tile(Rows<const T> from, int64_t column0, i
     const int first = threadIdx.x / 32;
     const T* at = from.first + first * from.stride + (column0 + c) * from.column;
 #pragma unroll sizeof(A) == sizeof(double) ? 1 : 4  // loads under way; double has no registers left
-    for (int r = first; r < 32;
-         r += plain_threads / 32, at += plain_threads / 32 * from.stride) {
+    for (int r = first; r < 32; r += plain_threads / 32, at += plain_threads / 32 * from.stride) {
       const A x = r < from.count && c < columns ? factor * number(*at) : A(0);
       finite &= is_finite(x);
       to_smem[place(r)][c / Vector<A>::width].x[c % Vector<A>::width] = x;

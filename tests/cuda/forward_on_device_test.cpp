@@ -4,22 +4,12 @@
 #include "../cpp/check.hpp"
 #include "cuda.hpp"
 #include "device_problem.hpp"
-#include "emulator/runtime.hpp"
 #include "errors.hpp"
+#include "machine.hpp"
 
 using namespace attention_case;
 
 namespace {
-
-// A machine for one test; the next one finds the usual one.
-class Machine {
- public:
-  explicit Machine(emulator::Machine m = {}) { emulator::machine() = m, emulator::take_calls(); }
-  ~Machine() {
-    cudaSetDevice(0);
-    emulator::machine() = {}, emulator::take_failure(), cudaGetLastError();
-  }
-};
 
 // A case on the device whose small arrays are the host's, as the core gives them.
 template <class T> struct HostArrays : DeviceProblem<T> {
@@ -57,10 +47,6 @@ std::string why_no_cuda_on(emulator::Machine m) {
   const std::string why = why_no_cuda();
   CHECK(cudaGetLastError() == cudaSuccess);  // what was asked leaves nothing behind
   return why;
-}
-
-bool has(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
 }
 
 }  // namespace
@@ -198,11 +184,13 @@ TEST(why_a_machine_cannot) {
 }
 
 TEST(the_rows_of_the_table) {
-  int flash = 0, ladder = 0;
+  int flash = 0, backward = 0, ladder = 0;
   for (const CudaKernel& row : cuda_kernels()) {
     CHECK(row.architecture == "sm_80");
     flash += row.name.starts_with("flash_"), ladder += row.name == "materialised";
+    backward += row.name.starts_with("backward_");
   }
+  CHECK(backward == int(std::size(cuda::all_backward_kernels)) && backward >= 4);
   CHECK(flash == int(std::size(cuda::all_flash_kernels)) && flash >= 2);
   CHECK(ladder == int(std::size(cuda::all_kernels)) && ladder >= 3);
 }

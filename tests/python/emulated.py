@@ -124,13 +124,21 @@ def machine(devices=1, launch_error=0, results_on=0):
         Array.results_on = 0
 
 
+def sent(x):
+    """NumPy's arrays on the device; lists and numbers stay here."""
+    return Array(x) if isinstance(x, np.ndarray) else x
+
+
 def attention(query, key, value, *, return_lse=False, **options):
-    """fanano.attention of NumPy's arrays, on the device and back; lists and numbers stay here."""
-
-    def sent(x):
-        return Array(x) if isinstance(x, np.ndarray) else x
-
+    """fanano.attention of NumPy's arrays, on the device and back."""
     arrays = (Array(x) for x in (query, key, value))
     options = {name: sent(x) for name, x in options.items()}
     found = fanano.attention(*arrays, return_lse=return_lse, **options)
     return tuple(x.numpy() for x in found) if return_lse else found.numpy()
+
+
+def attention_backward(*arrays, **options):
+    """fanano.attention_backward, the same way."""
+    options = {name: sent(x) for name, x in options.items()}
+    found = fanano.attention_backward(*(Array(x) for x in arrays), **options)
+    return fanano.Gradients(*(None if x is None else x.numpy() for x in found))

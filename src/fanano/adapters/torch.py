@@ -178,9 +178,9 @@ def diagnose(cuda: bool, /, **arrays: Any) -> None:
             if cuda:
                 continue
             raise NotImplementedError(
-                f"{argument} is on device {array.device}: of fanano only attention runs there, "
-                "without gradients, and reads there masks, lengths, offsets, slopes and sinks; "
-                "x.cpu() copies it to the CPU"
+                f"{argument} is on device {array.device}: of fanano only attention and "
+                "attention_backward run there, and read there masks, lengths, offsets, slopes and "
+                "sinks; x.cpu() copies it to the CPU"
             )
         if array.device.type != "cpu":
             raise ValueError(
