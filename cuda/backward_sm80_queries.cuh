@@ -2,8 +2,9 @@
 // and dq = dS K. Tiles of K and V stream past q and dout, each loaded while the other is
 // multiplied.
 //
-// m and delta are lse and dout . out - dlse, but lse was rounded when it was written, and so was
-// out. Where that would show, both are made again, from the scores: a pass more over the tiles.
+// m is lse as a score, with an inverse of 1, and delta is dout . out - dlse; but lse was rounded
+// when it was written, and so was out. Where that would show, they are made again, from the scores:
+// a pass more over the tiles.
 #pragma once
 
 #include <new>
@@ -186,7 +187,11 @@ template <class T, int Dim, bool General> struct QueriesBlock : HeadBlock {
         const int of_warp = m * 16 + half * 8 + lane() / 4, r = warp_row() + of_warp;
         if (lane() % 4 != 0 || !(which >> of_warp & 1)) continue;
         const FinishedRow finished(row, constants.factor, sink);
-        RowTerms<float> x{pivot(row.m), finished.factor, sum * finished.factor * kept.factor};
+        // l is of weights against base factor + shift, which is m factor but for its rounding.
+        const float m = pivot(row.m), factor = constants.factor;
+        const double rounding = double(m - row.base(factor)) * double(factor) - row.shift(factor);
+        RowTerms<float> x{m, finished.factor * ptx::ex2(float(rounding)),
+                          sum * finished.factor * kept.factor};
         // What is not finite is so for a reason that out knows: a value of no weight, for one.
         const float written = ptx::load_shared_float(terms().at(int(Term::delta), r));
         if (p.gradient.dlse.data)

@@ -5,8 +5,6 @@
 // scores and their gradients take 4 Fragments Step / 8 each. Shared memory: at most 99 KiB.
 #pragma once
 
-#include <cstdint>
-
 namespace fanano::cuda {
 
 struct BackwardTile {
@@ -22,9 +20,7 @@ struct BackwardTile {
 // A block owns queries, of which it holds q and dout; one tile of K and one of V pass.
 constexpr BackwardTile queries_tile(int dim, bool general) {
   switch (dim) {
-    case 32:
     case 64: return {2, 4, 32};
-    case 96:
     case 128: return {1, 4, 32};
     // Four warps' addends would not fit beside their q and dout.
     default: return {1, general ? 3 : 4, 32};
@@ -32,12 +28,15 @@ constexpr BackwardTile queries_tile(int dim, bool general) {
 }
 
 // A block owns keys, of which it holds k and v; two tiles of Q and of dout pass, one while the
-// other is multiplied.
-//
-// One fragment to a warp: with two, both sums, scores and their gradients are 192 registers of 64
-// columns, and what ptxas keeps beside them spills.
+// other is multiplied. One fragment to a warp: with two, both sums, scores and their gradients are
+// 192 registers of 64 columns, and what ptxas keeps beside them spills.
 constexpr BackwardTile keys_tile(int dim, bool general) {
-  return dim <= 128 ? BackwardTile{1, 4, 32} : BackwardTile{1, general ? 3 : 4, 16};
+  switch (dim) {
+    case 64:
+    case 128: return {1, 4, 32};
+    // Two tiles of 32 rows would not fit beside k and v.
+    default: return {1, general ? 3 : 4, 16};
+  }
 }
 
 // Both sums of so many columns are more than a thread's registers: dv is a pass of its own, which

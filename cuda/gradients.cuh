@@ -4,6 +4,7 @@
 
 #include "../cpp/math/gradient.hpp"
 #include "head_block.cuh"
+#include "ptx/ex2.cuh"
 #include "row_terms.cuh"
 #include "special_values.cuh"
 
@@ -132,6 +133,7 @@ __device__ __forceinline__ void store_sums(const float (&x)[M][Dim / 8][4], F f,
                                            SwizzledTile<T, Dim> smem, int warp_row,
                                            const HeadRows<T>& to, int64_t row0, int64_t rows) {
   const int lane = threadIdx.x % 32;
+  __syncwarp();  // the warp is done with them
 #pragma unroll
   for (int m = 0; m < M; ++m)
 #pragma unroll
