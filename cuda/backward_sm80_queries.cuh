@@ -63,7 +63,7 @@ template <class T, int Dim, bool General> struct QueriesBlock : HeadBlock {
   static __device__ int lane() { return threadIdx.x % 32; }
   static __device__ int warp_row() { return threadIdx.x / 32 * rows_of_warp; }  // in the block
 
-  // f(row, sees, s, dp) for all visible tiles of K and V, with the raw S and dP of the warp. `load`:
+  // f(row, sees, s, dp) for all visible tiles of K and V, with the raw S and dP of the warp. load:
   // Q and dout, too.
   template <class F> __device__ __forceinline__ void stream(bool load, F f) const {
     if (tiles.size() > 0) {

