@@ -176,20 +176,20 @@ template <class T, int Dim> struct DecodeBlock {
   }
 
   // score, mask, absorb: P of a tile of K, and what becomes of m, l and o.
-  __device__ __forceinline__ void weigh(const LaneRow& row, Sees sees, Tile k_smem,
+  // careful: what is seen and weighs exactly nothing is, from then on, as if it were dropped.
+  __device__ __forceinline__ void weigh(LaneRow& row, Sees sees, bool careful, Tile k_smem,
                                         float (&s)[1][N][4], RowState (&state)[1][2],
                                         float (&o)[1][D][4]) const {
     for_all(s, [](float) { return 0; });
     score(q_smem(), 0, k_smem, s);
-    // The sign of the scale, and what of its size is far out; all else.
-    const float sign = constants.scale.sign * constants.scale.power;
-    for_all(s, [&](float x) { return x * sign; });
-    logits(constants, row, elements.additive(), addends(), s);
+    times_sign(constants, s);
+    logits(RowsDown(), constants, row, elements.additive(), addends(), s);
     if (sees != all) hide(row.seen, s);
+    if (careful) row.kept &= ~weightless(s);
     if (kept.on)
-      absorb<true>(state, constants.factor, row.kept, s, o);
+      absorb<true>(state, constants.factor, row.kept, careful, s, o);
     else
-      absorb<false>(state, constants.factor, row.kept, s, o);
+      absorb<false>(state, constants.factor, row.kept, careful, s, o);
   }
 
   // The warp's tiles of K and V, from an empty state.
@@ -223,22 +223,13 @@ template <class T, int Dim> struct DecodeBlock {
 #pragma unroll 1
     for (int t = 0; 2 * t < units; ++t) {
       Sees sees;
-      const LaneRow row = look(key_of(t), sees);
+      LaneRow row = look(key_of(t), sees);
       float s[1][N][4];
       wait_for(2 * t);
-      if (sees != nothing) weigh(row, sees, slot(2 * t), s, state, o);
+      if (sees != nothing) weigh(row, sees, careful, slot(2 * t), s, state, o);
       wait_for(2 * t + 1);
       if (sees == nothing) continue;
-      const Tile v_smem = slot(2 * t + 1);
-      if (careful) {
-        accumulate(s, v_smem, o, [](uint32_t (&v_frag)[4]) {
-#pragma unroll
-          for (int part = 0; part < 4; ++part) v_frag[part] = finite<T>(v_frag[part]);
-        });
-        accumulate_specials<T, 1, N>(row.seen, row.kept, v_smem, o);
-      } else {
-        accumulate(s, v_smem, o, [](uint32_t (&)[4]) {});
-      }
+      accumulate_carefully(careful, s, row.seen, row.kept, slot(2 * t + 1), o);
     }
     ptx::cp_async_wait<0>();
     __syncwarp();  // all lanes are done with the ring

@@ -18,11 +18,9 @@
 #include "absorb.cuh"
 #include "flash_tiles.cuh"
 #include "fragments.cuh"
-#include "kept.cuh"
+#include "head_block.cuh"
 #include "kernel_class.cuh"
 #include "kernels.hpp"
-#include "mask_scores.cuh"
-#include "reduce.cuh"
 #include "special_values.cuh"
 
 namespace fanano::cuda {
@@ -30,9 +28,8 @@ namespace fanano::cuda {
 // Of a block: what all of its threads have in common, and after it the tiles.
 extern __shared__ __align__(128) unsigned char flash_smem[];
 
-// A block's work: which rows of which head, and the verbs on its tiles. It stands in shared memory,
-// made by one thread: held in registers, it would leave too few for o and s.
-template <class T, int Dim, bool General> struct FlashBlock {
+// A block's work: which rows of which head, and the verbs on its tiles.
+template <class T, int Dim, bool General> struct FlashBlock : HeadBlock {
   static constexpr FlashTile tile = flash_tile(Dim, General);
   static constexpr int M = tile.fragments, N = tile.keys / 8, D = Dim / 8;
   static constexpr int rows_of_warp = tile.warp_rows();
@@ -45,28 +42,16 @@ template <class T, int Dim, bool General> struct FlashBlock {
   static constexpr int smem_bytes = own_bytes + q_bytes + 2 * kv_bytes + mask_bytes;
   static_assert(smem_bytes <= 99 * 1024 && keys <= 64);
 
-  int64_t batch, head, row0;
-  Sequence sequence;
-  Mask mask;
+  int64_t row0;
   Range tiles;  // that some row sees
   HeadRows<const T> q, k, v;
-  Elements elements;
-  Kept kept;
-  ScoreConstants<float> constants;
 
   __device__ FlashBlock(const Problem& p, int64_t matrix, int64_t block_row)
-      : batch(matrix / p.shape.heads), head(matrix % p.shape.heads), row0(block_row),
-        sequence(fanano::sequence(batch, p.shape.queries, p.shape.keys, p.lengths.queries,
-                                  p.lengths.keys, p.lengths.q_offset)),
-        mask(make_mask(sequence, p.window.left, p.window.right)), q(p.q, batch, head, p.shape.dim),
-        k(p.k, batch, kv_head(p), p.shape.dim), v(p.v, batch, kv_head(p), p.shape.value_dim),
-        elements(p, batch, head), kept(p.dropout, batch, head),
-        constants(score_constants<float>(p, batch, head, log2e<double>)) {
+      : HeadBlock(p, matrix / p.shape.heads, matrix % p.shape.heads), row0(block_row),
+        q(p.q, batch, head, p.shape.dim), k(p.k, batch, kv_head, p.shape.dim),
+        v(p.v, batch, kv_head, p.shape.value_dim) {
     const Range used{row0, clamp(row0 + rows, row0, sequence.queries)};
     if (used.size()) tiles = mask.tiles(used, keys);
-  }
-  __device__ int64_t kv_head(const Problem& p) const {
-    return head / (p.shape.heads / p.shape.kv_heads);
   }
 
   static __device__ uint32_t smem(int offset) {
@@ -81,34 +66,6 @@ template <class T, int Dim, bool General> struct FlashBlock {
   static __device__ int lane() { return threadIdx.x % 32; }
   static __device__ int warp_row() { return threadIdx.x / 32 * rows_of_warp; }  // in the block
 
-  // What the lane knows of its row of a tile, and how much of the tile its warp sees.
-  enum Sees { nothing, some, all };
-  __device__ LaneRow look(int64_t j0, Sees& sees) const {
-    LaneRow row;
-    const int64_t first = row0 + warp_row(), own_row = first + lane() % rows_of_warp;
-    const Range warp_rows{first, clamp(first + rows_of_warp, 0, sequence.queries)};
-    const Range columns = mask.columns(warp_rows), tile_columns{j0, j0 + keys};
-    sees = nothing;
-    if (warp_rows.size() == 0 || columns.end <= j0 || columns.begin >= j0 + keys) return row;
-    sees = warp_rows.size() == rows_of_warp && mask.whole(warp_rows, tile_columns) ? all : some;
-    if (sees != all) row.seen = own_row < sequence.queries ? bits_of(mask.columns(own_row), j0) : 0;
-    if constexpr (General) {
-      if (elements.data) {
-        // Since those of the last tile were read, the block has waited for V.
-        auto begin = [&](int r) { return (first + r) * elements.row; };
-        row.seen &= addends().load(elements, int(warp_rows.size()), begin, j0, sequence.keys);
-        __syncwarp();  // the new ones are there
-        sees = some;
-      }
-      if (kept.on) row.kept = kept.template of_row<keys>(own_row, j0);
-      if (constants.slope != 0) {
-        const Slope<float> slope(constants.slope, mask, own_row, j0);
-        row.high = slope.high, row.low = slope.low, row.minus = slope.minus;
-      }
-    }
-    return row;
-  }
-
   // score, mask, absorb: P of a tile of K, and what becomes of m, l and o.
   // careful: what is seen and weighs exactly nothing is, from then on, as if it were dropped.
   __device__ __forceinline__ void weigh(LaneRow& row, Sees sees, bool careful, float (&s)[M][N][4],
@@ -117,7 +74,7 @@ template <class T, int Dim, bool General> struct FlashBlock {
     score(q_smem(), warp_row(), k_smem(), s);
     // What of the scale's size is far out; all else.
     if (constants.scale.power != 1) for_all(s, [&](float x) { return x * constants.scale.power; });
-    if constexpr (General) logits(constants, row, elements.additive(), addends(), s);
+    if constexpr (General) logits(RowsDown(), constants, row, elements.additive(), addends(), s);
     if (sees != all) hide(row.seen, s);
     if (careful) row.kept &= ~weightless(s);
     if (General && kept.on)
@@ -158,7 +115,8 @@ template <class T, int Dim, bool General> struct FlashBlock {
     for (int64_t t = tiles.begin; t < tiles.end; ++t) {
       const int64_t j0 = t * keys;
       Sees sees;
-      LaneRow row = look(j0, sees);
+      // Since the addends of the last tile were read, the block has waited for V.
+      LaneRow row = look<General>(row0 + warp_row(), j0, addends(), sees);
       ptx::cp_async_wait<0>();
       __syncthreads();  // Q and K have come, for all; and all are done with the last V
       v_smem().template load<keys, threads>(v, j0, sequence.keys);
@@ -177,30 +135,9 @@ template <class T, int Dim, bool General> struct FlashBlock {
       float s[M][N][4];
       weigh(row, sees, careful, s, state, o);
       next_k();
-      if (careful) {
-        accumulate(s, v_smem(), o, [](uint32_t (&v_frag)[4]) {
-#pragma unroll
-          for (int part = 0; part < 4; ++part) v_frag[part] = finite<T>(v_frag[part]);
-        });
-        accumulate_specials<T, M, N>(row.seen, row.kept, v_smem(), o);
-      } else {
-        accumulate(s, v_smem(), o, [](uint32_t (&)[4]) {});
-      }
+      accumulate_carefully(careful, s, row.seen, row.kept, v_smem(), o);
     }
     ptx::cp_async_wait<0>();
-  }
-
-  // Whether some thread of the block has a sum that is not finite.
-  __device__ bool broken(const float (&o)[M][D][4]) const {
-    __shared__ float of_warp_smem[tile.warps];
-    float none = 0;  // NaN if there is
-#pragma unroll
-    for (int m = 0; m < M; ++m)
-#pragma unroll
-      for (int d = 0; d < D; ++d)
-#pragma unroll
-        for (int e = 0; e < 4; ++e) none = __fmaf_rn(o[m][d][e], 0, none);
-    return block_max(none == 0 ? 0.f : 1.f, of_warp_smem) > 0;
   }
 
   // finish: o / l and lse. Results of 16 bits go through the rows of Q that are this warp's own, so
@@ -265,6 +202,7 @@ __global__ void __launch_bounds__(flash_tile(Dim, General).threads())
   }
   __syncthreads();  // it is there
   if (block.sequence.queries <= decode_queries) return;
+  __shared__ float of_warp_smem[Block::tile.warps];
   float o[Block::M][Block::D][4];
   RowState state[Block::M][2];
   block.load_queries();
@@ -272,7 +210,7 @@ __global__ void __launch_bounds__(flash_tile(Dim, General).threads())
 #pragma unroll 1
   for (;; careful = true) {
     block.stream(careful, state, o);
-    if (careful || !block.broken(o)) break;
+    if (careful || !broken(o, of_warp_smem)) break;
   }
   block.finish(p, state, o);
 }

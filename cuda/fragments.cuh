@@ -16,17 +16,17 @@ template <class T, int M, int Dim, int N>
 __device__ __forceinline__ void score(SwizzledTile<T, Dim> q_smem, int row,
                                       SwizzledTile<T, Dim> k_smem, float (&s)[M][N][4]) {
   const int lane = threadIdx.x % 32;
+  const auto q_place = q_smem.place(row + lane % 16, lane / 16);
+  const auto k_place = k_smem.place(lane % 8 + lane / 16 * 8, lane / 8 % 2);
 #pragma unroll
   for (int i = 0; i < Dim / 16; ++i) {
     uint32_t q_frag[M][4];
 #pragma unroll
-    for (int m = 0; m < M; ++m)
-      ptx::ldmatrix_x4(q_frag[m], q_smem.chunk(row + m * 16 + lane % 16, i * 2 + lane / 16));
+    for (int m = 0; m < M; ++m) ptx::ldmatrix_x4(q_frag[m], q_place.on(m * 16, i * 2));
 #pragma unroll
     for (int n = 0; n < N; n += 2) {
       uint32_t k_frag[4];
-      ptx::ldmatrix_x4(k_frag,
-                       k_smem.chunk(n * 8 + lane % 8 + lane / 16 * 8, i * 2 + lane / 8 % 2));
+      ptx::ldmatrix_x4(k_frag, k_place.on(n * 8, i * 2));
 #pragma unroll
       for (int m = 0; m < M; ++m) {
         ptx::mma(T{}, s[m][n], q_frag[m], k_frag[0], k_frag[1]);
@@ -42,7 +42,7 @@ template <class T, int Dim>
 __device__ __forceinline__ void read_values(SwizzledTile<T, Dim> v_smem, int i, int d,
                                             uint32_t (&frag)[4]) {
   const int lane = threadIdx.x % 32;
-  ptx::ldmatrix_x4_transposed(frag, v_smem.chunk(i * 16 + lane % 16, d + lane / 16));
+  ptx::ldmatrix_x4_transposed(frag, v_smem.place(lane % 16, lane / 16).on(i * 16, d));
 }
 
 // P of keys [16 i, 16 i + 16), rounded to T: also for results in float32, whose rounding is then

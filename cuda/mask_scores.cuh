@@ -12,20 +12,26 @@ struct LaneRow {
   float high = 0, low = 0, minus = 0;  // of its Slope
 };
 
-template <int M, int N> __device__ __forceinline__ void hide(RowBits seen, float (&s)[M][N][4]) {
+// x where the word of its line, as the lane of that number has it, has a bit; else `other`.
+template <int M, int N>
+__device__ __forceinline__ void select(RowBits word, float other, float (&s)[M][N][4]) {
 #pragma unroll
   for (int m = 0; m < M; ++m)
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const RowBits bits = fetch_bits<N * 8>(seen, m * 16 + half * 8 + threadIdx.x % 32 / 4);
+      const RowBits bits = fetch_bits<N * 8>(word, m * 16 + half * 8 + threadIdx.x % 32 / 4);
 #pragma unroll
       for (int n = 0; n < N; ++n)
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
           float& x = s[m][n][2 * half + e];
-          x = bits >> (n * 8 + e) & 1 ? x : -infinity<float>;
+          x = bits >> (n * 8 + e) & 1 ? x : other;
         }
     }
+}
+
+template <int M, int N> __device__ __forceinline__ void hide(RowBits seen, float (&s)[M][N][4]) {
+  select(seen, -infinity<float>, s);
 }
 
 // f(x) in place of every score.
@@ -38,39 +44,62 @@ template <int M, int N, class F> __device__ __forceinline__ void for_all(float (
       for (int e = 0; e < 4; ++e) s[m][n][e] = f(s[m][n][e]);
 }
 
+// Which of a tile's rows and columns a lane's fragments hold: query rows down them and keys
+// across, or the other way round.
+struct RowsDown {
+  static __device__ __forceinline__ int row(int m, int, int e) {
+    return m * 16 + e / 2 * 8 + threadIdx.x % 32 / 4;
+  }
+  static __device__ __forceinline__ int key(int, int n, int e) {
+    return n * 8 + threadIdx.x % 4 * 2 + e % 2;
+  }
+};
+struct RowsAcross {
+  static __device__ __forceinline__ int row(int m, int n, int e) { return RowsDown::key(m, n, e); }
+  static __device__ __forceinline__ int key(int m, int n, int e) { return RowsDown::row(m, n, e); }
+};
+
+// The scores as logits() takes them: times the sign of the scale, and what of its size is far out. A
+// scale of 0 makes 0 of what overflowed, too.
+template <int M, int N>
+__device__ __forceinline__ void times_sign(const ScoreConstants<float>& c, float (&s)[M][N][4]) {
+  const float sign = c.scale.sign * c.scale.power;
+  for_all(s, [&](float x) { return sign == 0 ? 0 : x * sign; });
+}
+
 // Scale, softcap, slopes and the addends that lie in shared memory, if `additive`.
-template <class MaskTile, int M, int N>
-__device__ __forceinline__ void logits(const ScoreConstants<float>& c, const LaneRow& row,
-                                       bool additive, MaskTile addends, float (&s)[M][N][4]) {
-  const int quad = threadIdx.x % 32 / 4, first = threadIdx.x % 4 * 2;
+template <class Rows, class MaskTile, int M, int N>
+__device__ __forceinline__ void logits(Rows rows, const ScoreConstants<float>& c,
+                                       const LaneRow& lane_row, bool additive, MaskTile addends,
+                                       float (&s)[M][N][4]) {
   if (!c.plain) for_all(s, [&](float x) { return x * c.scale.size; });
   if (c.softcap != 0) for_all(s, [&](float x) { return tanh(x) * c.softcap; });
   if (c.slope != 0)
 #pragma unroll
     for (int m = 0; m < M; ++m)
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int r = m * 16 + half * 8 + quad;
-        const float high = ptx::shuffle(row.high, r), low = ptx::shuffle(row.low, r);
-        const float minus = ptx::shuffle(row.minus, r);
+      for (int n = 0; n < N; ++n)
 #pragma unroll
-        for (int n = 0; n < N; ++n)
-#pragma unroll
-          for (int e = 0; e < 2; ++e) {
-            const float distance = high + (low - float(n * 8 + first + e));
-            s[m][n][2 * half + e] = __fmaf_rn(fabsf(distance), minus, s[m][n][2 * half + e]);
-          }
-      }
+        for (int e = 0; e < 4; ++e) {
+          const int r = rows.row(m, n, e);  // the same of many: one shuffle for all of them
+          const float high = ptx::shuffle(lane_row.high, r), low = ptx::shuffle(lane_row.low, r);
+          const float distance = high + (low - float(rows.key(m, n, e)));
+          s[m][n][e] = __fmaf_rn(fabsf(distance), ptx::shuffle(lane_row.minus, r), s[m][n][e]);
+        }
   if (additive)
 #pragma unroll
     for (int m = 0; m < M; ++m)
 #pragma unroll
-      for (int half = 0; half < 2; ++half)
+      for (int n = 0; n < N; ++n)
 #pragma unroll
-        for (int n = 0; n < N; ++n) {
-          const float2 more =
-              ptx::load_shared_pair(addends.at(m * 16 + half * 8 + quad, n * 8 + first));
-          s[m][n][2 * half] += more.x, s[m][n][2 * half + 1] += more.y;
+        for (int e = 0; e < 4; e += 2) {
+          const auto at = [&](int i) { return addends.at(rows.row(m, n, i), rows.key(m, n, i)); };
+          float2 more;
+          if constexpr (std::is_same_v<Rows, RowsDown>)
+            more = ptx::load_shared_pair(at(e));
+          else
+            more = {ptx::load_shared_float(at(e)), ptx::load_shared_float(at(e + 1))};
+          s[m][n][e] += more.x, s[m][n][e + 1] += more.y;
         }
 }
 

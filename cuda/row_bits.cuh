@@ -59,9 +59,11 @@ template <int M, int N> __device__ __forceinline__ RowBits weightless(const floa
 // The caller's mask, for the first rows of Rows, and keys [j0, j0 + Keys). All lanes together read a
 // row at a time, so that neighbours in memory are read at once; addends are left in the warp's own
 // shared memory. begin(r): where row r begins in the mask. Returns the bits of the lane's row.
-template <int Rows, int Keys> struct MaskTile {
-  // Pairs of a fragment's 4 columns in 4 rows lie in 32 different banks.
-  static constexpr int stride = Keys + 8;
+//
+// Gap: numbers between two rows. With 8, pairs of a fragment's 4 columns in 4 rows lie in 32
+// different banks; with 4, the numbers of 8 columns in every second of 8 rows do.
+template <int Rows, int Keys, int Gap = 8> struct MaskTile {
+  static constexpr int stride = Keys + Gap, parts = (Keys + 31) / 32;
   static constexpr int bytes = Rows * stride * 4;
   uint32_t smem;  // address
 
@@ -76,22 +78,23 @@ template <int Rows, int Keys> struct MaskTile {
     x.with_type([&]<class E>() {
 #pragma unroll 1
       for (int r0 = 0; r0 < Rows; r0 += together) {
-        float addend[together][Keys / 32];
+        float addend[together][parts];
 #pragma unroll
         for (int r = 0; r < together; ++r)
 #pragma unroll
-          for (int part = 0; part < Keys / 32; ++part) {
+          for (int part = 0; part < parts; ++part) {
             const int64_t j = j0 + part * 32 + lane;
-            const bool there = r0 + r < rows && j < keys;
+            const bool there = r0 + r < rows && j < keys && lane < Keys;
             addend[r][part] = there ? x.addend_at<E, float>(begin(r0 + r), j) : -infinity<float>;
           }
 #pragma unroll
         for (int r = 0; r < together; ++r)
 #pragma unroll
-          for (int part = 0; part < Keys / 32; ++part) {
+          for (int part = 0; part < parts; ++part) {
             const RowBits seen = ptx::ballot(addend[r][part] != -infinity<float>);
             if (lane % Rows == r0 + r) bits |= seen << (part * 32);
-            if (x.additive()) ptx::store_shared(at(r0 + r, part * 32 + lane), addend[r][part]);
+            if (x.additive() && lane < Keys)
+              ptx::store_shared(at(r0 + r, part * 32 + lane), addend[r][part]);
           }
       }
     });

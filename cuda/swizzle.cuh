@@ -9,6 +9,7 @@
 #include "numbers.cuh"
 #include "ptx/cp_async.cuh"
 #include "ptx/pack.cuh"
+#include "ptx/thread.cuh"
 #include "ptx/wide.cuh"
 
 namespace fanano::cuda {
@@ -33,23 +34,53 @@ template <class T> struct HeadRows {
   __device__ T* chunk(int64_t r, int c) const { return data + r * row + c * per_chunk * column; }
 };
 
+// The first n numbers of chunk c of a row; zeros after them.
+template <class T>
+__device__ __forceinline__ void read_chunk(const HeadRows<const T>& x, int64_t r, int c, int n,
+                                           uint16_t (&number)[per_chunk]) {
+  const T* from = x.chunk(r, c);
+  if (x.chunked && n == per_chunk) {
+    const ptx::Words words = ptx::load_global(from);
+#pragma unroll
+    for (int e = 0; e < per_chunk; ++e) number[e] = uint16_t(words.w[e / 2] >> (e % 2 * 16));
+  } else {
+#pragma unroll
+    for (int e = 0; e < per_chunk; ++e) number[e] = e < n ? from[e * x.column].bits : 0;
+  }
+}
+
 template <class T, int Dim> struct SwizzledTile {
   static constexpr int chunks = Dim / per_chunk;  // of a row
   static_assert(chunks % 4 == 0 && sizeof(T) == 2);
   static constexpr int bytes(int rows) { return rows * Dim * 2; }
 
-  uint32_t smem;  // address
+  static constexpr int moved_together = chunks % 8 == 0 ? 8 : 4;  // within each so many chunks
+
+  uint32_t smem;  // address, a multiple of 128
 
   __device__ uint32_t chunk(int row, int c) const {
     const int moved = chunks % 8 == 0 ? c ^ row % 8 : c ^ row / 2 % 4;
     return smem + (row * chunks + moved) * 16;
   }
 
+  // A lane's chunk, the first or the second of a row: from it, at compile time, an even number of
+  // chunks and a multiple of 8 rows on. One register for all of them.
+  struct Place {
+    uint32_t first;
+    __device__ uint32_t on(int rows, int c) const {
+      const int within = c % moved_together;
+      return (first ^ within * 16) + (rows * chunks + c - within) * 16;
+    }
+  };
+  __device__ Place place(int row, int c) const { return {chunk(row, c)}; }
+
   // load: so many threads, of which this is one, rows [row0, end) of an operand (HeadRows, or its
   // like); zeros past the end and past the operand's columns. In the background, but for what lies
-  // in no chunks: that is gathered.
+  // in no chunks: that is gathered. thread_index(): else a loop of loads holds all places in
+  // registers.
   template <int Rows, int Threads, class X>
-  __device__ void load(const X& x, int64_t row0, int64_t end, int thread = threadIdx.x) const {
+  __device__ void load(const X& x, int64_t row0, int64_t end,
+                       int thread = ptx::thread_index()) const {
     if (x.chunked) {
 #pragma unroll
       for (int i = thread; i < Rows * chunks; i += Threads) {
@@ -62,10 +93,8 @@ template <class T, int Dim> struct SwizzledTile {
 #pragma unroll 1
       for (int i = thread; i < Rows * chunks; i += Threads) {
         const int row = i / chunks, c = i % chunks, n = row0 + row < end ? x.numbers_in(c) : 0;
-        const T* from = x.chunk(row0 + row, c);
         uint16_t number[per_chunk];
-#pragma unroll
-        for (int e = 0; e < per_chunk; ++e) number[e] = e < n ? from[e * x.column].bits : 0;
+        read_chunk(x, row0 + row, c, n, number);
         ptx::Words words;
 #pragma unroll
         for (int w = 0; w < 4; ++w) words.w[w] = number[2 * w] | uint32_t(number[2 * w + 1]) << 16;

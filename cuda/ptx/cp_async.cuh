@@ -15,6 +15,13 @@ __device__ __forceinline__ void cp_async(uint32_t to_smem, const void* from, int
                : "memory");
 }
 
+// A float, or 0 if it is not there.
+__device__ __forceinline__ void cp_async_float(uint32_t to_smem, const float* from, bool there) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to_smem), "l"(from),
+               "r"(there ? 4 : 0)
+               : "memory");
+}
+
 // What was begun since the last commit is a group.
 __device__ __forceinline__ void cp_async_commit() {
   asm volatile("cp.async.commit_group;" ::: "memory");

@@ -27,6 +27,12 @@ __device__ __forceinline__ void store_shared(uint32_t to_smem, uint32_t x) {
   asm volatile("st.shared.b32 [%0], %1;" ::"r"(to_smem), "r"(x) : "memory");
 }
 
+__device__ __forceinline__ float load_shared_float(uint32_t from_smem) {
+  float x;
+  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(x) : "r"(from_smem) : "memory");
+  return x;
+}
+
 // Two floats.
 __device__ __forceinline__ float2 load_shared_pair(uint32_t from_smem) {
   float2 x;
@@ -39,6 +45,15 @@ __device__ __forceinline__ float2 load_shared_pair(uint32_t from_smem) {
 
 __device__ __forceinline__ void store_shared(uint32_t to_smem, float x) {
   asm volatile("st.shared.f32 [%0], %1;" ::"r"(to_smem), "f"(x) : "memory");
+}
+
+__device__ __forceinline__ Words load_global(const void* from) {
+  Words x;
+  asm volatile("ld.global.v4.b32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(x.w[0]), "=r"(x.w[1]), "=r"(x.w[2]), "=r"(x.w[3])
+               : "l"(from)
+               : "memory");
+  return x;
 }
 
 __device__ __forceinline__ void store_global(float* to, float2 x) {

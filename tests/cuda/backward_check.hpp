@@ -7,6 +7,10 @@ namespace attention_case {
 
 inline const Dtype dtypes[] = {Dtype::float64, Dtype::float32, Dtype::bfloat16, Dtype::float16};
 
+inline bool is_sm80(const cuda::BackwardKernel& kernel) {
+  return std::string(kernel.name).starts_with("backward_sm80");
+}
+
 inline void check_with(const Case& c, Dtype dtype, Wanted wanted = {}, bool partial = false) {
   device::with_type(dtype, [&]<class T>() {
     partial ? check_gradients<T, accumulator_t<T>>(c, dtype, wanted)
