@@ -5,10 +5,10 @@ set(FANANO_CUDA AUTO CACHE STRING
     "CUDA kernels: AUTO (if an nvcc works), OFF, REQUIRE, PIP (by the nvcc of Python's packages)")
 
 # THE CUDA VARIANT TABLE: the dtypes that the kernels are built for, each with its C++ type, and the
-# architecture; of flash attention and decode by sm_80's instructions the dtypes and the columns, for
-# each of which cuda/flash_tiles.cuh and cuda/decode_tiles.cuh have the tiles. Adding a row here
-# builds and tests it. For daily work, FANANO_CUDA_DIMS=64, in the environment too, builds flash
-# attention of 64 columns alone.
+# architecture; of flash attention and decode by sm_80's instructions the dtypes and the columns,
+# for each of which cuda/flash_tiles.cuh and cuda/decode_tiles.cuh have the tiles. Adding a row here
+# builds and tests it. For daily work, FANANO_CUDA_DIMS=64, in the environment too, builds those of
+# 64 columns alone.
 set(FANANO_CUDA_ARCHITECTURE 80)
 set(FANANO_CUDA_DTYPES float64 float32 bfloat16 float16)
 set(cuda_type_float64 double)

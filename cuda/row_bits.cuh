@@ -29,9 +29,9 @@ template <int Keys> __device__ __forceinline__ RowBits fetch_bits(RowBits word, 
   return bits >> (threadIdx.x % 4 * 2);
 }
 
-// The caller's mask, for the first rows of Rows, and keys [j0, j0 + Keys). All lanes together read a
-// row at a time, so that neighbours in memory are read at once; addends are left in the warp's own
-// shared memory. begin(r): where row r begins in the mask. Returns the bits of the lane's row.
+// The caller's mask, for the first rows of Rows, and keys [j0, j0 + Keys). All lanes together read
+// a row at a time, so that neighbours in memory are read at once; addends are left in the warp's
+// own shared memory. begin(r): where row r begins in the mask. Returns the bits of the lane's row.
 template <int Rows, int Keys> struct MaskTile {
   // Pairs of a fragment's 4 columns in 4 rows lie in 32 different banks.
   static constexpr int stride = Keys + 8;
