@@ -56,9 +56,9 @@ template <int M, int N> __device__ __forceinline__ RowBits weightless(const floa
   return of_row;
 }
 
-// The caller's mask, for the first rows of Rows, and keys [j0, j0 + Keys). All lanes together read a
-// row at a time, so that neighbours in memory are read at once; addends are left in the warp's own
-// shared memory. begin(r): where row r begins in the mask. Returns the bits of the lane's row.
+// The caller's mask, for the first rows of Rows, and keys [j0, j0 + Keys). All lanes together read
+// a row at a time, so that neighbours in memory are read at once; addends are left in the warp's
+// own shared memory. begin(r): where row r begins in the mask. Returns the bits of the lane's row.
 //
 // Gap: numbers between two rows. With 8, pairs of a fragment's 4 columns in 4 rows lie in 32
 // different banks; with 4, the numbers of 8 columns in every second of 8 rows do.
