@@ -18,9 +18,8 @@ import fanano.torch
 from fanano.adapters import torch as adapter
 from fanano.torch import installing
 
-ROWS = [
-    k for k in fanano.kernels() if k.device == "cuda" and not k.name.startswith("backward_")
-]
+# Of attention itself.
+ROWS = [k for k in fanano.kernels() if k.device == "cuda" and not k.name.startswith("backward_")]
 
 
 def on_a_gpu(test):
