@@ -147,9 +147,7 @@ def test_refused():
                 f"{argument} must be on the device of query, CUDA:0",
             )
     with emulated.machine(launch_error=700):
-        refuses(
-            lambda: fanano.attention_backward(*given), "cuda", "the kernel .* on CUDA device 0"
-        )
+        refuses(lambda: fanano.attention_backward(*given), "cuda", "the kernel .* on CUDA device 0")
     assert np.isfinite(fanano.attention_backward(*given).dk.numpy().astype(float)).all()
 
 

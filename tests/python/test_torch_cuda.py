@@ -16,9 +16,8 @@ from cases import Case
 import fanano
 import fanano.torch
 
-ROWS = [
-    k for k in fanano.kernels() if k.device == "cuda" and not k.name.startswith("backward_")
-]
+# Of attention itself.
+ROWS = [k for k in fanano.kernels() if k.device == "cuda" and not k.name.startswith("backward_")]
 
 
 def on_a_gpu(test):
