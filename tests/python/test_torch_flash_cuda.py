@@ -37,9 +37,10 @@ def laid_as(got, meta):
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize(("rows", "keys"), [(5, 7), (7, 5), (6, 6)])
-def test_the_operators(rows, keys, causal, packed):
+def test_the_operators(rows, keys, causal, packed, monkeypatch):
     """Shapes, strides and dtypes are what torch says of its own; is_causal is the lower-right one;
     rows that see nothing are told to torch as its own kernel tells them, and gradients read it."""
+    monkeypatch.setattr(flash_cuda, "runs", lambda: True)
     arrays = inputs(rows, keys, packed=packed)
     options = {"is_causal": causal, "scale": 0.4}
     ops = torch.ops.aten
@@ -64,7 +65,7 @@ def test_the_operators(rows, keys, causal, packed):
 
 
 def test_what_is_left_to_torch(monkeypatch):
-    """Dropout, its mask, and what fanano does not take."""
+    """Dropout, its mask, and what fanano does not take; all, where its kernels cannot run."""
     asked = []
 
     class OfTorch:
@@ -81,6 +82,7 @@ def test_what_is_left_to_torch(monkeypatch):
     wide = torch.ones(1, 1, 4, 584)
     before = takeover.calls["left"]
     calls = ((x, x, x, 0.5), (x, x, x, 0.0, True, True), (x, odd, odd), (wide, wide, wide))
+    monkeypatch.setattr(flash_cuda, "runs", lambda: True)
     for args in calls:
         assert flash_cuda._forward("keys", *args, scale=2.0) == "torch's"
     assert takeover.calls["left"] == before + len(calls)
@@ -88,6 +90,11 @@ def test_what_is_left_to_torch(monkeypatch):
     assert name == flash_cuda.FORWARD
     assert args == ("keys", x, x, x, 0.5, False, False)
     assert kwargs == {"scale": 2.0}
+    monkeypatch.setattr(flash_cuda, "runs", lambda: False)
+    assert flash_cuda._forward("keys", x, x, x) == "torch's"
+    given = (*(x,) * 5, x, None, None, 4, 4, 0.0, False, "seed", "offset")
+    assert flash_cuda._backward("keys", *given) == "torch's"
+    monkeypatch.setattr(flash_cuda, "runs", lambda: True)
     given = (*(x,) * 5, x, None, None, 4, 4, 0.5, False, "seed", "offset")
     assert flash_cuda._backward("keys", *given) == "torch's"
     assert asked[-1] == (flash_cuda.BACKWARD, ("keys", *given), {"scale": None})

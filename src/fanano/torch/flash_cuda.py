@@ -12,15 +12,17 @@ means that.
 from __future__ import annotations
 
 import warnings
+from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.attention
 
+from .. import _core
 from . import operators
 from .takeover import count, options, taken
 
-__all__ = ["BACKWARD", "FORWARD", "NAME", "activate", "available", "is_active", "restore"]
+__all__ = ["BACKWARD", "FORWARD", "NAME", "activate", "available", "is_active", "restore", "runs"]
 
 NAME = "fanano"
 FORWARD = "_scaled_dot_product_flash_attention"
@@ -51,10 +53,18 @@ def available() -> bool:
     """Whether this torch has flash attention on CUDA, and the register."""
     has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
     return (
-        hasattr(torch.nn.attention, "register_flash_attention_impl")
+        torch.version.cuda is not None  # of AMD's devices torch says that they are CUDA's
+        and hasattr(torch.nn.attention, "register_flash_attention_impl")
         and has_kernel(f"aten::{FORWARD}", "CUDA")
         and has_kernel(f"aten::{BACKWARD}", "CUDA")
     )
+
+
+@cache
+def runs() -> bool:
+    """Whether fanano's kernels can run: its CUDA may be newer than torch's, and than the driver.
+    Asked when torch uses a device, for it would begin to."""
+    return any(kernel.device == "cuda" and kernel.runnable for kernel in _core.kernels())
 
 
 def activate() -> None:
@@ -91,7 +101,7 @@ def _forward(
     *,
     scale: float | None = None,
 ) -> Any:
-    if return_debug_mask or not taken(query, key, value, dropout_p):
+    if return_debug_mask or not (taken(query, key, value, dropout_p) and runs()):
         count("left")
         return _of_torch[FORWARD].call_boxed(
             *(keys, query, key, value, dropout_p, is_causal, return_debug_mask), scale=scale
@@ -127,7 +137,7 @@ def _backward(
     *,
     scale: float | None = None,
 ) -> Any:
-    if not taken(query, key, value, dropout_p):
+    if not (taken(query, key, value, dropout_p) and runs()):
         return _of_torch[BACKWARD].call_boxed(
             *(keys, grad_out, query, key, value, out, logsumexp, cum_seq_q, cum_seq_k),
             *(max_q, max_k, dropout_p, is_causal, philox_seed, philox_offset),
