@@ -195,7 +195,7 @@ DropoutNumbers::DropoutNumbers(nb::handle p, nb::handle seed, nb::handle offset,
   d.p = number(p, "dropout_p");
   if (!PyLong_Check(seed.ptr()) && is_array(seed)) import_numbers(array_, seed, "seed", query);
   if (array_ && array_->device().cuda) {
-    if (!array_->scalar()) refuse("integer", "seed", "an array of more than one");
+    if (!array_->scalar()) refuse("integer", "seed", type_of(seed));
     d.device_seed = reinterpret_cast<const uint64_t*>(array_->device_integers());
   } else if (!seed.is_none()) {
     d.seed = seed_of(seed);
