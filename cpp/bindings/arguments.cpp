@@ -212,7 +212,7 @@ DropoutNumbers::DropoutNumbers(nb::handle p, nb::handle seed, nb::handle offset,
   d.p = number(p, "dropout_p");
   if (!PyLong_Check(seed.ptr()) && is_array(seed)) import_numbers(array_, seed, "seed", query);
   if (array_ && array_->device().cuda) {
-    if (!array_->scalar()) refuse("integer", "seed", "an array of more than one");
+    if (!array_->scalar()) refuse("integer", "seed", type_of(seed));
     on_device_ = array_->device_integers();
     d.device_seed = static_cast<const uint64_t*>(on_device_.data);
   } else if (!seed.is_none()) {

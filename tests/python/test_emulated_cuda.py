@@ -91,7 +91,7 @@ def test_a_seed_on_the_device():
         assert x.tobytes() == y.tobytes()
     for wrong, rule, words in (
         (seed.astype(np.int16), "integers", "seed must be int32 or int64; it is int of 16 bits"),
-        (np.array([1, 2]), "integer", "seed must be an integer, got an array of more than one"),
+        (np.array([1, 2]), "integer", "seed must be an integer, got emulated.Array"),
     ):
         refuses(lambda wrong=wrong: run(case, dropout_p=0.3, seed=wrong), rule, words)
     x = np.ones((1, 1, 2, 8), np.float32)
