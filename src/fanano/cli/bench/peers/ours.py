@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar
 
+import numpy as np
+
 import fanano
 
 from ..arrays import Array, Inputs
@@ -80,3 +82,6 @@ class OnJax(Fanano):
 
     def arrays(self, case: Case, one: Inputs) -> Sequence[Any]:
         return jax.arrays(one)
+
+    def prepare(self, case: Case, sets: Sequence[Inputs]) -> Prepared:
+        return Prepared(super().prepare(case, sets).calls, np.asarray)
