@@ -114,7 +114,7 @@ template <class T, int Dim, bool General, Sums sums> struct KeysBlock : HeadBloc
 };
 
 template <class T, int Dim, bool General, Sums sums>
-__global__ void __launch_bounds__(keys_tile(Dim, General).threads())
+__global__ void __launch_bounds__(keys_tile(Dim, General).threads(), keys_blocks(Dim))
     backward_keys_kernel(const __grid_constant__ Problem p, void* workspace) {
   using Block = KeysBlock<T, Dim, General, sums>;
   constexpr int M = Block::M, D = Block::D, of_k = sums == Sums::v ? 1 : D;

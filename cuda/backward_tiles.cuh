@@ -39,6 +39,10 @@ constexpr BackwardTile keys_tile(int dim, bool general) {
   }
 }
 
+// Of a multiprocessor, at least: ptxas by itself would make room for a third one of 64 columns, and
+// spill for it.
+constexpr int keys_blocks(int dim) { return dim <= 128 ? 2 : 1; }
+
 // Both sums of so many columns are more than a thread's registers: dv is a pass of its own, which
 // makes P once more.
 constexpr bool keys_at_once(int dim) { return dim <= 128; }
