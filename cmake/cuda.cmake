@@ -15,7 +15,7 @@ set(cuda_type_float32 float)
 set(cuda_type_bfloat16 bfloat16)
 set(cuda_type_float16 float16)
 set(FANANO_CUDA_FLASH_DTYPES bfloat16 float16)
-set(FANANO_CUDA_BACKWARD_DIMS 64 128 256)  # of its gradients; others run in the next larger tile
+set(FANANO_CUDA_BACKWARD_DIMS 64 128)  # of its gradients; General of 256 columns would spill
 set(dims 32 64 96 128 256)
 if(DEFINED ENV{FANANO_CUDA_DIMS})
   set(dims $ENV{FANANO_CUDA_DIMS})
