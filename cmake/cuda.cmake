@@ -16,7 +16,7 @@ set(cuda_type_float32 float)
 set(cuda_type_bfloat16 bfloat16)
 set(cuda_type_float16 float16)
 set(FANANO_CUDA_FLASH_DTYPES bfloat16 float16)
-set(FANANO_CUDA_BACKWARD_DIMS 64 128 256)  # of its gradients; others run in the next larger tile
+set(FANANO_CUDA_BACKWARD_DIMS 64 128)  # of its gradients; General of 256 columns would spill
 set(FANANO_CUDA_DIMS 32 64 96 128 256 CACHE STRING "Columns of flash attention on CUDA")
 if(DEFINED ENV{FANANO_CUDA_DIMS} AND NOT "$ENV{FANANO_CUDA_DIMS}" STREQUAL "${FANANO_CUDA_DIMS}")
   message(STATUS "CUDA: FANANO_CUDA_DIMS is $ENV{FANANO_CUDA_DIMS}, as the environment says; it was \
