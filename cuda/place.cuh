@@ -12,10 +12,12 @@ struct Place {
   Sequence sequence;
   Mask mask;
 
-  __device__ Place(const Problem& p, int rows, int64_t columns, int columns_together) {
+  // first: in_grids().
+  __device__ Place(const Problem& p, int rows, int64_t columns, int columns_together,
+                   int64_t first) {
     const int64_t across = blocks_of(columns, columns_together);
     const int64_t down = blocks_of(p.shape.queries, rows);
-    int64_t block = blockIdx.x;
+    int64_t block = first + blockIdx.x;
     column0 = block % across * columns_together, block /= across;
     row0 = block % down * rows, block /= down;
     head = block % p.shape.heads, batch = block / p.shape.heads;

@@ -1,6 +1,7 @@
 // What a test may ask of the emulator beyond the CUDA runtime that runtime.cpp stands in for.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -14,7 +15,8 @@ struct Machine {
   int devices = 1, capability = 80;  // 10 * major + minor
   int driver = 13000;                // the CUDA version that it is for; 0: there is none
   bool starts = true;  // false: as in a process whose parent had begun to use CUDA before the fork
-  int launch_error = 0;  // with which every launch fails; 0: they run
+  int most_blocks = INT32_MAX;  // of a grid
+  int launch_error = 0;         // with which every launch fails; 0: they run
 };
 Machine& machine();
 
