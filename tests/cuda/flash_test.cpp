@@ -42,6 +42,8 @@ TEST(lengths_and_what_lies_behind_them) {
   Case c{flash_shape(3, 1, 1, 40, 130), {}};
   c.queries = {40, 0, 33}, c.keys = {130, 67, 0}, c.data = hidden_nan;
   check_flash(c);
+  c.keys.clear();  // tiles that are whole, but for the rows past the queries
+  check_flash(c);
   c.keys = {63, 128, 65}, c.offsets = {0, 4, -3}, c.window = {-1, 30}, c.data = normal;
   check_flash(c);
 }
