@@ -19,8 +19,8 @@ set(FANANO_CUDA_FLASH_DTYPES bfloat16 float16)
 set(FANANO_CUDA_BACKWARD_DIMS 64 128)  # of its gradients; General of 256 columns would spill
 set(FANANO_CUDA_DIMS 32 64 96 128 256 CACHE STRING "Columns of flash attention on CUDA")
 if(DEFINED ENV{FANANO_CUDA_DIMS} AND NOT "$ENV{FANANO_CUDA_DIMS}" STREQUAL "${FANANO_CUDA_DIMS}")
-  message(STATUS "CUDA: FANANO_CUDA_DIMS is $ENV{FANANO_CUDA_DIMS}, as the environment says; it was \
-${FANANO_CUDA_DIMS}")
+  message(STATUS "CUDA: FANANO_CUDA_DIMS is $ENV{FANANO_CUDA_DIMS}, as the environment says; it \
+was ${FANANO_CUDA_DIMS}")
   set_property(CACHE FANANO_CUDA_DIMS PROPERTY VALUE "$ENV{FANANO_CUDA_DIMS}")
 endif()
 
@@ -102,10 +102,10 @@ else()
 endif()
 
 # ---- instances -----------------------------------------------------------------------------------
-# Makes the sources of all rows and kernels_table.hpp. FANANO_CUDA_INSTANCES: these sources, and
-# those of kernels that have no rows: all that the module has, and the report is of. Of flash attention
-# the first row that takes a problem has the fewest columns, and is not General without need; few
-# queries are decode's; what none of sm_80's takes is left to the plain one of its dtype.
+# Makes the sources of all rows and kernels_table.hpp. FANANO_CUDA_INSTANCES: these sources and
+# those of kernels that have no rows, all that the module has and the report is of. Of flash
+# attention the first row that takes a problem has the fewest columns, and is not General without
+# need; few queries are decode's; what none of sm_80's takes is left to the plain one of its dtype.
 function(fanano_cuda_instances)
   set(sources ${PROJECT_SOURCE_DIR}/cuda/upload.cu)
   foreach(dtype IN LISTS FANANO_CUDA_DTYPES)

@@ -3,6 +3,7 @@
 // over what its pairs are, in one order: nothing of the size of the scores is stored.
 #pragma once
 
+#include "grid.cuh"
 #include "pair_tile.cuh"
 
 namespace fanano::cuda {
@@ -24,10 +25,10 @@ struct BiasBlocks {
 struct BiasPart {
   Range tiles, rows, heads, batches;  // the first two by tiles
 
-  __device__ explicit BiasPart(const Problem& p) {
+  __device__ BiasPart(const Problem& p, int64_t first) {
     const BiasBlocks blocks(p);
     const Shape& s = p.shape;
-    int64_t block = blockIdx.x;
+    int64_t block = first + blockIdx.x;
     auto next = [&](bool own, int64_t count, int64_t all) {
       const int64_t i = block % count;
       block /= count;
@@ -48,10 +49,10 @@ template <class A> struct BiasMemory {
 
 template <class T>
 __global__ void __launch_bounds__(plain_threads)
-    bias_kernel(const __grid_constant__ Problem p, void* workspace) {
+    bias_kernel(const __grid_constant__ Problem p, void* workspace, int64_t first) {
   using A = accumulator_t<T>;
   __shared__ BiasMemory<A> smem;
-  const BiasPart part(p);
+  const BiasPart part(p, first);
   A sums[4][4] = {};
   for (int64_t b = part.batches.begin; b < part.batches.end; ++b)
     for (int64_t h = part.heads.begin; h < part.heads.end; ++h) {
@@ -107,8 +108,9 @@ template <class T> cudaError_t launch_bias(const Problem& p, void* workspace, cu
   if (!p.gradient.dbias.data) return cudaSuccess;
   const BiasBlocks n(p);
   const int64_t blocks = n.tiles * n.rows * n.heads * n.batches;
-  if (blocks > 0) bias_kernel<T><<<unsigned(blocks), plain_threads, 0, stream>>>(p, workspace);
-  return cudaGetLastError();
+  return in_grids(blocks, [&](unsigned n, int64_t first) {
+    bias_kernel<T><<<n, plain_threads, 0, stream>>>(p, workspace, first);
+  });
 }
 
 }  // namespace fanano::cuda

@@ -106,11 +106,11 @@ finish(const Problem& p, const Tensor& to, const Block& block, int64_t all_rows,
 
 template <class T>
 __global__ void __launch_bounds__(plain_threads)
-    dq_kernel(const __grid_constant__ Problem p, void* workspace) {
+    dq_kernel(const __grid_constant__ Problem p, void* workspace, int64_t first) {
   using A = accumulator_t<T>;
   __shared__ GradientMemory<A> smem;
   const Shape& s = p.shape;
-  const Block block(s.heads, s.queries, plain_rows, s.dim, plain_columns<A>);
+  const Block block(s.heads, s.queries, plain_rows, s.dim, plain_columns<A>, first);
   const Columns<A> columns(block.column0, s.dim);
   const PairHead<T> head(p, block.batch, block.head);
   const RowTerms<A>* terms = row_terms<A>(workspace, s, block.batch, block.head);
@@ -125,12 +125,12 @@ __global__ void __launch_bounds__(plain_threads)
 
 template <class T, Of of>
 __global__ void __launch_bounds__(plain_threads)
-    keys_kernel(const __grid_constant__ Problem p, void* workspace) {
+    keys_kernel(const __grid_constant__ Problem p, void* workspace, int64_t first) {
   using A = accumulator_t<T>;
   __shared__ GradientMemory<A> smem;
   const Shape& s = p.shape;
   const int64_t all = of == Of::k ? s.dim : s.value_dim;
-  const Block block(s.kv_heads, s.keys, plain_keys, all, plain_columns<A>);
+  const Block block(s.kv_heads, s.keys, plain_keys, all, plain_columns<A>, first);
   const Columns<A> columns(block.column0, all);
   const int64_t group = s.heads / s.kv_heads, j0 = block.row0;
   A o[4][4][Vector<A>::width] = {};
@@ -141,9 +141,9 @@ __global__ void __launch_bounds__(plain_threads)
     if (keys.size() == 0) break;
     // The rows that see any of the keys, by tiles.
     const int64_t queries = head.sequence.queries;
-    const int64_t first = clamp(head.mask.rows(keys.begin).begin, 0, queries) / plain_rows;
+    const int64_t begin = clamp(head.mask.rows(keys.begin).begin, 0, queries) / plain_rows;
     const int64_t end = clamp(head.mask.rows(keys.end - 1).end, 0, queries);
-    for (int64_t tile = first; tile * plain_rows < end; ++tile)
+    for (int64_t tile = begin; tile * plain_rows < end; ++tile)
       add_pairs<of, T>({p, head, tile * plain_rows, j0}, terms, columns, smem, o);
   }
   finish<of, T>(p, of == Of::k ? p.gradient.dk : p.gradient.dv, block, s.keys, columns, smem, o);
@@ -161,18 +161,18 @@ cudaError_t backward_plain(const Problem& p, void* workspace, cudaStream_t strea
   using A = accumulator_t<T>;
   const Shape& s = p.shape;
   // Of a matrix for each head, none of a result without elements.
-  auto blocks = [&](int64_t heads, int64_t rows, int64_t columns) {
-    if (rows * columns == 0) return 0u;
-    return unsigned(s.batch * heads * Block::blocks_of(rows, plain_rows) *
-                    Block::blocks_of(columns, plain_columns<A>));
+  auto launch = [&](int64_t heads, int64_t rows, int64_t columns, auto kernel) {
+    const int64_t blocks = s.batch * heads * Block::blocks_of(rows, plain_rows) *
+                           Block::blocks_of(columns, plain_columns<A>);
+    return in_grids(rows * columns == 0 ? 0 : blocks, [&](unsigned n, int64_t first) {
+      kernel<<<n, plain_threads, 0, stream>>>(p, workspace, first);
+    });
   };
   if (cudaError_t error = launch_rows<T>(p, workspace, stream)) return error;
-  if (unsigned n = blocks(s.heads, s.queries, s.dim))
-    dq_kernel<T><<<n, plain_threads, 0, stream>>>(p, workspace);
-  if (unsigned n = blocks(s.kv_heads, s.keys, s.dim))
-    keys_kernel<T, Of::k><<<n, plain_threads, 0, stream>>>(p, workspace);
-  if (unsigned n = blocks(s.kv_heads, s.keys, s.value_dim))
-    keys_kernel<T, Of::v><<<n, plain_threads, 0, stream>>>(p, workspace);
+  if (cudaError_t error = launch(s.heads, s.queries, s.dim, dq_kernel<T>)) return error;
+  if (cudaError_t error = launch(s.kv_heads, s.keys, s.dim, keys_kernel<T, Of::k>)) return error;
+  if (cudaError_t error = launch(s.kv_heads, s.keys, s.value_dim, keys_kernel<T, Of::v>))
+    return error;
   if (cudaError_t error = launch_bias<T>(p, workspace, stream)) return error;
   return launch_sinks<A>(p, workspace, stream);
 }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "../cpp/math/online_softmax.hpp"
+#include "grid.cuh"
 #include "pair_tile.cuh"
 #include "reduce.cuh"
 
@@ -22,10 +23,10 @@ template <class A> struct RowMemory {
 
 template <class T>
 __global__ void __launch_bounds__(plain_threads)
-    rows_kernel(const __grid_constant__ Problem p, void* workspace) {
+    rows_kernel(const __grid_constant__ Problem p, void* workspace, int64_t first) {
   using A = accumulator_t<T>;
   __shared__ RowMemory<A> smem;
-  const Block block(p.shape.heads, p.shape.queries, plain_rows, 1, 1);
+  const Block block(p.shape.heads, p.shape.queries, plain_rows, 1, 1, first);
   const PairHead<T> head(p, block.batch, block.head);
   const int64_t row0 = block.row0, queries = head.sequence.queries;
   const Range rows{row0, clamp(row0 + plain_rows, row0, queries)};
@@ -113,8 +114,9 @@ template <class T> cudaError_t launch_rows(const Problem& p, void* workspace, cu
   const Shape& s = p.shape;
   const int64_t rows = s.batch * s.heads * s.queries;
   const int64_t blocks = s.batch * s.heads * Block::blocks_of(s.queries, plain_rows);
-  if (rows > 0) rows_kernel<T><<<unsigned(blocks), plain_threads, 0, stream>>>(p, workspace);
-  return cudaGetLastError();
+  return in_grids(rows > 0 ? blocks : 0, [&](unsigned n, int64_t first) {
+    rows_kernel<T><<<n, plain_threads, 0, stream>>>(p, workspace, first);
+  });
 }
 
 // dsinks, where they are asked for, once there are row terms.

@@ -9,6 +9,7 @@
 #include "backward_rows.cuh"
 #include "backward_sm80_keys.cuh"
 #include "backward_sm80_queries.cuh"
+#include "grid.cuh"
 #include "kernels.hpp"
 
 namespace fanano::cuda {
@@ -35,8 +36,9 @@ cudaError_t launch_blocks(Kernel kernel, int64_t matrices, int64_t rows, const P
   if (cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                                Block::smem_bytes))
     return error;
-  kernel<<<unsigned(blocks), Block::threads, Block::smem_bytes, stream>>>(p, workspace);
-  return cudaGetLastError();
+  return in_grids(blocks, [&](unsigned n, int64_t first) {
+    kernel<<<n, Block::threads, Block::smem_bytes, stream>>>(p, workspace, first);
+  });
 }
 
 template <class T, int Dim, bool General>

@@ -115,7 +115,7 @@ template <class T, int Dim, bool General, Sums sums> struct KeysBlock : HeadBloc
 
 template <class T, int Dim, bool General, Sums sums>
 __global__ void __launch_bounds__(keys_tile(Dim, General).threads(), keys_blocks(Dim))
-    backward_keys_kernel(const __grid_constant__ Problem p, void* workspace) {
+    backward_keys_kernel(const __grid_constant__ Problem p, void* workspace, int64_t first) {
   using Block = KeysBlock<T, Dim, General, sums>;
   constexpr int M = Block::M, D = Block::D, of_k = sums == Sums::v ? 1 : D;
   constexpr int of_v = sums == Sums::k ? 1 : D;
@@ -123,8 +123,8 @@ __global__ void __launch_bounds__(keys_tile(Dim, General).threads(), keys_blocks
   const Block& block = *reinterpret_cast<Block*>(backward_smem);
   static_assert(sizeof(Block) <= Block::own_bytes);
   const Shape& shape = p.shape;
-  const int64_t down = (shape.keys + Block::keys - 1) / Block::keys, matrix = blockIdx.x / down;
-  const int64_t key0 = blockIdx.x % down * Block::keys;
+  const int64_t down = (shape.keys + Block::keys - 1) / Block::keys, number = first + blockIdx.x;
+  const int64_t matrix = number / down, key0 = number % down * Block::keys;
   const int64_t batch = matrix / shape.kv_heads, kv_head = matrix % shape.kv_heads;
   const int64_t group = shape.heads / shape.kv_heads;
 

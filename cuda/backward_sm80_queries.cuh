@@ -244,14 +244,15 @@ template <class T, int Dim, bool General> struct QueriesBlock : HeadBlock {
 
 template <class T, int Dim, bool General>
 __global__ void __launch_bounds__(queries_tile(Dim, General).threads())
-    backward_queries_kernel(const __grid_constant__ Problem p, void* workspace) {
+    backward_queries_kernel(const __grid_constant__ Problem p, void* workspace, int64_t first) {
   using Block = QueriesBlock<T, Dim, General>;
   __shared__ float of_warp_smem[Block::tile.warps];
   const Block& block = *reinterpret_cast<Block*>(backward_smem);
   static_assert(sizeof(Block) <= Block::own_bytes);
   if (threadIdx.x == 0) {
     const int64_t down = (p.shape.queries + Block::rows - 1) / Block::rows;
-    new (backward_smem) Block(p, blockIdx.x / down, blockIdx.x % down * Block::rows);
+    const int64_t number = first + blockIdx.x;
+    new (backward_smem) Block(p, number / down, number % down * Block::rows);
   }
   __syncthreads();  // it is there
   TermsDown<Block::M> down;

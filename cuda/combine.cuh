@@ -14,12 +14,13 @@ inline constexpr int combine_threads = 256;
 
 template <class T, int Dim>
 __global__ void __launch_bounds__(combine_threads)
-    combine_kernel(const __grid_constant__ Problem p, const States states) {
+    combine_kernel(const __grid_constant__ Problem p, const States states, int64_t first_row) {
   // Split s is taken by part s % parts, at whatever split the row begins.
   constexpr int pairs = Dim / 2, parts = combine_threads / pairs;
   __shared__ float2 o_smem[parts][pairs];
   __shared__ float l_smem[parts], normaliser_smem, of_warp_smem[combine_threads / 32];
-  const int64_t query = blockIdx.x % states.queries, matrix = blockIdx.x / states.queries;
+  const int64_t number = first_row + blockIdx.x;  // in_grids()
+  const int64_t query = number % states.queries, matrix = number / states.queries;
   const int64_t head = matrix % states.heads, batch = matrix / states.heads;
   const Sequence sequence = fanano::sequence(batch, p.shape.queries, p.shape.keys,
                                              p.lengths.queries, p.lengths.keys, p.lengths.q_offset);

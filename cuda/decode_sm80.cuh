@@ -21,6 +21,7 @@
 #include "combine.cuh"
 #include "decode_tiles.cuh"
 #include "fragments.cuh"
+#include "grid.cuh"
 #include "kept.cuh"
 #include "kernel_class.cuh"
 #include "kernels.hpp"
@@ -310,12 +311,13 @@ __device__ void finish_padding(const Problem& p, int64_t batch, int64_t kv_head,
 
 template <class T, int Dim>
 __global__ void __launch_bounds__(decode_tile(Dim).threads())
-    decode_sm80_kernel(const __grid_constant__ Problem p, const States states, int64_t tiles) {
+    decode_sm80_kernel(const __grid_constant__ Problem p, const States states, int64_t tiles,
+                       int64_t first) {
   using Block = DecodeBlock<T, Dim>;
   Block& block = *reinterpret_cast<Block*>(decode_smem);
   static_assert(sizeof(Block) <= Block::own_bytes);
   // Tiles of rows come first: those of the same keys run at the same time.
-  int64_t number = blockIdx.x;
+  int64_t number = first + blockIdx.x;
   const int64_t row_tile = number % tiles;
   number /= tiles;
   const int64_t split = number % states.splits;
@@ -358,12 +360,14 @@ cudaError_t decode_sm80(const Problem& p, void* workspace, cudaStream_t stream) 
   if (cudaError_t error =
           cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, smem))
     return error;
-  kernel<<<unsigned(blocks), Block::threads, smem, stream>>>(p, states, tiles);
-  if (states.splits > 1) {
-    const int64_t all_rows = s.batch * s.heads * states.queries;
-    combine_kernel<T, Dim><<<unsigned(all_rows), combine_threads, 0, stream>>>(p, states);
-  }
-  return cudaGetLastError();
+  cudaError_t error = in_grids(blocks, [&](unsigned n, int64_t first) {
+    kernel<<<n, Block::threads, smem, stream>>>(p, states, tiles, first);
+  });
+  if (!error && states.splits > 1)
+    error = in_grids(s.batch * s.heads * states.queries, [&](unsigned n, int64_t first) {
+      combine_kernel<T, Dim><<<n, combine_threads, 0, stream>>>(p, states, first);
+    });
+  return error;
 }
 
 // Problems of few queries, any strides, every option; what it does not take is left to others.

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "../cpp/math/online_softmax.hpp"
+#include "grid.cuh"
 #include "kept.cuh"
 #include "kernels.hpp"
 #include "place.cuh"
@@ -32,11 +33,11 @@ template <class A> struct PlainMemory {
 
 template <class T>
 __global__ void __launch_bounds__(plain_threads)
-    flash_plain_kernel(const __grid_constant__ Problem p) {
+    flash_plain_kernel(const __grid_constant__ Problem p, int64_t first) {
   using A = accumulator_t<T>;
   __shared__ PlainMemory<A> smem;
   constexpr int width = Vector<A>::width;
-  const Place place(p, plain_rows, p.shape.value_dim, plain_columns<A>);
+  const Place place(p, plain_rows, p.shape.value_dim, plain_columns<A>, first);
   const int across = threadIdx.x % 8, down = threadIdx.x / 8;
   const int64_t row0 = place.row0, queries = place.sequence.queries;
   const Range rows{row0, clamp(row0 + plain_rows, row0, queries)};
@@ -159,8 +160,9 @@ template <class T> cudaError_t flash_plain(const Problem& p, void*, cudaStream_t
   using A = accumulator_t<T>;
   if (p.shape.batch * p.shape.heads * p.shape.queries == 0) return cudaSuccess;
   const int64_t blocks = Place::count(p.shape, plain_rows, p.shape.value_dim, plain_columns<A>);
-  flash_plain_kernel<T><<<unsigned(blocks), plain_threads, 0, stream>>>(p);
-  return cudaGetLastError();
+  return in_grids(blocks, [&](unsigned n, int64_t first) {
+    flash_plain_kernel<T><<<n, plain_threads, 0, stream>>>(p, first);
+  });
 }
 
 }  // namespace fanano::cuda

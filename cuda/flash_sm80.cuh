@@ -18,6 +18,7 @@
 #include "absorb.cuh"
 #include "flash_tiles.cuh"
 #include "fragments.cuh"
+#include "grid.cuh"
 #include "head_block.cuh"
 #include "kernel_class.cuh"
 #include "kernels.hpp"
@@ -192,13 +193,14 @@ template <class T, int Dim, bool General> struct FlashBlock : HeadBlock {
 
 template <class T, int Dim, bool General>
 __global__ void __launch_bounds__(flash_tile(Dim, General).threads())
-    flash_sm80_kernel(const __grid_constant__ Problem p) {
+    flash_sm80_kernel(const __grid_constant__ Problem p, int64_t first) {
   using Block = FlashBlock<T, Dim, General>;
   const Block& block = *reinterpret_cast<Block*>(flash_smem);
   static_assert(sizeof(Block) <= Block::own_bytes);
   if (threadIdx.x == 0) {
     const int64_t down = (p.shape.queries + Block::rows - 1) / Block::rows;
-    new (flash_smem) Block(p, blockIdx.x / down, blockIdx.x % down * Block::rows);
+    const int64_t block = first + blockIdx.x;
+    new (flash_smem) Block(p, block / down, block % down * Block::rows);
   }
   __syncthreads();  // it is there
   if (block.sequence.queries <= decode_queries) return;
@@ -236,8 +238,9 @@ cudaError_t flash_sm80(const Problem& p, void* workspace, cudaStream_t stream) {
   if (cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                                Block::smem_bytes))
     return error;
-  kernel<<<unsigned(blocks), Block::threads, Block::smem_bytes, stream>>>(p);
-  return cudaGetLastError();
+  return in_grids(blocks, [&](unsigned n, int64_t first) {
+    kernel<<<n, Block::threads, Block::smem_bytes, stream>>>(p, first);
+  });
 }
 
 }  // namespace fanano::cuda

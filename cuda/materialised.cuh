@@ -6,6 +6,7 @@
 // queries has none: zeros come out.
 #pragma once
 
+#include "grid.cuh"
 #include "logits.cuh"
 #include "place.cuh"
 #include "softmax.cuh"
@@ -22,11 +23,11 @@ __device__ A* scores_of(A* all, const Shape& s, int64_t batch, int64_t head, int
 // load, score, mask: S, the logits, -inf where a row does not see
 template <class T>
 __global__ void __launch_bounds__(tile* tile)
-    scores_kernel(const __grid_constant__ Problem p, accumulator_t<T>* scores) {
+    scores_kernel(const __grid_constant__ Problem p, accumulator_t<T>* scores, int64_t first) {
   using A = accumulator_t<T>;
   // A column more than the tile has: the threads of a warp read a column, and so 32 banks.
   __shared__ A q_smem[tile][tile + 1], k_smem[tile][tile + 1];
-  const Place place(p, tile, p.shape.keys, tile);
+  const Place place(p, tile, p.shape.keys, tile, first);
   const int x = threadIdx.x, y = threadIdx.y;
   const int64_t row = place.row0 + y, column = place.column0 + x, key = place.column0 + y;
   const Logits<A> logits(p, place.batch, place.head, 1);
@@ -64,18 +65,19 @@ __device__ OnlineSoftmax<A> with_sink(OnlineSoftmax<A> state, bool naive, double
 // absorb: P = softmax of the rows, in place. A block to a row.
 template <class T>
 __global__ void __launch_bounds__(softmax_threads)
-    probabilities_kernel(const __grid_constant__ Problem p, accumulator_t<T>* scores) {
+    probabilities_kernel(const __grid_constant__ Problem p, accumulator_t<T>* scores,
+                         int64_t first) {
   using A = accumulator_t<T>;
   __shared__ WarpNumbers<A> smem;
   const Shape& s = p.shape;
-  const int64_t matrix = blockIdx.x / s.queries, row = blockIdx.x % s.queries;
+  const int64_t block = first + blockIdx.x, matrix = block / s.queries, row = block % s.queries;
   const int64_t batch = matrix / s.heads, head = matrix % s.heads;
   A* lse = p.lse.data ? at<A>(p.lse, batch, head, row) : nullptr;
   if (p.lengths.queries && row >= p.lengths.queries[batch]) {
     if (lse && threadIdx.x == 0) *lse = -infinity<A>;
     return;
   }
-  Row<A> x{scores + blockIdx.x * s.keys, 1, s.keys};
+  Row<A> x{scores + block * s.keys, 1, s.keys};
   OnlineSoftmax<A> state = sums(p.algorithm, x, smem);
   // A row that sees nothing gives zeros: the naive formula's 0 / 0 is for softmax() to show.
   const bool naive = p.algorithm == Algorithm::naive && state.l != 0;
@@ -88,10 +90,11 @@ __global__ void __launch_bounds__(softmax_threads)
 // accumulate, finish: O = P v. What a row does not see is left out, whatever its value.
 template <class T>
 __global__ void __launch_bounds__(tile* tile)
-    product_kernel(const __grid_constant__ Problem p, const accumulator_t<T>* scores) {
+    product_kernel(const __grid_constant__ Problem p, const accumulator_t<T>* scores,
+                   int64_t first) {
   using A = accumulator_t<T>;
   __shared__ A p_smem[tile][tile], v_smem[tile][tile];
-  const Place place(p, tile, p.shape.value_dim, tile);
+  const Place place(p, tile, p.shape.value_dim, tile, first);
   const int x = threadIdx.x, y = threadIdx.y;
   const int64_t row = place.row0 + y, column = place.column0 + x;
   const A* probabilities = scores_of(scores, p.shape, place.batch, place.head, row);
@@ -126,11 +129,19 @@ template <class T> cudaError_t materialised(const Problem& p, void* scratch, cud
   const int64_t rows = s.batch * s.heads * s.queries;
   if (rows == 0) return cudaSuccess;
   const dim3 threads(tile, tile);
-  auto blocks = [&](int64_t columns) { return unsigned(Place::count(s, tile, columns, tile)); };
-  if (s.keys > 0) scores_kernel<T><<<blocks(s.keys), threads, 0, stream>>>(p, scores);
-  probabilities_kernel<T><<<unsigned(rows), softmax_threads, 0, stream>>>(p, scores);
-  if (s.value_dim > 0) product_kernel<T><<<blocks(s.value_dim), threads, 0, stream>>>(p, scores);
-  return cudaGetLastError();
+  auto blocks = [&](int64_t columns) { return columns ? Place::count(s, tile, columns, tile) : 0; };
+  cudaError_t error = in_grids(blocks(s.keys), [&](unsigned n, int64_t first) {
+    scores_kernel<T><<<n, threads, 0, stream>>>(p, scores, first);
+  });
+  if (!error)
+    error = in_grids(rows, [&](unsigned n, int64_t first) {
+      probabilities_kernel<T><<<n, softmax_threads, 0, stream>>>(p, scores, first);
+    });
+  if (!error)
+    error = in_grids(blocks(s.value_dim), [&](unsigned n, int64_t first) {
+      product_kernel<T><<<n, threads, 0, stream>>>(p, scores, first);
+    });
+  return error;
 }
 
 }  // namespace fanano::cuda

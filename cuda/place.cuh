@@ -20,14 +20,15 @@ struct Head {
 };
 
 // Of a matrix for each of some heads of each sequence; blocks are numbered columns first.
+// first: in_grids().
 struct Block {
   int64_t batch, head, row0, column0;
 
   __device__ Block(int64_t heads, int64_t rows, int rows_together, int64_t columns,
-                   int columns_together) {
+                   int columns_together, int64_t first) {
     const int64_t across = blocks_of(columns, columns_together);
     const int64_t down = blocks_of(rows, rows_together);
-    int64_t block = blockIdx.x;
+    int64_t block = first + blockIdx.x;
     column0 = block % across * columns_together, block /= across;
     row0 = block % down * rows_together, block /= down;
     head = block % heads, batch = block / heads;
@@ -43,8 +44,8 @@ struct Block {
 struct Place : Head {
   int64_t row0, column0;
 
-  __device__ Place(const Problem& p, int rows, int64_t columns, int columns_together)
-      : Place(p, Block(p.shape.heads, p.shape.queries, rows, columns, columns_together)) {}
+  __device__ Place(const Problem& p, int rows, int64_t columns, int columns_together, int64_t first)
+      : Place(p, Block(p.shape.heads, p.shape.queries, rows, columns, columns_together, first)) {}
 
   // How many blocks such places need.
   static int64_t count(const Shape& s, int rows, int64_t columns, int columns_together) {

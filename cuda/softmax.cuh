@@ -82,17 +82,19 @@ __device__ void normalise(OnlineSoftmax<A> state, bool naive, Row<const T> x, Ro
 
 template <class T>
 __global__ void __launch_bounds__(softmax_threads)
-    softmax_kernel(const __grid_constant__ SoftmaxRows p) {
+    softmax_kernel(const __grid_constant__ SoftmaxRows p, int64_t first) {
   __shared__ WarpNumbers<accumulator_t<T>> smem;
-  Row<const T> x{static_cast<const T*>(p.x) + blockIdx.x * p.x_row, p.x_column, p.n};
-  Row<T> out{static_cast<T*>(p.out) + blockIdx.x * p.out_row, p.out_column, p.n};
+  const int64_t row = first + blockIdx.x;
+  Row<const T> x{static_cast<const T*>(p.x) + row * p.x_row, p.x_column, p.n};
+  Row<T> out{static_cast<T*>(p.out) + row * p.out_row, p.out_column, p.n};
   normalise(sums(p.algorithm, x, smem), p.algorithm == Algorithm::naive, x, out);
 }
 
 template <class T> cudaError_t softmax(const SoftmaxRows& p, cudaStream_t stream) {
-  if (p.rows == 0 || p.n == 0) return cudaSuccess;
-  softmax_kernel<T><<<unsigned(p.rows), softmax_threads, 0, stream>>>(p);
-  return cudaGetLastError();
+  if (p.n == 0) return cudaSuccess;
+  return in_grids(p.rows, [&](unsigned n, int64_t first) {
+    softmax_kernel<T><<<n, softmax_threads, 0, stream>>>(p, first);
+  });
 }
 
 }  // namespace fanano::cuda

@@ -55,11 +55,15 @@ __device__ __forceinline__ float merge(RowState& part, float m, float factor) {
 }
 inline constexpr float nothing_yet = -0.f;  // what a sum that may be a -0 begins with
 
+// As rescaled(): an infinity stays one, however small the factor.
+__device__ __forceinline__ float plus_part(float o, float part, float factor) {
+  return factor == 0 && !is_finite(part) ? o + part : __fmaf_rn(part, factor, o);
+}
 __device__ __forceinline__ void add_part(float2& o, float2 part, float factor) {
-  o = {__fmaf_rn(part.x, factor, o.x), __fmaf_rn(part.y, factor, o.y)};
+  o = {plus_part(o.x, part.x, factor), plus_part(o.y, part.y, factor)};
 }
 __device__ __forceinline__ float2 normalised(float2 o, float factor) {
-  return {__fmaf_rn(o.x, factor, 0), __fmaf_rn(o.y, factor, 0)};
+  return {rescaled(o.x, factor), rescaled(o.y, factor)};
 }
 
 // finish: two neighbouring numbers of a row of the results.

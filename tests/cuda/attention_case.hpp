@@ -18,9 +18,9 @@ using namespace fanano;
 
 // far_below: e^score is 0 everywhere. hidden_nan: NaN and infinities in keys and values that no row
 // sees. partly_nan: the same in the values of every fifth key, which some rows may see. nan_scores:
-// NaN or infinities in every seventh key, and NaN in the second query. light_infinity: at scale 1 the
-// first key, the one in the middle and the last weigh e^-300, and the second one nothing; each has
-// an infinite value, in a column of its own. endless: products that leave float32, for scale 0.
+// NaN or infinities in every seventh key, and NaN in the second query. light_infinity: at scale 1
+// the first key, the one in the middle and the last weigh e^-300, and the second one nothing; each
+// has an infinite value, in a column of its own. endless: products beyond float32, for scale 0.
 enum Data {
   normal,
   growing,
@@ -52,7 +52,7 @@ struct Case {
   Dropout dropout{};
   bool device_seed = false;  // which lies there; another one in the problem would be wrong
   Strides strides = dense;
-  double value_size = 1;  // what v is multiplied by
+  double value_size = 1, sink_size = 1;  // what v and the sinks are multiplied by
 
   double used_scale() const { return std::isnan(scale) ? 1 / std::sqrt(double(shape.dim)) : scale; }
   Mask mask(int64_t b, int64_t& used_queries) const {
@@ -102,6 +102,7 @@ struct Numbers {
     if (sinks.size() > 2) sinks[2] = -INFINITY;  // none
     if (c.masked) fill_mask(c, random, draw);
     for (double& x : v) x *= c.value_size;
+    for (double& x : sinks) x *= c.sink_size;
     shape_data(c);
     if (c.strides == repeated)
       for (std::vector<double>* x : {&q, &k, &v})

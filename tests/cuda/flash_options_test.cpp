@@ -23,6 +23,7 @@ TEST(masks_of_the_caller) {
       with_mask(flash_shape(2, 2, 2, 19, 40, 24), Dtype::float16, {false, true, false, true}));
   check_flash(
       with_mask(flash_shape(1, 2, 2, 20, 9, 100), Dtype::bfloat16, {true, true, true, false}));
+  check_flash(with_mask(flash_shape(1, 1, 1, 20, 70), Dtype::float32, {true, true, true, false}));
   check_flash(with_mask(flash_shape(1, 1, 1, 20, 70, 100), Dtype::boolean));
   check_flash(with_mask(flash_shape(1, 1, 1, 20, 70, 200), Dtype::float32));
 }
@@ -62,7 +63,10 @@ TEST(sinks) {
   Case c{flash_shape(1, 2, 1, 140, 70, 40), {-1, 0}};  // rows that see nothing but a sink
   c.sinks = true;
   check_flash(c);
-  c.queries = {100}, c.slopes = true;
+  for (double size : {300, -300}) c.sink_size = size, check_flash(c);
+  c.sink_size = 1, c.queries = {100};
+  check_flash(c);
+  c.slopes = true;
   check_flash(c);
   c.data = huge;
   check_flash(c);
@@ -106,6 +110,7 @@ TEST(results_in_float32) {
     check_flash<bfloat16, float>(c, Dtype::bfloat16);
   };
   check({flash_shape(2, 2, 1, 40, 70), {-1, 0}});
+  check({flash_shape(1, 1, 1, 20, 70, 64, 31)});
   check({flash_shape(1, 1, 1, 20, 70, 100, 31)});
   Case c = with_mask(flash_shape(1, 1, 1, 20, 70, 130, 256), Dtype::boolean);
   c.sinks = true, c.strides = gaps;

@@ -75,7 +75,7 @@ TEST(nothing_to_see) {
   c.sinks = true, c.data = nan_scores;
   check_all(c);
   c.queries = {8};
-  check_next(c);
+  check_with(c, Dtype::float64), check_next(c);
   c = {shape(3, 0)};
   c.sinks = true;
   check_next(c);

@@ -44,6 +44,9 @@ TEST(lengths_and_what_lies_behind_them) {
   check_flash(c);
   c.queries = {16, 17, 1};  // some are decode's
   check_flash(c);
+  c.queries = {40, 0, 33};
+  c.keys.clear();  // tiles that are whole, but for the rows past the queries
+  check_flash(c);
   c.keys = {63, 128, 65}, c.offsets = {0, 4, -3}, c.window = {-1, 30}, c.data = normal;
   check_flash(c);
 }

@@ -250,6 +250,22 @@ TEST(all_is_launched_on_the_stream_and_nothing_waits) {
   }
 }
 
+// Where a grid can have too few blocks.
+TEST(one_launch_may_be_several) {
+  for (Algorithm algorithm : {Algorithm::flash, Algorithm::safe})
+    for (int64_t dim : {64, 130}) {  // by tensor cores and without
+      Case c{{3, 2, 1, 34, 9, dim, dim}, {-1, 3}};
+      const Machine machine({.most_blocks = 5});
+      HostArrays<float16> problem(c, Dtype::float16, algorithm);
+      problem.forward();
+      size_t launches = 0;
+      for (const emulator::Call& call : emulator::take_calls())
+        launches += has(call.what, "kernel");
+      CHECK(launches > (algorithm == Algorithm::flash ? 1 : 3));
+      problem.judge("by several launches");
+    }
+}
+
 TEST(what_no_kernel_takes_is_told) {
   emulator::take_calls();
   HostArrays<float16> problem = small();

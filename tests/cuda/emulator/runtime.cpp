@@ -37,7 +37,7 @@ enum Error {
   launch_failure = 719
 };
 constexpr int runtime_version = 13000;
-enum Attribute { capability_major = 75, capability_minor = 76 };
+enum Attribute { most_blocks = 5, capability_major = 75, capability_minor = 76 };
 
 struct Wrapper {  // what nvcc registers: a fat binary, which holds PTX and machine code
   uint32_t magic, version;
@@ -136,6 +136,8 @@ int launch(const void* host, Dim grid, Dim threads, void** arguments, size_t dyn
   devices_in_use.insert(current_device);
   if (int error = machine().launch_error) return fail(error, "as the test wants it");
   Module& module = *function.module;
+  if (grid.x == 0 || grid.x > unsigned(machine().most_blocks))
+    return fail(invalid_value, "a grid of so many blocks, or of none, for " + function.name);
   if (dynamic_bytes > function.dynamic_limit)
     return fail(invalid_value, "more dynamic shared memory than cudaFuncSetAttribute allowed for " +
                                    function.name);
@@ -223,6 +225,7 @@ int cudaGetDeviceCount(int* count) {
 int cudaDeviceGetAttribute(int* value, int attribute, int device) {
   const int capability = machine().capability;
   if (device < 0 || device >= machine().devices) return fail(invalid_device, "no such device");
+  if (attribute == most_blocks) return *value = machine().most_blocks, success;
   if (attribute == capability_major) return *value = capability / 10, success;
   if (attribute == capability_minor) return *value = capability % 10, success;
   return fail(invalid_value, "an attribute that is not known");

@@ -16,9 +16,10 @@ struct Machine {
   int devices = 1, capability = 80;  // 10 * major + minor
   int driver = 13000;                // the CUDA version that it is for; 0: there is none
   bool starts = true;  // false: as in a process whose parent had begun to use CUDA before the fork
-  int launch_error = 0;       // with which every launch fails; 0: they run
-  size_t memory = SIZE_MAX;   // of which there is no more for one allocation in a stream's order
-  int device_of_streams = 0;  // of those that are not a default stream
+  int most_blocks = INT32_MAX;  // of a grid
+  int launch_error = 0;         // with which every launch fails; 0: they run
+  size_t memory = SIZE_MAX;     // of which there is no more for one allocation in a stream's order
+  int device_of_streams = 0;    // of those that are not a default stream
 };
 Machine& machine();
 
