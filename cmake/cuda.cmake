@@ -32,9 +32,18 @@ set(ptx arch=compute_${FANANO_CUDA_ARCHITECTURE})
 set(FANANO_NVCC_PTX
     -cudart none --no-compress -gencode ${ptx},code=compute_${FANANO_CUDA_ARCHITECTURE})
 # The module's: machine code for Ampere and its kin and for Hopper. What is newer gets PTX, which
-# the driver compiles: that of compute_90a would be for Hopper alone.
+# the driver compiles: that of compute_90a would be for Hopper alone. FANANO_CUDA_HOPPER=OFF, in the
+# environment too, leaves Hopper to that PTX: half the time of nvcc.
+option(FANANO_CUDA_HOPPER "Machine code for sm_90a" ON)
+if(DEFINED ENV{FANANO_CUDA_HOPPER})
+  set(FANANO_CUDA_HOPPER $ENV{FANANO_CUDA_HOPPER})
+endif()
+set(hopper)
+if(FANANO_CUDA_HOPPER)
+  set(hopper -gencode arch=compute_90a,code=sm_90a)
+endif()
 set(FANANO_NVCC_MODULE --compress-mode=size
-    -gencode ${ptx},code=sm_${FANANO_CUDA_ARCHITECTURE} -gencode arch=compute_90a,code=sm_90a
+    -gencode ${ptx},code=sm_${FANANO_CUDA_ARCHITECTURE} ${hopper}
     -gencode ${ptx},code=compute_${FANANO_CUDA_ARCHITECTURE})
 # The static report (tests/cuda/report.py) is of these.
 set(FANANO_CUDA_MACHINES sm_${FANANO_CUDA_ARCHITECTURE} sm_90a)

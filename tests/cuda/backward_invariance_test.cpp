@@ -4,7 +4,7 @@
 #include <random>
 
 #include "../cpp/check.hpp"
-#include "device.hpp"
+#include "device_problem.hpp"
 #include "kernels_table.hpp"
 
 using namespace fanano;
@@ -85,7 +85,7 @@ std::vector<T> run(const cuda::BackwardKernel& kernel, const Setting& s, bool op
   if (options) p.score.softcap = 3;
   for (const cuda::FlashKernel* forward : cuda::all_flash_kernels)
     if (forward->dtype == p.dtype && forward->takes(p)) {
-      device::check(forward->launch(p, nullptr));
+      device::check(attention_case::launch(*forward, p));
       break;
     }
   p.gradient.dout = dout.tensor(), p.gradient.dq = dq.tensor();
