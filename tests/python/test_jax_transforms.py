@@ -316,7 +316,9 @@ def test_a_build_or_a_jaxlib_that_cannot(monkeypatch):
     from fanano.jax import operators
 
     registered = []
-    monkeypatch.setattr(jax.ffi, "register_ffi_target", lambda *a, **k: registered.append(a))
+    monkeypatch.setattr(
+        jax.ffi, "register_ffi_target", lambda *a, platform: registered.append((a[0], platform))
+    )
     register = operators.register.__wrapped__
     for built, message in (
         ((0, 0), "this build of fanano has no handlers"),
@@ -327,4 +329,9 @@ def test_a_build_or_a_jaxlib_that_cannot(monkeypatch):
     assert registered == []
     monkeypatch.setattr(operators._core, "xla_version", lambda: (0, 1))
     register()
-    assert [name for name, _ in registered] == ["fanano_attention", "fanano_attention_backward"]
+    platforms = ["cpu", "CUDA"] if fanano.build_info()["cuda"] else ["cpu"]
+    assert sorted(registered) == sorted(
+        (name, platform)
+        for name in ("fanano_attention", "fanano_attention_backward")
+        for platform in platforms
+    )

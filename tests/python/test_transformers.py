@@ -281,5 +281,5 @@ def test_the_example(kernels, capsys):  # noqa: F811
         for model in ("nn.MultiheadAttention", "nn.TransformerEncoder", "transformers' Llama")
         for what in ("training", "inference")
     ]
-    forward, backward = (kernels.count(f"attention{x}_cpu") for x in ("", "_backward"))
+    forward, backward = (kernels.count(f"attention{x}_kernel") for x in ("", "_backward"))
     assert (forward, backward) == (2 * 2 * (1 + 2 + 2), 2 * (1 + 2 + 2))
