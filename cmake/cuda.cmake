@@ -7,8 +7,8 @@ set(FANANO_CUDA AUTO CACHE STRING
 # THE CUDA VARIANT TABLE: the dtypes that the kernels are built for, each with its C++ type, and the
 # architecture; of flash attention and decode by sm_80's instructions the dtypes and the columns,
 # for each of which cuda/flash_tiles.cuh and cuda/decode_tiles.cuh have the tiles. Adding a row here
-# builds and tests it. For daily work, FANANO_CUDA_DIMS=64 builds those of 64 columns alone; what the
-# environment has of that name goes before what the build had.
+# builds and tests it. For daily work, FANANO_CUDA_DIMS=64 builds those of 64 columns alone; what
+# the environment has of that name goes before what the build had.
 set(FANANO_CUDA_ARCHITECTURE 80)
 set(FANANO_CUDA_DTYPES float64 float32 bfloat16 float16)
 set(cuda_type_float64 double)

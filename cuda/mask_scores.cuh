@@ -59,8 +59,8 @@ struct RowsAcross {
   static __device__ __forceinline__ int key(int m, int n, int e) { return RowsDown::row(m, n, e); }
 };
 
-// The scores as logits() takes them: times the sign of the scale, and what of its size is far out. A
-// scale of 0 makes 0 of what overflowed, too.
+// The scores as logits() takes them: times the sign of the scale, and what of its size is far out.
+// A scale of 0 makes 0 of what overflowed, too.
 template <int M, int N>
 __device__ __forceinline__ void times_sign(const ScoreConstants<float>& c, float (&s)[M][N][4]) {
   const float sign = c.scale.sign * c.scale.power;

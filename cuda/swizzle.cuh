@@ -34,11 +34,11 @@ template <class T> struct HeadRows {
   __device__ T* chunk(int64_t r, int c) const { return data + r * row + c * per_chunk * column; }
 };
 
-// The first n numbers of chunk c of a row; zeros after them.
-template <class T>
-__device__ __forceinline__ void read_chunk(const HeadRows<const T>& x, int64_t r, int c, int n,
+// The first n numbers of chunk c of a row of an operand (HeadRows, or its like); zeros after them.
+template <class X>
+__device__ __forceinline__ void read_chunk(const X& x, int64_t r, int c, int n,
                                            uint16_t (&number)[per_chunk]) {
-  const T* from = x.chunk(r, c);
+  const auto* from = x.chunk(r, c);
   if (x.chunked && n == per_chunk) {
     const ptx::Words words = ptx::load_global(from);
 #pragma unroll

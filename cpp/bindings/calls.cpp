@@ -82,7 +82,7 @@ class Result {
       imported_.emplace(like, argument, wanted);
     else  // for reading: who makes it for us, if without a flag that says so, lets us write
       imported_.emplace(made_by(empty, like, wanted), argument, Imported::Access::read,
-                        like.beside());
+                        Where{true, like.beside().stream});
     if (imported_->device() != like.device())
       refuse("made_elsewhere", argument, text_of(like.device()), text_of(imported_->device()));
     array = imported_->floats();

@@ -58,7 +58,7 @@ TEST(the_device_and_the_stream) {
   const Machine machine({.devices = 3});
   device::check(cudaSetDevice(1));
   int there = 0, launches = 0, current = -1;
-  HostArrays<bfloat16> problem(lengths(), Dtype::bfloat16);
+  HostArrays<float> problem(lengths(), Dtype::float32);
   device::Buffer<char> workspace(size_t(backward_device_workspace(problem.p)));
   emulator::take_calls();
   backward_on_device(problem.p, 2, &there, workspace.data());

@@ -3,6 +3,7 @@
 #include "ptx/cp_async.cuh"
 #include "ptx/ldmatrix.cuh"
 #include "ptx/shuffle.cuh"
+#include "ptx/thread.cuh"
 #include "ptx/wide.cuh"
 
 namespace conformance {
@@ -64,6 +65,18 @@ template <bool all_there> __global__ void copy(const uint32_t* in, uint32_t* out
   for (int k = 0; k < 4; ++k) out[lane * 8 + 4 + k] = tile[1][lane * 4 + k];
 }
 
+// Of 4 bytes, of which some have nothing to read.
+__global__ void copy_floats(const uint32_t* in, uint32_t* out) {
+  __shared__ float tile[32];
+  const int lane = ptx::thread_index();
+  const uint32_t at = ptx::shared_address(&tile[lane]);
+  ptx::store_shared(at, 5.f);
+  ptx::cp_async_float(at, reinterpret_cast<const float*>(in) + lane, lane % 3 != 1);
+  ptx::cp_async_commit();
+  ptx::cp_async_wait<0>();
+  out[lane] = __float_as_uint(ptx::load_shared_float(at));
+}
+
 void add_copies(std::vector<Case>& cases) {
   Words inputs, all, some;
   for (uint32_t i = 0; i < 256; ++i) inputs.push_back(0x01010101 * (i + 1) + i);
@@ -75,6 +88,9 @@ void add_copies(std::vector<Case>& cases) {
     }
   cases.push_back({"cp_async", inputs, run<copy<true>, 8>, all});
   cases.push_back({"cp_async_zero_fill", inputs, run<copy<false>, 8>, some});
+  Words floats(inputs.begin(), inputs.begin() + 32), copied = floats;
+  for (size_t lane = 1; lane < 32; lane += 3) copied[lane] = 0;
+  cases.push_back({"cp_async_float", floats, run<copy_floats, 1>, copied});
 }
 
 // ---- loads and stores of 16 bytes ----
@@ -85,6 +101,10 @@ __global__ void wide(const uint32_t* in, uint32_t* out) {
     ptx::store_shared(ptx::shared_address(tile + (31 - lane) * 4 + k), in[lane * 4 + k]);
   __syncwarp();  // the tile is there
   ptx::store_global(out + lane * 4, ptx::load_shared(ptx::shared_address(tile + lane * 4)));
+}
+
+__global__ void wide_global(const uint32_t* in, uint32_t* out) {
+  ptx::store_global(out + threadIdx.x * 4, ptx::load_global(in + (31 - threadIdx.x) * 4));
 }
 
 // ---- the lanes of a warp ----
@@ -130,6 +150,7 @@ void add_lanes(std::vector<Case>& cases) {
   for (uint32_t lane = 0; lane < 32; ++lane)
     for (int k = 0; k < 5; ++k) shuffled.push_back(inputs[lane ^ 1U << k]);
   cases.push_back({"wide", inputs, run<wide, 4>, reversed});
+  cases.push_back({"wide_global", inputs, run<wide_global, 4>, reversed});
   cases.push_back({"shuffle_xor", inputs, run<shuffle, 5>, shuffled});
 
   Words both(inputs.begin(), inputs.begin() + 64), moved, turned;

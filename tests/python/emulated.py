@@ -100,7 +100,7 @@ def exchanged(x, stream):
     stream."""
     numbers = np.ctypeslib.as_array((ctypes.c_float * x.array.size).from_address(x.address))
     kind = exchange_type(numbers.reshape(x.array.shape), x.device, stream)
-    kind = type("Exchanged", (kind,), {"__dlpack__": None})
+    kind = type("Exchanged", (kind,), {"__dlpack__": None, "memory": x})  # which it keeps
     adapters._known[kind] = SimpleNamespace(**vars(ADAPTER))
     return kind()
 

@@ -105,10 +105,10 @@ def test_stream_and_device():
         fanano.attention_backward(*given, kv_lengths=[3], q_offset=[2], sinks=[0.5])
         made = emulated.calls()
     launches = [call for call in made if not call[0].startswith("cuda")]
-    assert len([name for name, *_ in launches if "upload" not in name]) >= 4
+    assert len([name for name, *_ in launches if "upload_kernel" not in name]) >= 3
     assert all((device, stream) == (1, 1) for _, device, stream in launches)
     assert not [name for name, *_ in made if "Synchronize" in name or "Memcpy" in name]
-    assert [device for name, device, _ in made if name == "cudaSetDevice"] == [0, 1]  # and back
+    assert "cudaSetDevice" not in [name for name, *_ in made]
 
 
 def test_results_come_from_the_library_on_the_device():
@@ -117,7 +117,8 @@ def test_results_come_from_the_library_on_the_device():
     adapter = fanano.adapters._known[Array]
     asked = []
 
-    def empty(shape, dtype):
+    def empty(shape, dtype, device, stream):
+        assert (device, stream) == (0, 1)
         asked.append((shape, dtype))
         return Array.empty(shape, dtype)
 
