@@ -3,6 +3,8 @@
 // over what its pairs are, in one order: nothing of the size of the scores is stored.
 #pragma once
 
+#include <new>
+
 #include "grid.cuh"
 #include "pair_tile.cuh"
 
@@ -42,21 +44,27 @@ struct BiasPart {
   }
 };
 
-template <class A> struct BiasMemory {
+// The head of the moment stands there, too: held in registers, it would leave too few.
+template <class T, class A = accumulator_t<T>> struct BiasMemory {
   Operands<A> operands;
   PairNumbers<A> p;
+  union { PairHead<T> head; };  // made when its turn comes
+  __device__ BiasMemory() {}
 };
 
 template <class T>
 __global__ void __launch_bounds__(plain_threads)
     bias_kernel(const __grid_constant__ Problem p, void* workspace, int64_t first) {
   using A = accumulator_t<T>;
-  __shared__ BiasMemory<A> smem;
+  __shared__ BiasMemory<T> smem;
   const BiasPart part(p, first);
   A sums[4][4] = {};
   for (int64_t b = part.batches.begin; b < part.batches.end; ++b)
     for (int64_t h = part.heads.begin; h < part.heads.end; ++h) {
-      const PairHead<T> head(p, b, h);
+      __syncthreads();  // all are done with the last head
+      if (threadIdx.x == 0) new (&smem.head) PairHead<T>(p, b, h);
+      __syncthreads();  // this one is there
+      const PairHead<T>& head = smem.head;
       const RowTerms<A>* terms = row_terms<A>(workspace, p.shape, b, h);
       for (int64_t i = part.rows.begin; i < part.rows.end; ++i) {
         const int64_t row0 = i * plain_rows;

@@ -3,6 +3,8 @@
 // softmax is online, and nothing of size queries x keys exists (Dao 2023, algorithm 1).
 #pragma once
 
+#include <new>
+
 #include "../cpp/math/online_softmax.hpp"
 #include "grid.cuh"
 #include "kept.cuh"
@@ -29,6 +31,11 @@ template <class A> struct PlainMemory {
   VectorRow<A, plain_keys> p[plain_rows];
   VectorRow<A, plain_columns<A>> v[plain_keys];
   A m[plain_rows], l[plain_rows], factor[plain_rows];
+  // Where it is, and of the head. Held in registers, they would leave too few.
+  union { Place place; };
+  union { Logits<A> logits; };
+  union { Kept kept; };
+  __device__ PlainMemory() {}
 };
 
 template <class T>
@@ -37,15 +44,21 @@ __global__ void __launch_bounds__(plain_threads)
   using A = accumulator_t<T>;
   __shared__ PlainMemory<A> smem;
   constexpr int width = Vector<A>::width;
-  const Place place(p, plain_rows, p.shape.value_dim, plain_columns<A>, first);
+  if (threadIdx.x == 0) {
+    new (&smem.place) Place(p, plain_rows, p.shape.value_dim, plain_columns<A>, first);
+    new (&smem.logits) Logits<A>(p, smem.place.batch, smem.place.head, log2e<double>);
+    new (&smem.kept) Kept(p.dropout, smem.place.batch, smem.place.head);
+  }
+  __syncthreads();  // they are there
+  const Place& place = smem.place;
+  const Logits<A>& logits = smem.logits;
+  const Kept& kept = smem.kept;
   const int across = threadIdx.x % 8, down = threadIdx.x / 8;
   const int64_t row0 = place.row0, queries = place.sequence.queries;
   const Range rows{row0, clamp(row0 + plain_rows, row0, queries)};
   const int columns = int(clamp(p.shape.value_dim - place.column0, 0, plain_columns<A>));
   const int filled = (columns + 8 * width - 1) / (8 * width) * (8 * width);
   const Range tiles = rows.size() ? place.mask.tiles(rows, plain_keys) : Range{};
-  const Logits<A> logits(p, place.batch, place.head, log2e<double>);
-  const Kept kept(p.dropout, place.batch, place.head);
   const A factor = logits.constants.factor;
 
   bool again = false;
