@@ -52,8 +52,9 @@ template <class T, class A = accumulator_t<T>> struct BiasMemory {
   __device__ BiasMemory() {}
 };
 
+// Four blocks to a multiprocessor: ptxas by itself makes room for six, and float64 spills for it.
 template <class T>
-__global__ void __launch_bounds__(plain_threads)
+__global__ void __launch_bounds__(plain_threads, 4)
     bias_kernel(const __grid_constant__ Problem p, void* workspace, int64_t first) {
   using A = accumulator_t<T>;
   __shared__ BiasMemory<T> smem;
