@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <new>
 
 #include "errors.hpp"
 
@@ -162,8 +163,7 @@ RealNumbers::RealNumbers(nb::handle h, const char* argument, int64_t batch, int6
     if (array.ndim() > 2) refuse("one_or_two_axes", argument, array.ndim());
     const bool there = array.device().cuda;
     reals_.ndim = array.ndim();
-    int64_t count = 1;
-    for (int i = 0; i < reals_.ndim; ++i) count *= reals_.shape[i] = array.shape()[i];
+    for (int i = 0; i < reals_.ndim; ++i) reals_.shape[i] = array.shape()[i];
     check_reals(reals_, argument, batch, heads, batches);  // before they are copied
     const DeviceNumbers found = there ? array.device_reals() : DeviceNumbers();
     if (there && !looks_at_devices()) {
@@ -173,8 +173,15 @@ RealNumbers::RealNumbers(nb::handle h, const char* argument, int64_t batch, int6
       reals_.data = static_cast<const double*>(found.data);
       return;
     }
-    values_ = there ? std::vector<double>(size_t(count)) : array.reals();
-    if (there) fetch(found, count, values_.data(), query->device().id, array.stream());
+    if (there) {
+      int64_t count = 1;  // of extents that stride 0 makes as large as they like
+      for (int i = 0; i < reals_.ndim; ++i)
+        if (__builtin_mul_overflow(count, reals_.shape[i], &count)) throw std::bad_alloc();
+      values_.resize(size_t(count));
+      fetch(found, count, values_.data(), query->device().id, array.stream());
+    } else {
+      values_ = array.reals();
+    }
   } else {
     values_ = {number(h, argument)};
   }
