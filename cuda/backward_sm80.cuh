@@ -49,17 +49,10 @@ cudaError_t backward_sm80(const Problem& p, void* workspace, cudaStream_t stream
           backward_queries_kernel<T, Dim, General>, s.batch * s.heads, s.queries, p, workspace,
           stream))
     return error;
-  auto launch_keys = [&]<Sums sums>() {
-    return launch_blocks<KeysBlock<T, Dim, General, sums>>(
-        backward_keys_kernel<T, Dim, General, sums>, s.batch * s.kv_heads, s.keys, p, workspace,
-        stream);
-  };
-  if constexpr (keys_at_once(Dim)) {
-    if (cudaError_t error = launch_keys.template operator()<Sums::both>()) return error;
-  } else {
-    if (cudaError_t error = launch_keys.template operator()<Sums::k>()) return error;
-    if (cudaError_t error = launch_keys.template operator()<Sums::v>()) return error;
-  }
+  if (cudaError_t error = launch_blocks<KeysBlock<T, Dim, General>>(
+          backward_keys_kernel<T, Dim, General>, s.batch * s.kv_heads, s.keys, p, workspace,
+          stream))
+    return error;
   return launch_sinks<float>(p, workspace, stream);
 }
 

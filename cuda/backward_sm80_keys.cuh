@@ -13,10 +13,8 @@ namespace fanano::cuda {
 
 extern __shared__ __align__(128) unsigned char backward_smem[];
 
-enum class Sums { k, v, both };  // which of dk and dv
-
-template <class T, int Dim, bool General, Sums sums> struct KeysBlock : HeadBlock {
-  static constexpr BackwardTile tile = keys_tile(Dim, General);
+template <class T, int Dim, bool General> struct KeysBlock : HeadBlock {
+  static constexpr BackwardTile tile = keys_tile;
   static constexpr int M = tile.fragments, N = tile.step / 8, D = Dim / 8;
   static constexpr int keys_of_warp = tile.warp_rows(), keys = tile.rows(), rows = tile.step;
   static constexpr int threads = tile.threads();
@@ -81,9 +79,8 @@ template <class T, int Dim, bool General, Sums sums> struct KeysBlock : HeadBloc
 
   // All rows of the head: dk, but for the scale, and dv. Carefully: rows that are not finite leave
   // out the keys that they do not see; to dk of others they are NaN, for their dS is 0 or NaN.
-  template <int OfK, int OfV>
-  __device__ __forceinline__ void add_rows(bool careful, float (&dk)[M][OfK][4],
-                                           float (&dv)[M][OfV][4]) const {
+  __device__ __forceinline__ void add_rows(bool careful, float (&dk)[M][D][4],
+                                           float (&dv)[M][D][4]) const {
     if (tiles.size() > 0) load(tiles.begin);
     ptx::cp_async_commit();
 #pragma unroll 1
@@ -103,72 +100,67 @@ template <class T, int Dim, bool General, Sums sums> struct KeysBlock : HeadBloc
       float s[M][N][4], dp[M][N][4];
       for_all(s, [](float) { return 0; }), for_all(dp, [](float) { return 0; });
       score(k_smem(), warp_key(), stage.q, s);
-      if constexpr (sums != Sums::v) score(v_smem(), warp_key(), stage.dout, dp);
+      score(v_smem(), warp_key(), stage.dout, dp);
       differentiate<General>(*this, stage.terms, row, lines, sees, addends(), s, dp);
-      if constexpr (sums != Sums::k)
-        accumulate_carefully(careful, s, lines.seen, lines.kept, stage.dout, dv);
-      if constexpr (sums != Sums::v) accumulate_carefully(careful, dp, lines.seen, 0, stage.q, dk);
+      accumulate_carefully(careful, s, lines.seen, lines.kept, stage.dout, dv);
+      accumulate_carefully(careful, dp, lines.seen, 0, stage.q, dk);
     }
     ptx::cp_async_wait<0>();
   }
 };
 
-template <class T, int Dim, bool General, Sums sums>
-__global__ void __launch_bounds__(keys_tile(Dim, General).threads(), keys_blocks(Dim))
+template <class T, int Dim, bool General>
+__global__ void __launch_bounds__(keys_tile.threads(), keys_blocks)
     backward_keys_kernel(const __grid_constant__ Problem p, void* workspace, int64_t first) {
-  using Block = KeysBlock<T, Dim, General, sums>;
-  constexpr int M = Block::M, D = Block::D, of_k = sums == Sums::v ? 1 : D;
-  constexpr int of_v = sums == Sums::k ? 1 : D;
+  using Block = KeysBlock<T, Dim, General>;
+  constexpr int M = Block::M, D = Block::D;
   __shared__ float of_warp_smem[Block::tile.warps];
   const Block& block = *reinterpret_cast<Block*>(backward_smem);
   static_assert(sizeof(Block) <= Block::own_bytes);
   const Shape& shape = p.shape;
-  const int64_t down = (shape.keys + Block::keys - 1) / Block::keys, number = first + blockIdx.x;
-  const int64_t matrix = number / down, key0 = number % down * Block::keys;
-  const int64_t batch = matrix / shape.kv_heads, kv_head = matrix % shape.kv_heads;
   const int64_t group = shape.heads / shape.kv_heads;
-
-  float dk[M][of_k][4], dv[M][of_v][4];
+  if (threadIdx.x == 0) {  // where it is, which is then read from there: registers are few
+    const int64_t down = (shape.keys + Block::keys - 1) / Block::keys, number = first + blockIdx.x;
+    const int64_t matrix = number / down;
+    new (backward_smem) Block(p, workspace, matrix / shape.kv_heads,
+                              matrix % shape.kv_heads * group, number % down * Block::keys);
+  }
+  float dk[M][D][4], dv[M][D][4];
   bool careful = false;
 #pragma unroll 1
   for (;; careful = true) {
 #pragma unroll
     for (int m = 0; m < M; ++m)
 #pragma unroll
-      for (int e = 0; e < 4; ++e) {
+      for (int d = 0; d < D; ++d)
 #pragma unroll
-        for (int d = 0; d < of_k; ++d) dk[m][d][e] = 0;
-#pragma unroll
-        for (int d = 0; d < of_v; ++d) dv[m][d][e] = 0;
-      }
+        for (int e = 0; e < 4; ++e) dk[m][d][e] = dv[m][d][e] = 0;
 #pragma unroll 1
     for (int64_t h = 0; h < group; ++h) {
       __syncthreads();  // all are done with the last head
       if (threadIdx.x == 0)
-        new (backward_smem) Block(p, workspace, batch, kv_head * group + h, key0);
+        new (backward_smem) Block(p, workspace, block.batch, block.kv_head * group + h, block.key0);
       __syncthreads();  // this one is there
       if (h == 0 && !careful) {
         const int64_t keys = block.sequence.keys;
         Block::k_smem().template load<Block::keys, Block::threads>(
-            HeadRows<const T>(p.k, batch, kv_head, shape.dim), key0, keys);
-        if constexpr (sums != Sums::v)
-          Block::v_smem().template load<Block::keys, Block::threads>(
-              HeadRows<const T>(p.v, batch, kv_head, shape.value_dim), key0, keys);
+            HeadRows<const T>(p.k, block.batch, block.kv_head, shape.dim), block.key0, keys);
+        Block::v_smem().template load<Block::keys, Block::threads>(
+            HeadRows<const T>(p.v, block.batch, block.kv_head, shape.value_dim), block.key0, keys);
       }
       block.add_rows(careful, dk, dv);
     }
-    bool whole = true;
-    if constexpr (sums != Sums::v) whole = !broken(dk, of_warp_smem);
-    if constexpr (sums != Sums::k) whole = !broken(dv, of_warp_smem) && whole;
+    bool whole = !broken(dk, of_warp_smem);
+    whole = !broken(dv, of_warp_smem) && whole;  // which all threads ask, too
     if (careful || whole) break;
   }
-  if constexpr (sums != Sums::v)
-    store_sums(dk, TimesScale(p.score.scale), Block::k_smem(), Block::warp_key(),
-               HeadRows<T>(p.gradient.dk, batch, kv_head, shape.dim), key0, shape.keys);
-  if constexpr (sums != Sums::k)
-    store_sums(
-        dv, [](float x) { return x; }, Block::v_smem(), Block::warp_key(),
-        HeadRows<T>(p.gradient.dv, batch, kv_head, shape.value_dim), key0, shape.keys);
+  store_sums(dk, TimesScale(p.score.scale), Block::k_smem(), Block::warp_key(),
+             HeadRows<T>(p.gradient.dk, block.batch, block.kv_head, shape.dim), block.key0,
+             shape.keys);
+  store_sums(
+      dv, [](float x) { return x; }, Block::v_smem(), Block::warp_key(),
+      HeadRows<T>(p.gradient.dv, block.batch, block.kv_head, shape.value_dim), block.key0,
+      shape.keys);
 }
 
 }  // namespace fanano::cuda

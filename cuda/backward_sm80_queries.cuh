@@ -24,7 +24,7 @@ inline constexpr float far_lse = 0x1p8;
 inline constexpr int64_t few_keys = 64;
 
 template <class T, int Dim, bool General> struct QueriesBlock : HeadBlock {
-  static constexpr BackwardTile tile = queries_tile(Dim, General);
+  static constexpr BackwardTile tile = queries_tile(Dim);
   static constexpr int M = tile.fragments, N = tile.step / 8, D = Dim / 8;
   static constexpr int rows_of_warp = tile.warp_rows(), rows = tile.rows(), keys = tile.step;
   static constexpr int threads = tile.threads();
@@ -243,7 +243,7 @@ template <class T, int Dim, bool General> struct QueriesBlock : HeadBlock {
 };
 
 template <class T, int Dim, bool General>
-__global__ void __launch_bounds__(queries_tile(Dim, General).threads())
+__global__ void __launch_bounds__(queries_tile(Dim).threads())
     backward_queries_kernel(const __grid_constant__ Problem p, void* workspace, int64_t first) {
   using Block = QueriesBlock<T, Dim, General>;
   __shared__ float of_warp_smem[Block::tile.warps];

@@ -18,33 +18,16 @@ struct BackwardTile {
 };
 
 // A block owns queries, of which it holds q and dout; one tile of K and one of V pass.
-constexpr BackwardTile queries_tile(int dim, bool general) {
-  switch (dim) {
-    case 64: return {2, 4, 32};
-    case 128: return {1, 4, 32};
-    // Four warps' addends would not fit beside their q and dout.
-    default: return {1, general ? 3 : 4, 32};
-  }
-}
+constexpr BackwardTile queries_tile(int dim) { return {dim == 64 ? 2 : 1, 4, 32}; }
 
 // A block owns keys, of which it holds k and v; two tiles of Q and of dout pass, one while the
 // other is multiplied. One fragment to a warp: with two, both sums, scores and their gradients are
-// 192 registers of 64 columns, and what ptxas keeps beside them spills.
-constexpr BackwardTile keys_tile(int dim, bool general) {
-  switch (dim) {
-    case 64:
-    case 128: return {1, 4, 32};
-    // Two tiles of 32 rows would not fit beside k and v.
-    default: return {1, general ? 3 : 4, 16};
-  }
-}
+// 192 registers of 64 columns, and what ptxas keeps beside them spills. Of 256 columns, for which
+// there is no row, both sums alone are more than a thread's registers.
+inline constexpr BackwardTile keys_tile{1, 4, 32};
 
 // Of a multiprocessor, at least: ptxas by itself would make room for a third one of 64 columns, and
 // spill for it.
-constexpr int keys_blocks(int dim) { return dim <= 128 ? 2 : 1; }
-
-// Both sums of so many columns are more than a thread's registers: dv is a pass of its own, which
-// makes P once more.
-constexpr bool keys_at_once(int dim) { return dim <= 128; }
+inline constexpr int keys_blocks = 2;
 
 }  // namespace fanano::cuda
