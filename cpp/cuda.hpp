@@ -10,6 +10,7 @@
 namespace fanano {
 
 bool built_with_cuda();
+std::vector<std::string> cuda_machine_code();  // "sm_80": what needs no compiling by the driver
 
 // Why no device of this machine can run the kernels, in words; empty when one can. CUDA is not
 // looked for before this is called, and it is looked for at every call.

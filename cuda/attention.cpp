@@ -181,6 +181,10 @@ std::string why_no_cuda() {
          " or newer; the best one here is of sm_" + std::to_string(best);
 }
 
+std::vector<std::string> cuda_machine_code() {
+  return {std::begin(cuda::machine_code), std::end(cuda::machine_code)};
+}
+
 std::vector<CudaKernel> cuda_kernels() {
   const std::string architecture = "sm_" + std::to_string(cuda::least_capability);
   std::vector<CudaKernel> rows;

@@ -14,14 +14,14 @@
 
 namespace fanano::cuda {
 
-// Any strides; what it does not take is left to others: results in float32, and dbias.
+// Any strides; what it does not take is left to others: results in float32; dbias; a scale of 0, by
+// which q.k would be multiplied when it may have overflowed.
 template <class T, int Dim, bool General> bool backward_sm80_takes(const Problem& p) {
-  const bool general = p.mask.data || p.score.softcap != 0 || p.score.slopes || p.dropout.p > 0 ||
-                       p.score.scale == 0;  // of what may have overflowed
+  const bool general = p.mask.data || p.score.softcap != 0 || p.score.slopes || p.dropout.p > 0;
   const bool dtypes =
       std::is_same_v<T, bfloat16> ? p.dtype == Dtype::bfloat16 : p.dtype == Dtype::float16;
-  return dtypes && p.out_dtype == p.dtype && !p.gradient.dbias.data && p.shape.dim <= Dim &&
-         p.shape.value_dim <= Dim && (General || !general);
+  return dtypes && p.out_dtype == p.dtype && !p.gradient.dbias.data && p.score.scale != 0 &&
+         p.shape.dim <= Dim && p.shape.value_dim <= Dim && (General || !general);
 }
 
 inline int64_t backward_sm80_workspace(const Problem& p) { return row_terms_bytes<float>(p.shape); }

@@ -183,7 +183,8 @@ template <class T, int Dim> struct DecodeBlock {
                                         float (&o)[1][D][4]) const {
     for_all(s, [](float) { return 0; });
     score(q_smem(), 0, k_smem, s);
-    times_sign(constants, s);
+    // What of the scale's size is far out; all else.
+    if (constants.scale.power != 1) for_all(s, [&](float x) { return x * constants.scale.power; });
     logits(RowsDown(), constants, row, elements.additive(), addends(), s);
     if (sees != all) hide(row.seen, s);
     if (careful) row.kept &= ~weightless(s);
@@ -213,6 +214,9 @@ template <class T, int Dim> struct DecodeBlock {
     for (int unit = 0; unit < slots - 1; ++unit) load(unit);
     if (!careful) {
       ptx::cp_async_wait<slots - 1>();
+      // Q, with the sign of the scale, which may be 0: then it is in vain that q.k overflows.
+      if (constants.scale.sign != 1)
+        q_smem().template multiply<rows, threads>(constants.scale.sign);
       __syncthreads();  // Q has come, for all
     }
     auto wait_for = [&](int unit) {

@@ -60,11 +60,10 @@ struct RowsAcross {
 };
 
 // The scores as logits() takes them: times the sign of the scale, and what of its size is far out.
-// A scale of 0 makes 0 of what overflowed, too.
 template <int M, int N>
 __device__ __forceinline__ void times_sign(const ScoreConstants<float>& c, float (&s)[M][N][4]) {
   const float sign = c.scale.sign * c.scale.power;
-  for_all(s, [&](float x) { return sign == 0 ? 0 : x * sign; });
+  for_all(s, [&](float x) { return x * sign; });
 }
 
 // Scale, softcap, slopes and the addends that lie in shared memory, if `additive`.

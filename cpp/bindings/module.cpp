@@ -57,7 +57,9 @@ nb::typed<nb::dict, nb::str, nb::object> build_info() {
   nb::list isas;
   for (const KernelInfo& k : cpu_kernels()) isas.append(k.isa);
   info["isas"] = nb::tuple(isas);
-  nb::list cuda;
+  nb::list machines, cuda;
+  for (const std::string& machine : cuda_machine_code()) machines.append(machine);
+  info["cuda_machine_code"] = nb::tuple(machines);
   for (const CudaKernel& k : cuda_kernels())
     cuda.append(nb::make_tuple(k.name, name(k.dtype), k.architecture));
   info["cuda_kernels"] = nb::tuple(cuda);
@@ -310,8 +312,9 @@ NB_MODULE(_core, m) {
       "build_info", &build_info,
       "What this build is.\n\n"
       "Returns a dictionary of version, cuda (whether it has CUDA kernels), compiler, isas\n"
-      "(the instruction sets compiled, best first) and cuda_kernels (name, dtype and architecture\n"
-      "of each). No device is looked for.");
+      "(the instruction sets compiled, best first), cuda_machine_code (the GPU architectures that\n"
+      "need no compiling by the driver) and cuda_kernels (name, dtype and architecture of each).\n"
+      "No device is looked for.");
   m.def(
       "get_num_threads", &get_num_threads,
       "How many threads a call uses at most.\n\n"

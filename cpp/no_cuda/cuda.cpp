@@ -7,6 +7,8 @@ namespace fanano {
 
 bool built_with_cuda() { return false; }
 
+std::vector<std::string> cuda_machine_code() { return {}; }
+
 std::string why_no_cuda() { return "this build of fanano has no CUDA kernels"; }
 
 std::vector<CudaKernel> cuda_kernels() { return {}; }

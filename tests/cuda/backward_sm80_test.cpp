@@ -56,7 +56,7 @@ TEST(hard_numbers) {
     c.data = data;
     check_halves(c);
   }
-  for (double scale : {-0.5, 0.0, 1e4, -1e7, 1e28, 1e-30}) {
+  for (double scale : {-0.5, 1e4, -1e7, 1e28, 1e-30}) {
     Case c{large(9, 70)};
     c.scale = scale;
     check_half(c);

@@ -60,7 +60,7 @@ TEST(hard_numbers) {
     c.data = data;
     check_with(c, Dtype::float64), check_with(c, Dtype::float32);
   }
-  for (double scale : {-0.5, 1e4, -1e7, 1e28, 1e-30}) {
+  for (double scale : {-0.5, 0.0, 1e4, -1e7, 1e28, 1e-30}) {
     Case c{shape(9, 40, 16, 16)};
     c.scale = scale;
     check_with(c, Dtype::float64), check_with(c, Dtype::float32);

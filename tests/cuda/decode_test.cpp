@@ -80,6 +80,15 @@ TEST(head_sizes) {
   }
 }
 
+TEST(a_scale_of_0) {
+  Case c{flash_shape(1, 2, 1, 3, 70)};
+  c.scale = -0.0;
+  for (Data data : {endless, nan_scores}) {
+    c.data = data;
+    check_flash<bfloat16, bfloat16>(c, Dtype::bfloat16);
+  }
+}
+
 TEST(strides) {
   for (int64_t dim : {20, 64, 200}) {
     Case c{flash_shape(2, 2, 1, 3, dim == 64 ? 530 : 40, dim)};

@@ -10,7 +10,7 @@ import pytest
 CUDA = Path(__file__).parents[1] / "cuda"
 sys.path.insert(0, str(CUDA))
 
-from static_report import compile, figures, flow, machines, ptxas, sass, thresholds  # noqa: E402
+from static_report import compile, figures, flow, ptxas, sass, thresholds  # noqa: E402
 
 LOG = """\
 ptxas info    : 0 bytes gmem
@@ -225,44 +225,6 @@ def test_a_kernel_without_loops():
     graph = flow.blocks(kernel("HMMA.16816.F32 R0, R0, R0, R0\nEXIT"))
     assert flow.loops(graph) == []
     assert flow.main_loop(graph, is_tensor) is None
-
-
-# ---- machines ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("machine", "threads", "registers", "shared", "blocks"),
-    [
-        ("sm_80", 128, 255, 32768, 2),  # 65536 / (256 x 128)
-        ("sm_80", 128, 141, 24 << 10, 3),
-        ("sm_80", 128, 32, 81 << 10, 2),  # 164 KiB, of which each block costs one more
-        ("sm_80", 128, 32, 82 << 10, 1),
-        ("sm_90", 128, 32, 82 << 10, 2),
-        ("sm_90a", 1024, 16, 0, 2),  # 64 warps
-        ("sm_90a", 32, 16, 0, 32),
-        ("sm_90a", 384, 168, 100 << 10, 1),
-        ("sm_90a", 1024, 255, 0, 0),  # cannot be launched
-    ],
-)
-def test_blocks_of_a_multiprocessor(machine, threads, registers, shared, blocks):
-    machine = machines.MACHINES[machine]
-    assert machines.blocks_per_multiprocessor(machine, threads, registers, shared) == blocks
-
-
-def test_the_bound():
-    def of(machine, *names):
-        code = [sass.Instruction(name) for name in names]
-        return machines.bound(machines.MACHINES[machine], code)
-
-    mma = "HMMA.16816.F32"
-    assert of("sm_80", mma) == (100, "tensor")
-    assert of("sm_90a", mma) == (pytest.approx(62.9), "tensor")
-    assert of("sm_80", mma, "MUFU.EX2", "MUFU.EX2") == (50, "mufu")  # 2 clocks of 4
-    assert of("sm_80", mma, "LDSM.16.M88.4") == (50, "shared")
-    assert of("sm_80", mma, *["NOP"] * 15) == (50, "issue")
-    assert of("sm_80", "FFMA") == (100, "fp32")
-    assert of("sm_90a", "DFMA", "FFMA", "FFMA") == (pytest.approx(200 / 3), "issue")
-    assert of("sm_90a", "DFMA", "DADD") == (50, "fp64")
 
 
 # ---- limits --------------------------------------------------------------------------------------

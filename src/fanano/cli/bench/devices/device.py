@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -19,7 +20,7 @@ class Sample(NamedTuple):
     mhz: int | None = None  # the device's clock rate meanwhile, where it can be asked
 
 
-class Device:
+class Device(ABC):
     """Where the arrays of a case lie, and by which clock calls on them are timed."""
 
     name: ClassVar[str]
@@ -28,24 +29,24 @@ class Device:
     def start(self) -> None:
         """Once, before anything else; raises CommandError where there is no such device."""
 
+    @abstractmethod
     def facts(self, threads: int) -> Facts:
         """What files keep of it; "machine" is the line that heads the tables."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sets(self, case: Case, holders: int) -> tuple[int, int]:
         """How many copies of keys and values a decode takes in turn so that none is read from a
         cache, and the bytes of that cache. holders: of how many copies there may be."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sample(self, calls: Sequence[Callable[[], Any]]) -> Sample:
         """The calls one after the other, timed."""
-        raise NotImplementedError
 
     def settled(self) -> bool:
         """Waits until nothing of what was called is at work any more; False: something still is."""
         return True
 
+    @abstractmethod
     def yardstick(self, group: str, case: Case, sets: Sequence[Inputs]) -> Callable[[], float]:
         """What the device reaches without attention, a second: multiply-adds as flops, or bytes
         read in the group decode."""
-        raise NotImplementedError
