@@ -28,12 +28,14 @@ endif()
 set(FANANO_NVCC_FLAGS -std=c++20 -O3 -lineinfo -fmad=false
     -Xcompiler -Wall,-Wextra,-fPIC,-fvisibility=hidden -ccbin ${CMAKE_CXX_COMPILER})
 # The tests': PTX alone, readable as it stands, with the lines it came from.
-set(ptx arch=compute_${FANANO_CUDA_ARCHITECTURE})
+set(virtual compute_${FANANO_CUDA_ARCHITECTURE})
+set(ptx arch=${virtual})
 set(FANANO_NVCC_PTX
-    -cudart none --no-compress -gencode ${ptx},code=compute_${FANANO_CUDA_ARCHITECTURE})
+    -cudart none --no-compress -gencode ${ptx},code=${virtual})
 # The module's: machine code for Ampere and its kin and for Hopper. What is newer gets PTX, which
-# the driver compiles: that of compute_90a would be for Hopper alone. FANANO_CUDA_HOPPER=OFF, in the
-# environment too, leaves Hopper to that PTX: half the time of nvcc.
+# the driver compiles. All are made of the same PTX, for no kernel has instructions of Hopper's own
+# yet. FANANO_CUDA_HOPPER=OFF, in the environment too, leaves Hopper to the driver: nearly half the
+# time of nvcc.
 option(FANANO_CUDA_HOPPER "Machine code for sm_90a" ON)
 if(DEFINED ENV{FANANO_CUDA_HOPPER})
   set(FANANO_CUDA_HOPPER $ENV{FANANO_CUDA_HOPPER})
@@ -42,11 +44,11 @@ set(hopper)
 set(FANANO_CUDA_MACHINE_CODE sm_${FANANO_CUDA_ARCHITECTURE})
 if(FANANO_CUDA_HOPPER)
   list(APPEND FANANO_CUDA_MACHINE_CODE sm_90a)
-  set(hopper -gencode arch=compute_90a,code=sm_90a)
+  set(hopper -gencode ${ptx},code=sm_90a)
 endif()
 set(FANANO_NVCC_MODULE --compress-mode=size
     -gencode ${ptx},code=sm_${FANANO_CUDA_ARCHITECTURE} ${hopper}
-    -gencode ${ptx},code=compute_${FANANO_CUDA_ARCHITECTURE})
+    -gencode ${ptx},code=${virtual})
 # The static report (tests/cuda/report.py) is of these.
 set(FANANO_CUDA_MACHINES sm_${FANANO_CUDA_ARCHITECTURE} sm_90a)
 set(FANANO_CUDA_INCLUDES
@@ -188,7 +190,7 @@ function(fanano_describe_cuda)
     string(APPEND text ",\n \"${key}\": [${quoted}]")
   endforeach()
   file(CONFIGURE OUTPUT ${PROJECT_BINARY_DIR}/generated/cuda.json @ONLY
-       CONTENT "{\"nvcc\": \"${FANANO_NVCC}\"${text}}\n")
+       CONTENT "{\"nvcc\": \"${FANANO_NVCC}\",\n \"virtual\": \"${virtual}\"${text}}\n")
 endfunction()
 
 if(FANANO_NVCC)

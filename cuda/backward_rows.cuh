@@ -76,22 +76,24 @@ __global__ void __launch_bounds__(plain_threads)
       const double all = double(l[r]) + sink_weight(sink, double(terms.m) * double(factor));
       const double inverse = l[r] == 0 ? 0 : 1 / all;
       const Tensor& dlse = p.gradient.dlse;
-      terms.inverse = A(inverse), terms.delta = A(double(p_dp[r]) * inverse);
-      if (dlse.data) terms.delta -= *at<const A>(dlse, head.batch, head.head, row);
+      double delta = double(p_dp[r]) * inverse;
+      if (dlse.data) delta -= double(*at<const A>(dlse, head.batch, head.head, row));
+      terms.inverse = A(inverse), terms.delta = A(delta);
     }
     row_terms<A>(workspace, p.shape, head.batch, head.head)[row] = terms;
   }
 }
 
 // finish: dsinks, the sum over all rows of a head of - delta times the sink's probability, which is
-// 1 beside rows that see nothing or weigh nothing. A block to a head.
+// 1 beside rows that see nothing or weigh nothing. A block to a head. Problems without rows have no
+// sinks: 0.
 inline constexpr int sink_threads = 128;
 template <class A>
 __global__ void __launch_bounds__(sink_threads)
-    sinks_kernel(const __grid_constant__ Problem p, void* workspace) {
+    sinks_kernel(const __grid_constant__ Problem p, void* workspace, int64_t first) {
   __shared__ double warps_smem[sink_threads / 32];
-  const int64_t h = blockIdx.x;
-  const double sink = p.score.sinks[h];
+  const int64_t h = first + blockIdx.x;
+  const double sink = p.score.sinks ? p.score.sinks[h] : -infinity<double>;
   double sum = 0;
   for (int64_t b = 0; b < p.shape.batch && sink != -infinity<double>; ++b) {
     const Head head(p, b, h);
@@ -122,9 +124,9 @@ template <class T> cudaError_t launch_rows(const Problem& p, void* workspace, cu
 // dsinks, where they are asked for, once there are row terms.
 template <class A>
 cudaError_t launch_sinks(const Problem& p, void* workspace, cudaStream_t stream) {
-  if (p.gradient.dsinks.data && p.shape.heads > 0)
-    sinks_kernel<A><<<unsigned(p.shape.heads), sink_threads, 0, stream>>>(p, workspace);
-  return cudaGetLastError();
+  return in_grids(p.gradient.dsinks.data ? p.shape.heads : 0, [&](unsigned n, int64_t first) {
+    sinks_kernel<A><<<n, sink_threads, 0, stream>>>(p, workspace, first);
+  });
 }
 
 }  // namespace fanano::cuda

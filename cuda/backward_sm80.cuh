@@ -14,13 +14,16 @@
 
 namespace fanano::cuda {
 
-// Any strides; what it does not take is left to others: results in float32; dbias; a scale of 0, by
-// which q.k would be multiplied when it may have overflowed.
+// dbias, which the general kernel makes of the same RowTerms, in an object of its own.
+template <class T> cudaError_t launch_bias(const Problem&, void* workspace, cudaStream_t);
+
+// Any strides; what it does not take is left to others: results in float32; a scale of 0, by which
+// q.k would be multiplied when it may have overflowed; key heads without query heads.
 template <class T, int Dim, bool General> bool backward_sm80_takes(const Problem& p) {
   const bool general = p.mask.data || p.score.softcap != 0 || p.score.slopes || p.dropout.p > 0;
   const bool dtypes =
       std::is_same_v<T, bfloat16> ? p.dtype == Dtype::bfloat16 : p.dtype == Dtype::float16;
-  return dtypes && p.out_dtype == p.dtype && !p.gradient.dbias.data && p.score.scale != 0 &&
+  return dtypes && p.out_dtype == p.dtype && p.score.scale != 0 && p.shape.heads > 0 &&
          p.shape.dim <= Dim && p.shape.value_dim <= Dim && (General || !general);
 }
 
@@ -53,6 +56,7 @@ cudaError_t backward_sm80(const Problem& p, void* workspace, cudaStream_t stream
           backward_keys_kernel<T, Dim, General>, s.batch * s.kv_heads, s.keys, p, workspace,
           stream))
     return error;
+  if (cudaError_t error = launch_bias<T>(p, workspace, stream)) return error;
   return launch_sinks<float>(p, workspace, stream);
 }
 

@@ -360,9 +360,9 @@ cudaError_t decode_sm80(const Problem& p, void* workspace, cudaStream_t stream) 
   const int64_t blocks = s.batch * s.kv_heads * states.splits * tiles;
   const int smem = Block::smem_bytes(p.mask.data && p.mask_dtype != Dtype::boolean);
   const auto kernel = decode_sm80_kernel<T, Dim>;
-  // More than 48 KiB must be asked for.
-  if (cudaError_t error =
-          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, smem))
+  // More than 48 KiB must be asked for: the same by all threads, for it is the kernel's.
+  if (cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                               Block::smem_bytes(true)))
     return error;
   cudaError_t error = in_grids(blocks, [&](unsigned n, int64_t first) {
     kernel<<<n, Block::threads, smem, stream>>>(p, states, tiles, first);

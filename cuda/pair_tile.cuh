@@ -99,9 +99,11 @@ template <class T, bool Turned> struct PairTile {
     const RowTerms<A> t = terms[row(r, c)];
     return exp2((y - t.m) * head.logits.constants.factor) * t.inverse;
   }
-  // What the pair's logit changes by with its score times the scale.
+  // What the pair's logit changes by with its score times the scale; by one of 0 nothing does, and
+  // no sum may overflow before it is multiplied.
   __device__ A slope(A score) const {
     const ScoreConstants<A>& constants = head.logits.constants;
+    if (constants.scale.sign == 0) return 0;
     if (constants.softcap == 0) return 1;
     const A y = score * constants.scale.power * constants.scale.size;
     return softcap_slope(exp(A(-2) * (y < 0 ? -y : y)), A(1));

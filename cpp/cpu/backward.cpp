@@ -58,7 +58,7 @@ template <class A> struct Scratch {
     rows = arena.take<A>(w * longest_row(dim, value_dim));
     block = arena.take<A>(shape.dim * strip);
     bias = p.mask.data ? arena.take<A>(tile_keys * strip) : nullptr;
-    slope = p.score.softcap != 0 ? arena.take<A>(tile_keys * strip) : nullptr;
+    slope = has_slopes(p.score) ? arena.take<A>(tile_keys * strip) : nullptr;
     if (!plan.split) sums = KeySums<A>(arena, shape);
     if (!plan.split && plan.sums > 1) more = KeySums<A>(arena, shape);
     bytes = arena.used;

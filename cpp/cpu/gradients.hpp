@@ -5,6 +5,8 @@
 // same order, and meet the lse that came of them.
 #pragma once
 
+#include <algorithm>
+
 #include "../math/gradient.hpp"
 #include "absorb.hpp"
 #include "block.hpp"
@@ -77,9 +79,13 @@ void load_dout(const Problem& p, const Block& b, Range r, Queries<A>& x, A* rows
   });
 }
 
-// Of raw scores s: what softcap * tanh changes by, into slope.
-template <class A>
-void softcap_slopes(const ScoreConstants<A>& c, int64_t n, const A* s, A* slope) {
+// Whether logits change by anything but 1 with their score times the scale; and of raw scores s by
+// what, into slope: by what softcap * tanh does. By a scale of 0 nothing changes, and no sum may
+// overflow before it is multiplied.
+FANANO_FN bool has_slopes(const Score& score) { return score.softcap != 0 || score.scale == 0; }
+
+template <class A> void score_slopes(const ScoreConstants<A>& c, int64_t n, const A* s, A* slope) {
+  if (c.scale.sign == 0) return void(std::fill_n(slope, n * strip_rows<A>, A(0)));
   const Vec<A> unit = Vec<A>::all(c.scale.size), power = Vec<A>::all(c.scale.power);
   for (int64_t at = 0; at < n * strip_rows<A>; at += Vec<A>::width) {
     Vec<A> y = Vec<A>::load(s + at) * power * unit, size = max(y, Vec<A>::all(0) - y);
@@ -159,8 +165,8 @@ template <class A> struct Differentiator {
 
     // score
     score(x.q, tile.k, n, p.shape.dim, s);
-    bool capped = of_scores && c.softcap != 0;
-    if (capped) softcap_slopes(c, n, s, slope);
+    const A* slopes = of_scores && has_slopes(p.score) ? slope : nullptr;
+    if (slopes) score_slopes(c, n, s, slope);
     if (!c.plain)
       logits(c, b.mask, x.rows, tile.j0, added, see, n, s);
     else if (c.scale.power != 1)
@@ -179,7 +185,6 @@ template <class A> struct Differentiator {
       Vec<A> power = exp2(careful_exponent(y, unit, minus_m, limits.least), limits.lowest);
       return select_less(Vec<A>::all(exact_exponent<A>), size, power, exactly(y, m));
     };
-    const A* slopes = capped ? slope : nullptr;
     const Kept<A> dropout(p, b);
     uint64_t words[tile_keys];
     if (dropout.on) dropout.look(x.rows.begin, tile.j0, n, words);

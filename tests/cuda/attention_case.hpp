@@ -19,8 +19,9 @@ using namespace fanano;
 // far_below: e^score is 0 everywhere. hidden_nan: NaN and infinities in keys and values that no row
 // sees. partly_nan: the same in the values of every fifth key, which some rows may see. nan_scores:
 // NaN or infinities in every seventh key, and NaN in the second query. light_infinity: at scale 1
-// the first key, the one in the middle and the last weigh e^-300, and the second one nothing; each
-// has an infinite value, in a column of its own. endless: products beyond float32, for scale 0.
+// the first key, the one in the middle and the last weigh e^-300, and the sixth one nothing; each has
+// an infinite value, in a column of its own. risen_infinity: the same, and a key three quarters down
+// weighs e^300. endless: products, and sums of keys, beyond float32, for scale 0.
 enum Data {
   normal,
   growing,
@@ -30,6 +31,7 @@ enum Data {
   partly_nan,
   nan_scores,
   light_infinity,
+  risen_infinity,
   endless
 };
 
@@ -165,19 +167,21 @@ struct Numbers {
       for (size_t i = 0; i < q.size(); i += s.dim) q[i] = 30;
     }
     if (c.data == hidden_nan) hide_nan(c);
-    if (c.data == light_infinity) {
+    if (c.data == light_infinity || c.data == risen_infinity) {
       for (size_t i = 0; i < q.size(); i += s.dim) q[i] = 20;
       for (size_t i = 0; i < k.size(); i += s.dim) k[i] = 0;
-      const int64_t keys[] = {0, s.keys / 2, s.keys - 1, 1};
-      for (int64_t row = 0; row < s.batch * s.kv_heads * s.keys; row += s.keys)
+      const int64_t keys[] = {0, s.keys / 2, s.keys - 1, 5};
+      for (int64_t row = 0; row < s.batch * s.kv_heads * s.keys; row += s.keys) {
+        if (c.data == risen_infinity) k[(row + s.keys * 3 / 4) * s.dim] = 15;
         for (int64_t column = 0; column < 4; ++column) {
           k[(row + keys[column]) * s.dim] = column < 3 ? -15 : -INFINITY;
           v[(row + keys[column]) * s.value_dim + column] = column % 2 ? -INFINITY : INFINITY;
         }
+      }
     }
     if (c.data == endless)
       for (std::vector<double>* x : {&q, &k})
-        for (double& y : *x) y = std::copysign(1e25, y);
+        for (double& y : *x) y = std::copysign(x == &q ? 1e25 : 3e38, y);
     if (c.data == partly_nan)
       for (size_t i = 0; i < v.size(); ++i)
         if (int64_t key = int64_t(i) / s.value_dim % s.keys; key % 5 == 2 && (i + key) % 3)

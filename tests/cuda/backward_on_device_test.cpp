@@ -74,6 +74,23 @@ TEST(the_device_and_the_stream) {
   problem.judge("on device 2");
 }
 
+// Where a grid has 2 blocks at most: of the general kernels, and of sm_80's.
+TEST(one_launch_may_be_several) {
+  for (Dtype dtype : {Dtype::float64, Dtype::float16})
+    device::with_type(dtype, [&]<class T>() {
+      const Machine machine({.most_blocks = 2});
+      Case c{{2, 3, 1, 40, 70, 64, 64}, {-1, 3}};
+      c.sinks = true;
+      HostArrays<T> problem(c, dtype);
+      problem.run();
+      int launches = 0;
+      for (const emulator::Call& call : emulator::take_calls())
+        launches += has(call.what, "_kernel");
+      CHECK(launches >= 3 + 2 + 2);  // of dq, of dk and dv, of sinks
+      problem.judge("by several launches");
+    });
+}
+
 TEST(what_fails_says_what_and_where_and_is_over_then) {
   const Machine machine;
   HostArrays<float> problem(lengths(), Dtype::float32);

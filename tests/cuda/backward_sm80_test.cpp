@@ -63,6 +63,15 @@ TEST(hard_numbers) {
   }
 }
 
+// Rows that see nothing but a sink give it all of their probability, whatever its size.
+TEST(sinks_of_rows_that_see_nothing) {
+  for (double size : {300.0, 1e6, 3e37}) {
+    Case c{{1, 2, 1, 70, 40, 64, 64}, {-1, 0}};
+    c.sinks = true, c.sink_size = size;
+    check_half(c, {.dlse = true});
+  }
+}
+
 TEST(every_option) {
   Case c{{2, 2, 1, 40, 70, 64, 64}, {60, 5}};
   c.softcap = 2, c.slopes = c.sinks = true;

@@ -65,6 +65,9 @@ TEST(hard_numbers) {
     c.scale = scale;
     check_with(c, Dtype::float64), check_with(c, Dtype::float32);
   }
+  Case c{shape(9, 40, 16, 16)};
+  c.scale = 0, c.data = endless;
+  check_with(c, Dtype::float32), check_with(c, Dtype::bfloat16);
 }
 
 TEST(layouts) {

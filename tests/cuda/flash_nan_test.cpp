@@ -43,7 +43,9 @@ TEST(weights_that_round_to_nothing) {
 
 TEST(infinities_of_little_weight) {
   Case c{flash_shape(1, 2, 1, 20, 150)};
-  c.scale = 1, c.data = light_infinity;
+  c.scale = 1, c.data = risen_infinity;
+  check_flash(c);
+  c.data = light_infinity;
   check_flash(c);
   c.softcap = 400;
   check_flash(c);

@@ -250,20 +250,25 @@ TEST(all_is_launched_on_the_stream_and_nothing_waits) {
   }
 }
 
-// Where a grid can have too few blocks.
+// Where a grid has 5 blocks at most.
+size_t launches_of(const Case& c, Algorithm algorithm) {
+  const Machine machine({.most_blocks = 5});
+  HostArrays<float16> problem(c, Dtype::float16, algorithm);
+  problem.forward();
+  size_t launches = 0;
+  for (const emulator::Call& call : emulator::take_calls()) launches += has(call.what, "kernel");
+  problem.judge("by several launches");
+  return launches;
+}
+
 TEST(one_launch_may_be_several) {
   for (Algorithm algorithm : {Algorithm::flash, Algorithm::safe})
     for (int64_t dim : {64, 130}) {  // by tensor cores and without
       Case c{{3, 2, 1, 34, 9, dim, dim}, {-1, 3}};
-      const Machine machine({.most_blocks = 5});
-      HostArrays<float16> problem(c, Dtype::float16, algorithm);
-      problem.forward();
-      size_t launches = 0;
-      for (const emulator::Call& call : emulator::take_calls())
-        launches += has(call.what, "kernel");
-      CHECK(launches > (algorithm == Algorithm::flash ? 1 : 3));
-      problem.judge("by several launches");
+      CHECK(launches_of(c, algorithm) > (algorithm == Algorithm::flash ? 1 : 3));
     }
+  const Case decode{{1, 2, 2, 3, 1500, 64, 64}};  // three splits of each head, and what joins them
+  CHECK(launches_of(decode, Algorithm::flash) == 2 + 2);
 }
 
 TEST(what_no_kernel_takes_is_told) {

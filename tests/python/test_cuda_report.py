@@ -356,8 +356,8 @@ def test_a_kernel_that_is_left_out():
 
 def test_an_nvcc_that_fails(tmp_path):
     (tmp_path / "generated").mkdir()
-    how = {"nvcc": "/bin/false", "flags": [], "includes": [], "machines": ["sm_80"]}
-    (tmp_path / "generated" / "cuda.json").write_text(json.dumps({**how, "sources": ["k.cu"]}))
+    how = {"nvcc": "/bin/false", "virtual": "compute_80", "flags": [], "includes": []}
+    (tmp_path / "generated" / "cuda.json").write_text(json.dumps(how))
     with pytest.raises(compile.Failed, match=r"^/bin/false .* k"):
         compile.texts(compile.how(tmp_path), "nvdisasm", "k.cu", "sm_80")
 

@@ -235,3 +235,19 @@ def test_softcaps_to_the_end_of_the_range(algorithm, softcap, size):
 def test_a_softcap_beyond_all_numbers_is_none():
     q, k, v = np.random.default_rng(3).standard_normal((3, 20, 8), dtype=np.float32)
     assert fanano.attention(q, k, v, softcap=1e300).tobytes() == fanano.attention(q, k, v).tobytes()
+
+
+@DTYPE
+def test_a_scale_of_0_has_no_gradient_however_large_the_keys(dtype):
+    """Sums of keys may overflow before they are multiplied by it."""
+    t = compare.DTYPES[dtype]
+    rng = np.random.default_rng(0)
+    q, k, v, dout = (rng.standard_normal((n, 20)).astype(t) for n in (8, 20, 20, 8))
+    k = np.where(k < 0, -largest(dtype), largest(dtype)).astype(t)
+    out, lse = fanano.attention(q, k, v, scale=0.0, return_lse=True)
+    dq, dk, dv, *_ = fanano.attention_backward(dout, q, k, v, out, lse, scale=0.0)
+    assert not dq.any()
+    assert not dk.any()
+    expected = np.broadcast_to(dout.astype(np.float64).sum(0) / 20, v.shape)
+    error = np.abs(dv.astype(np.float64) - expected).max()
+    assert error <= compare.rows_floor(np.abs(dout.astype(np.float64)).max(), t, t)

@@ -47,13 +47,12 @@ def run(command):
 
 def texts(how, nvdisasm, source, machine):
     """ptxas's and nvdisasm's."""
-    virtual = machine.replace("sm_", "compute_")
     flags = [f for f in how["flags"] if f != "-lineinfo"]
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "kernels.cubin"
         compiled = run(
             [how["nvcc"], *flags, *(f"-I{folder}" for folder in how["includes"]),
-             "-gencode", f"arch={virtual},code={machine}", "-Xptxas", "-v",
+             "-gencode", f"arch={how['virtual']},code={machine}", "-Xptxas", "-v",
              "-cubin", "-x", "cu", source, "-o", cubin]
         )  # fmt: skip
         return compiled.stderr, run([nvdisasm, cubin]).stdout
