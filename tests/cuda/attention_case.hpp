@@ -19,9 +19,9 @@ using namespace fanano;
 // far_below: e^score is 0 everywhere. hidden_nan: NaN and infinities in keys and values that no row
 // sees. partly_nan: the same in the values of every fifth key, which some rows may see. nan_scores:
 // NaN or infinities in every seventh key, and NaN in the second query. light_infinity: at scale 1
-// the first key, the one in the middle and the last weigh e^-300, and the sixth one nothing; each has
-// an infinite value, in a column of its own. risen_infinity: the same, and a key three quarters down
-// weighs e^300. endless: products, and sums of keys, beyond float32, for scale 0.
+// the first key, the one in the middle and the last weigh e^-300, and the sixth one nothing; each
+// has an infinite value, in a column of its own. risen_infinity: the same, and a key three quarters
+// down weighs e^300. endless: products, and sums of keys, beyond float32, for scale 0.
 enum Data {
   normal,
   growing,

@@ -73,14 +73,39 @@ struct Call {
   std::vector<int64_t> out() const { return {s.batch, s.heads, s.queries, s.value_dim}; }
 };
 
+// `sent`: the numbers that XLA has there, if not those of the case.
 template <class T> struct Forward : DeviceProblem<T>, Call {
   using DeviceProblem<T>::p;
-  Forward(const Case& c, Dtype dtype)
-      : DeviceProblem<T>(c, dtype), Call(p, c, DeviceProblem<T>::numbers()) {
+  Forward(const Case& c, Dtype dtype) : Forward(c, dtype, c) {}
+  Forward(const Case& c, Dtype dtype, const Case& sent)
+      : DeviceProblem<T>(c, dtype), Call(p, sent, DeviceProblem<T>::numbers()) {
     frame.result("out", type_of(dtype), p.out.data, out());
     frame.result("lse", type_of(accumulator(dtype)), p.lse.data, rows());
   }
   Answer call() { return frame.call(xla_attention_cuda(), context); }
+};
+
+template <class T> struct Backward : DeviceGradients<T>, Call {
+  using DeviceGradients<T>::p;
+  Backward(const Case& c, Dtype dtype, Wanted wanted) : Backward(c, dtype, wanted, c) {}
+  Backward(const Case& c, Dtype dtype, Wanted wanted, const Case& sent)
+      : DeviceGradients<T>(c, dtype, wanted), Call(p, sent, DeviceGradients<T>::numbers()) {
+    const XLA_FFI_DataType t = type_of(dtype), of_lse = type_of(accumulator(dtype));
+    const Gradient& g = p.gradient;
+    const Shape& m = DeviceGradients<T>::numbers().mask_shape;
+    frame.operand("out", t, p.out.data, out());
+    frame.operand("lse", of_lse, p.lse.data, rows());
+    frame.operand("dout", t, g.dout.data, out());
+    if (wanted.dlse) frame.operand("dlse", of_lse, g.dlse.data, rows());
+    frame.result("dq", t, g.dq.data, {s.batch, s.heads, s.queries, s.dim});
+    frame.result("dk", t, g.dk.data, {s.batch, s.kv_heads, s.keys, s.dim});
+    frame.result("dv", t, g.dv.data, {s.batch, s.kv_heads, s.keys, s.value_dim});
+    if (wanted.dbias)
+      frame.result("dbias", type_of(c.mask_dtype), g.dbias.data,
+                   {m.batch, m.heads, m.queries, m.keys});
+    if (c.sinks) frame.result("dsinks", of_lse, g.dsinks.data, {s.heads});
+  }
+  Answer call() { return frame.call(xla_attention_backward_cuda(), context); }
 };
 
 Case options() {
@@ -143,25 +168,36 @@ TEST(gradients) {
   Case c = options();
   c.masked = true, c.mask_dtype = Dtype::float32, c.extends[0] = false;
   c.dropout = {0.3, 0x123456789abcdef0, 3, 5, 7, 9};
-  DeviceGradients<float> problem(c, Dtype::float32, {.dlse = true, .dbias = true});
-  const Problem& p = problem.p;
-  const Gradient& g = p.gradient;
-  Call call(p, c, problem.numbers());
-  const Shape& s = c.shape;
-  const Shape& m = problem.numbers().mask_shape;
-  Frame& frame = call.frame;
-  frame.operand("out", f32, p.out.data, call.out());
-  frame.operand("lse", f32, p.lse.data, call.rows());
-  frame.operand("dout", f32, g.dout.data, call.out());
-  frame.operand("dlse", f32, g.dlse.data, call.rows());
-  frame.result("dq", f32, g.dq.data, {s.batch, s.heads, s.queries, s.dim});
-  frame.result("dk", f32, g.dk.data, {s.batch, s.kv_heads, s.keys, s.dim});
-  frame.result("dv", f32, g.dv.data, {s.batch, s.kv_heads, s.keys, s.value_dim});
-  frame.result("dbias", f32, g.dbias.data, {m.batch, m.heads, m.queries, m.keys});
-  frame.result("dsinks", f32, g.dsinks.data, {s.heads});
-  CHECK(frame.call(xla_attention_backward_cuda(), call.context).words == "");
+  Backward<float> problem(c, Dtype::float32, {.dlse = true, .dbias = true});
+  CHECK(problem.call().words == "");
   problem.judge("attention_backward");
-  CHECK(call.context.kept.empty());
+  CHECK(problem.context.kept.empty());
+}
+
+// Under a trace nobody looks at numbers: lengths of any 32 bits and offsets of any 64 count as the
+// nearest that there are, and no access leaves the arrays.
+TEST(wild_numbers_are_clamped) {
+  constexpr int64_t far = 1000000;  // all keys are seen, or none
+  Case near{{5, 2, 1, 20, 70, 64, 64}, {-1, 0}};
+  near.sinks = true;
+  Case sent = near;
+  near.queries = {20, 20, 7, 0, 20}, near.keys = {70, 67, 70, 70, 0};
+  near.offsets = {far, -far, far, -far, far};
+  sent.queries = {INT32_MAX, INT32_MAX, 7, INT32_MIN, INT32_MAX};
+  sent.keys = {INT32_MAX, 67, INT32_MAX, INT32_MAX, INT32_MIN};
+  sent.offsets = {INT64_MAX, INT64_MIN, INT64_MAX, INT64_MIN, INT64_MAX};
+  for (bool window : {false, true}) {  // that reaches from there back to the keys
+    near.window.left = window ? far : -1, sent.window.left = window ? INT64_MAX : -1;
+    for (Dtype dtype : {Dtype::float32, Dtype::float16})
+      device::with_type(dtype, [&]<class T>() {
+        Forward<T> forward(near, dtype, sent);
+        CHECK(forward.call().words == "");
+        forward.judge("attention");
+        Backward<T> backward(near, dtype, {.dlse = true}, sent);
+        CHECK(backward.call().words == "");
+        backward.judge("attention_backward");
+      });
+  }
 }
 
 TEST(what_it_hears_of_errors) {

@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from compare import DTYPES
-from lender import Lender, exchange_type
+from lender import Lender
 
 import fanano
 from fanano import _core, adapters
@@ -93,16 +93,6 @@ ADAPTER = SimpleNamespace(
     max_threads=lambda: 0,
 )
 adapters._known[Array] = ADAPTER
-
-
-def exchanged(x, stream):
-    """The same memory by DLPack's C exchange, as torch lends it, of a library that works on this
-    stream."""
-    numbers = np.ctypeslib.as_array((ctypes.c_float * x.array.size).from_address(x.address))
-    kind = exchange_type(numbers.reshape(x.array.shape), x.device, stream)
-    kind = type("Exchanged", (kind,), {"__dlpack__": None, "memory": x})  # which it keeps
-    adapters._known[kind] = SimpleNamespace(**vars(ADAPTER))
-    return kind()
 
 
 def calls():

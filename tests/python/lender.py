@@ -143,8 +143,8 @@ class ExchangeApi(ctypes.Structure):
 
 def exchange_type(array=None, device=None, stream=None):
     """A type whose objects lend `array` through DLPack's C functions; None: they lend nothing, and
-    do not say why. It makes no new arrays, but remembers in `prototypes` on which devices they were
-    to be. A device that is not the CPU has a stream, or does not say which."""
+    do not say why. It makes no new arrays (emulated_exchange.py has one that does). A device that
+    is not the CPU has a stream, or does not say which."""
 
     @CFUNCTYPE(c_int, c_void_p, POINTER(Tensor))
     def tensor_from_object(_, tensor):
@@ -163,11 +163,8 @@ def exchange_type(array=None, device=None, stream=None):
 
     say = CFUNCTYPE(None, c_void_p, c_char_p, c_char_p)
 
-    prototypes = []
-
     @CFUNCTYPE(c_int, POINTER(Tensor), c_void_p, c_void_p, say)
-    def allocate(prototype, _managed, context, set_error):
-        prototypes.append((prototype[0].device_type, prototype[0].device_id))
+    def allocate(_prototype, _managed, context, set_error):
         set_error(context, b"MemoryError", b"no room\nfollowed by a stack trace")
         return -1
 
@@ -183,5 +180,5 @@ def exchange_type(array=None, device=None, stream=None):
     name = ctypes.create_string_buffer(b"dlpack_exchange_api")
     capsule = new_capsule(ctypes.addressof(api), ctypes.addressof(name), None)
     kept = (tensor_from_object, allocate, current_stream, extents, api, name)  # as long as the type
-    members = {"__dlpack_c_exchange_api__": capsule, "kept": kept, "prototypes": prototypes}
+    members = {"__dlpack_c_exchange_api__": capsule, "kept": kept}
     return type("Exchange", (), members)

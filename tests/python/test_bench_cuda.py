@@ -106,11 +106,21 @@ def test_groups_that_a_gpu_has_not(capsys):
 
 def test_the_papers_grid():
     chosen = cases.chosen(cases.CUDA_GROUPS, ["bfloat16"], quick=False, device="cuda")
-    assert len(chosen) == 36 + 6 + 36
+    assert len(chosen) == 36 + 6 + 24
     for group, case in chosen:
         if group != "decode":
             assert case.heads * case.dim == 2048
             assert case.batch * case.rows == 16384
+    assert max(case.dim for group, case in chosen if group == "backward") == 128
+
+
+def test_a_run_that_ends_early_has_something_of_each_group():
+    for quick in False, True:
+        chosen = cases.chosen(cases.CUDA_GROUPS, ["bfloat16", "float16"], quick, device="cuda")
+        assert [group for group, _ in chosen[:3]] == ["prefill", "decode", "backward"]
+        dtypes = [case.dtype for group, case in chosen if group == "backward"]
+        assert dtypes == sorted(dtypes)  # bfloat16 first
+        assert len(set(chosen)) == len(chosen)
 
 
 # ---- what is compared, and how it is timed -------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "cuda"))
 
-from static_report import machines, sass  # noqa: E402
+from static_report import machines, sass
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The mutants of the CUDA kernels (tests/cuda/mutate.py) are edits of what stands there: no nvcc."""
+"""The CUDA kernels' mutants (tests/cuda/mutate.py) are edits of what stands there: no nvcc."""
 
 import sys
 from pathlib import Path

@@ -236,6 +236,43 @@ def test_the_library_waits_for_its_result(library, waits, monkeypatch):
         assert settled == (library not in (1, None))  # its last user is unknown, and not ordered
 
 
+def test_gradients():
+    """All on the legacy default stream, after which each result comes on the library's own; memory
+    is ours until its library gives it back."""
+    more = {"heads": (2, 2, 1, 4), "mask": "float32 (Sq, Sk)", "sinks": True}
+    case = Case("float16", **PLAIN | more)
+    options = {"kv_lengths": np.array([5, 67], np.int32), **case.options}
+    there = {
+        name: Standard(x, 1) if isinstance(x, np.ndarray) else x for name, x in options.items()
+    }
+    (dout, dlse), arrays = case.upstream(), case.arrays()
+    out, lse = run(case, options)
+    with emulated.machine(devices=2):
+        given = [Standard(x, 1) for x in (dout, *arrays, out, lse)]
+        emulated.calls()
+        got = fanano.attention_backward(*given, dlse=Standard(dlse, 1), grad_mask=True, **there)
+        made = emulated.calls()
+        assert all(x.asked["stream"] == 1 and x.returned == 1 for x in given)
+        launches = named(made, "_kernel")
+        assert {(device, stream) for _, device, stream in launches} == {(1, 1)}
+        order = [("cudaEventRecord", 1, 1), ("cudaStreamWaitEvent", 1, Standard.stream)]
+        assert [call for call in made if "Event" in call[0]] == order * 5
+        assert not named(made, "Synchronize")
+        # The workspace is given back, after the launches.
+        assert len(named(made, "cudaMallocAsync")) == 5 + 1
+        (free,) = named(made, "cudaFreeAsync")
+        assert made.index(free) > made.index(launches[-1])
+        assert all(type(x) is Taken and x.device == (2, 1) for x in got)
+        found = fanano.Gradients(*(x.numpy() for x in got))
+        assert all(x.any() for x in found)
+        judgement = compare.GradientJudgement(str(case))
+        judgement.add(found, *arrays, dout, dlse=dlse, **options)
+        judgement.verdict()
+        emulated.calls()
+        del got
+        assert len(named(emulated.calls(), "cudaFreeAsync")) == 5
+
+
 def test_a_stream_of_dlpacks_numbers():
     lent = [_core.Buffer((3,), "float32", 0, 9)]
     assert lent[0].__dlpack_device__() == (2, 0)

@@ -39,9 +39,10 @@ def test_bench(tmp_path, capsys):
     assert (result["device"], result["gpu"], result["left_out"]) == ("cuda", "none, emulated", 0)
     groups = [(row["group"], row["dtype"], row["device"]) for row in result["rows"]]
     assert groups == [
-        (group, "bfloat16", "cuda") for group in ("prefill", "prefill", "decode", "backward")
+        (group, "bfloat16", "cuda") for group in ("prefill", "decode", "backward", "prefill")
     ]
-    for row in result["rows"][:3]:
+    backward = result["rows"].pop(2)["contenders"]
+    for row in result["rows"]:
         found = row["contenders"]
         assert list(found) == ["fanano", "stand-in of a peer", "stand-in of math"]
         for name in ("fanano", "stand-in of a peer"):
@@ -49,8 +50,8 @@ def test_bench(tmp_path, capsys):
             assert found[name]["mhz"] == 1000
         assert set(found["stand-in of math"]) == {"error", "of_allowed"}
         assert all(0 < outcome["of_allowed"] <= 1 for outcome in found.values())
-    backward = result["rows"][3]["contenders"]
-    assert {"seconds", "missing"} & set(backward["fanano"])
+    assert backward["fanano"]["seconds"] > 0
+    assert 0 < backward["fanano"]["of_allowed"] <= 1
     assert backward["stand-in of a peer"] == {"refused": "is a stand-in"}
     for words in (
         *("Prefill, bfloat16", "Decode, bfloat16", "Backward, bfloat16", "no GPU: the emulator"),

@@ -99,41 +99,6 @@ def test_a_seed_on_the_device():
     refuses(lambda: fanano.attention(x, x, x, dropout_p=0.3, seed=Array(seed)), "device", words)
 
 
-MOST, LEAST = 2**63 - 1, -(2**63)
-FAMILIES = {
-    "flash": {},
-    "flash, general": {"mask": "bool (B, 1, Sq, Sk)"},
-    "flash, plain": {"dtype": "float32"},
-    "materialised": {"algorithm": "safe"},
-}
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize(
-    ("wild", "near"),
-    [
-        ({"q_lengths": [-5, 2**62]}, {"q_lengths": [0, 9]}),
-        ({"kv_lengths": [2**40, LEAST]}, {"kv_lengths": [67, 0]}),
-        ({"q_lengths": [MOST, LEAST], "kv_lengths": [-1, MOST]},
-         {"q_lengths": [9, 0], "kv_lengths": [0, 67]}),
-        ({"q_offset": [MOST, LEAST]}, {"q_offset": [10**6, -(10**6)]}),
-        ({"q_offset": [MOST, LEAST], "window_size": (MOST, None)},  # which brings the first back
-         {"q_offset": [10**6, -(10**6)], "window_size": (10**6, None)}),
-    ],
-    ids=["queries", "keys", "both", "offsets", "offsets and a window"],
-)  # fmt: skip
-def test_wild_numbers_are_clamped(family, wild, near):
-    """On a device nobody looks at them: no access leaves the arrays, and they count as the nearest
-    that there are."""
-    case = Case(**{"dtype": "float16"} | PLAIN | PADDED | FAMILIES[family])
-    lists = {name: x for name, x in wild.items() if name != "window_size"}
-    there = {name: np.array(x) for name, x in lists.items()}
-    out, lse = run(case, lambda options: options | wild | there)
-    compare.judge_attention(out, lse, *case.arrays(), **case.options | near | {
-        name: np.array(near[name]) for name in lists
-    })  # fmt: skip
-
-
 def test_what_the_host_knows_is_checked():
     case = Case("float16", **PLAIN | PADDED)
     for name, wrong, most in ("kv_lengths", [2**40, 3], 67), ("q_lengths", [3, -1], 9):
@@ -165,26 +130,6 @@ def test_stream_and_device():
     assert not [name for name, *_ in made if any(word in name for word in waits)]
     fanano.kernels()
     assert {device for _, device, _ in emulated.calls()} == {0}  # as before
-
-
-def test_the_exchange():
-    """Who lends by it, as torch does, says the stream, and makes results on the device."""
-    shape = 1, 1, 4, 8
-    x, y, z = (np.random.default_rng(i).standard_normal(shape).astype("float32") for i in range(3))
-    with emulated.machine(devices=2, results_on=1):
-        query, key, value = (emulated.exchanged(Array(a, 1), 7) for a in (x, y, z))
-        out = Array.empty(shape, "float32")
-        fanano.attention(query, key, value, out=out, algorithm="safe", scale=0.5)
-    launches = [call for call in emulated.calls() if not call[0].startswith("cuda")]
-    assert launches
-    assert all((device, stream) == (1, 7) for _, device, stream in launches)
-    compare.judge_attention(out.numpy(), None, x, y, z, scale=0.5)
-    elsewhere = emulated.exchanged(Array(y, 0), 9)  # where streams are others
-    words = "key must be on the device of query, CUDA:1; it is on CUDA:0"
-    refuses(lambda: fanano.attention(query, elsewhere, value), "same_device", words)
-    fanano.adapters._known[type(query)].empty = None
-    refuses(lambda: fanano.attention(query, key, value), "not_made", "out of shape .* no room")
-    assert query.prototypes == [(2, 1)]
 
 
 def test_out():

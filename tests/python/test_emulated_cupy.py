@@ -108,6 +108,37 @@ def test_stream_pool_and_device():
     assert "cudaSetDevice" not in [name for name, *_ in calls]
 
 
+def test_gradients():
+    """As attention: all on the arrays' device and its current stream, all memory CuPy's."""
+    more = {"heads": (2, 2, 1, 4), "mask": "float32 (Sq, Sk)", "sinks": True}
+    case = Case("float16", **PLAIN | more)
+    options = {"kv_lengths": np.array([5, 67], np.int32), **case.options}
+    there = {name: ndarray(x) if isinstance(x, np.ndarray) else x for name, x in options.items()}
+    query, key, value = given = [ndarray(x) for x in case.arrays()]
+    dout, dlse = (ndarray(x) for x in case.upstream())
+    out, lse = fanano.attention(*given, return_lse=True, **there)
+    made.clear(), emulated.calls()
+    got = fanano.attention_backward(
+        dout, query, key, value, out, lse, dlse=dlse, grad_mask=True, **there
+    )
+    calls = emulated.calls()
+    assert all(x.asked["stream"] == 7 for x in (*given, dout, dlse, out, lse, there["attn_mask"]))
+    assert {(device, stream) for name, device, stream in calls if "_kernel" in name} == {(HERE, 7)}
+    assert not [name for name, *_ in calls if "Async" in name or "Event" in name or "Sync" in name]
+    *results, workspace = made
+    assert all(x is y for x, y in zip(results, got, strict=True))
+    assert workspace.array.dtype == np.float64
+    assert {x.device.id for x in made} == {HERE}
+    assert cupy_stand_in.Device.current == 0
+    judgement = compare.GradientJudgement(str(case))
+    dout, dlse = case.upstream()
+    got = fanano.Gradients(*(x.numpy() for x in got))
+    assert all(x.any() for x in got)
+    judgement.add(got, *case.arrays(), dout, dlse=dlse, **options)
+    judgement.verdict()
+    assert (got.dbias.dtype, got.dsinks.dtype) == (np.float32, np.float32)
+
+
 def test_the_default_stream():
     query, key, value = (ndarray(x, device=1) for x in Case("float16", **PLAIN).arrays())
     fanano.attention(query, key, value)

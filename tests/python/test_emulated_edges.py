@@ -1,4 +1,4 @@
-"""Shapes and strides at the edges, forward and backward on a CUDA device, as test_emulated_cuda.py."""
+"""Shapes, strides and sizes at the edges, on a CUDA device as test_emulated_cuda.py has it."""
 
 import emulated
 import numpy as np

@@ -1,8 +1,9 @@
-"""The day with a GPU, without one: its script to the end, the emulator standing in; the calibration
-table from figures that are known."""
+"""The day with a GPU, without one: its script to the end, with the emulator in the GPU's place, and
+with a Python that says that there is one."""
 
 import base64
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -14,15 +15,21 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from gpu_day import (  # noqa: F401
+    REPORT,
+    ROOT,
+    SCRIPT,
+    a_folder,
+    a_python_of_another,
+    executable,
+    results,
+    row,
+    run,
+    said,
+    with_tests,
+)
 
 import fanano
-
-ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "benchmarks" / "gpu_day.sh"
-CALIBRATE = str(ROOT / "benchmarks" / "calibrate.py")
-
-
-# ---- the script ----------------------------------------------------------------------------------
 
 
 def wheel_of_the_stage(folder):
@@ -52,157 +59,121 @@ def wheel_of_the_stage(folder):
     return path
 
 
-def run(tmp_path, *, wheel=None, **environment):
-    """The exit code, the summary, the log."""
-    out = tmp_path / "out"
-    environment = {"FANANO_GPU_DAY_PYTHON": sys.executable} | environment
-    done = subprocess.run(
-        ["bash", SCRIPT, wheel or wheel_of_the_stage(tmp_path), out],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=os.environ | environment,
-        timeout=600,
-    )
-    return done, (out / "summary.txt").read_text(), (out / "log.txt").read_text()
-
-
-def results(summary):
-    return {
-        match[1]: match[2]
-        for match in re.finditer(
-            r"^(\S[^:\n]{20}\S|\S.*?) +(passed|failed|timed out|not run) +\d+ s",
-            summary,
-            re.MULTILINE,
-        )
-    }
+TWO = """
+def test_which_runs():
+    assert os.environ.get("FANANO_GPU_DAY") == {day!r}
+    warnings.warn("deprecated", DeprecationWarning)
+def test_which_does_not():
+    pytest.skip("why not")
+"""
+PROGRAMS = "flash_nan", "decode", "backward_sm80"
+SANITIZED = [
+    f"{tool}, {name.removesuffix('_sm80')}"
+    for name in PROGRAMS
+    for tool in ("memcheck", "racecheck")
+]
 
 
 @pytest.fixture
 def needs_pip():
-    pytest.importorskip("torch", reason="the day is for a Python that has torch")
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("the day is for a Python that has torch")
     if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True).returncode:
         pytest.skip("this Python has no pip to install a wheel with")
     if shutil.which("bash") is None:
         pytest.skip("no bash runs the script")
 
 
-def test_to_its_end_with_the_emulator(needs_pip, build_dir, tmp_path):
+def test_to_its_end_with_the_emulator(needs_pip, build_dir, folder):
+    """All that is done with a GPU is done; the programs, which take their time, but for one."""
     if not (build_dir / "tests" / "stage_cuda").exists():
         pytest.skip("this build has no emulator: no nvcc was found")
-    done, summary, log = run(tmp_path, FANANO_GPU_DAY_STAND_IN=str(build_dir))
+    stand_in = folder / "build"
+    for part in "stage_cuda", "cuda/cuda_conformance":
+        (stand_in / "tests" / part).parent.mkdir(parents=True, exist_ok=True)
+        (stand_in / "tests" / part).symlink_to(build_dir / "tests" / part)
+    for name in "softmax", *PROGRAMS:
+        executable(stand_in / "tests" / "cuda" / f"cuda_{name}_test", f"echo {name} ran")
+    with_tests(folder, torch_cuda=TWO.format(day=None), torch_cuda_repeats=TWO.format(day=None))
+    environment = {"FANANO_GPU_DAY_STAND_IN": str(stand_in)}
+    environment["PATH"] = f"{folder / 'bin'}:{os.environ['PATH']}"
+    done, summary, log = run(folder, wheel=wheel_of_the_stage(folder), **environment)
     assert done.returncode == 0, summary + log
     assert "the emulator stood in" in summary
     found = results(summary)
-    there = "environment", "info", "goldens", "bench, quick", "programs", "bench, full"
-    assert {name for name, result in found.items() if result == "passed"} == set(there)
-    left = "device", "pytest -m cuda", "a thousand repeats", "memcheck", "racecheck", "profile"
-    assert {name: found[name] for name in (*left, "calibrate")} == dict.fromkeys(
-        (*left, "calibrate"), "not run"
+    there = {"environment", "info", "goldens", "bench, quick", "torch_cuda", "torch_cuda_repeats"}
+    there |= {"programs", *SANITIZED, "profile", "bench, full", "calibrate"}
+    assert {name for name, result in found.items() if result == "passed"} == there
+    assert {result for name, result in found.items() if name not in there} == {"not run"}
+    assert said(summary, "device") == "no GPU"
+    assert said(summary, "torch_cuda").startswith("1 passed, 1 skipped, 1 warning")
+    assert said(summary, "cupy") == "there is no test_cupy.py"
+    names = {path.name for path in (folder / "out").iterdir()}
+    assert names >= {"bench-quick.json", "bench.json", "log.txt", "summary.txt", "profile.json"}
+    assert names >= {"calibration.json", "test_torch_cuda.xml"}
+    assert len(names) <= 12
+    assert json.loads((folder / "out" / "bench.json").read_text())["left_out"] == 0
+    assert re.search(r"asked: --tool racecheck .*/cuda_decode_test\ndecode ran", log)
+
+
+def test_with_a_gpu(folder, python_of_another):
+    """What is asked for where there is one. That says a Python that can do no more than tests."""
+    for name in "conformance", "flash_test", *(f"{name}_test" for name in PROGRAMS):
+        executable(folder / "programs" / name, f'echo "{name} ran $1"')
+    pack = runpy.run_path(str(ROOT / "benchmarks" / "gpu_day_folder.py"))["pack_programs"]
+    pack(folder)
+    with_tests(
+        folder,
+        torch_cuda=TWO.format(day="1"),
+        cupy='import gpu\ndef test(): gpu.none("CuPy is silent")',
     )
-    assert summary.count("no GPU") >= 5
-    names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    for name in ("bench-quick.json", "bench.json", "log.txt", "summary.txt"):
-        assert name in names
-    assert len(names) <= 8
-    assert json.loads((tmp_path / "out" / "bench.json").read_text())["left_out"] == 0
-
-
-def test_one_step_that_fails_stops_no_other(tmp_path):
-    """A Python that is none: all is still tried, and said."""
-    done, summary, log = run(tmp_path, wheel=tmp_path, FANANO_GPU_DAY_PYTHON="false")
+    out = folder / "out"
+    out.mkdir()
+    result = {"device": "cuda", "date": "", "machine": "", "capability": "9.0"}
+    result |= {"multiprocessors": 100, "rows": []}
+    (out / "bench.json").write_text(json.dumps(result))  # as it is before the first row
+    (out / "bench-quick.json").write_text(json.dumps(result | {"rows": [row()]}))
+    (folder / "report.json").write_text(json.dumps(REPORT))
+    environment = python_of_another("calibrate.py", "json.load", "-m tarfile")
+    done, summary, log = run(folder, **environment)
+    assert done.returncode == 1
     found = results(summary)
-    assert done.returncode == 1
-    assert [found[name] for name in ("environment", "device", "info")] == ["failed"] * 3
-    assert found["profile"] == found["bench, full"] == "not run"
-    assert "failed: 3  timed out: 0" in summary
-    assert "==== environment: failed" in log
+    passed = {"device", "goldens", "torch_cuda", "programs", *SANITIZED, "calibrate"}
+    assert {name for name, result in found.items() if result == "passed"} == passed, summary + log
+    failed = {"environment", "info", "bench, quick", "cupy", "profile", "bench, full"}
+    assert {name for name, result in found.items() if result == "failed"} == failed
+    assert "on the day with a GPU CuPy is silent" in log
+    assert said(summary, "torch_cuda").startswith("1 passed, 1 skipped, 1 warning")
+    for name in PROGRAMS:
+        words = f"--tool memcheck --launch-count 40 --error-exitcode 1 .*/programs/{name}_test"
+        assert re.search(f"asked: {words}\n{name}_test ran", log)
+    asked = (folder / "asked").read_text()
+    assert f"-m fanano bench --device cuda --quick --json {out}/bench-quick.json" in asked
+    assert f"-m fanano bench --device cuda --dtype bfloat16 --json {out}/bench.json" in asked
+    assert "-m fanano profile --device cuda --dtype bfloat16" in asked
+    assert len(json.loads((out / "calibration.json").read_text())) == 1
 
 
-def test_a_step_that_hangs_is_ended(tmp_path):
-    python = tmp_path / "python"
-    python.write_text("#!/bin/sh\nexec sleep 100\n")
-    python.chmod(0o755)
-    environment = {"FANANO_GPU_DAY_PYTHON": str(python), "FANANO_GPU_DAY_SECONDS": "6"}
-    done, summary, _ = run(tmp_path, wheel=tmp_path, **environment)
-    assert done.returncode == 1
-    assert results(summary)["environment"] == "timed out"
-    assert "after 6 s" in summary
+def test_every_file_of_tests_on_a_gpu_has_a_step():
+    marked = {
+        path.stem.removeprefix("test_")
+        for path in Path(__file__).parent.glob("test_*.py")
+        if re.search(
+            r"^(@pytest\.mark\.cuda|pytestmark = .*cuda|from torch_gpu)", path.read_text(), re.M
+        )
+    }
+    steps = re.findall(r"^step (\w+) (\d+) tests \1$", SCRIPT.read_text(), re.MULTILINE)
+    assert len(marked) > 5
+    assert {name for name, _ in steps} == marked
+    kinds = [name.startswith("torch") for name, _ in steps]
+    assert kinds == sorted(kinds, reverse=True)  # torch first
 
 
-def test_no_step_is_begun_when_the_time_is_up(tmp_path):
-    done, summary, _ = run(tmp_path, wheel=tmp_path, FANANO_GPU_DAY_SECONDS="1")
-    assert done.returncode == 0
-    assert set(results(summary).values()) == {"not run"}
-    assert summary.count("the time is up") == len(results(summary)) > 10
-
-
-# ---- the calibration table -----------------------------------------------------------------------
-
-
-def figures(kernel, bound, machine="sm_90a"):
-    numbers = {"bound": bound, "peak": 1000}
-    return {"kernel": kernel, "machine": machine, "numbers": numbers, "limit": "shared"}
-
-
-REPORT = [
-    figures("flash_sm80_kernel<bfloat16, 64, false>", 50.0),
-    figures("flash_sm80_kernel<bfloat16, 64, false>", 90.0, "sm_80"),
-    figures("flash_sm80_kernel<bfloat16, 64, true>", 40.0),
-    figures("flash_sm80_kernel<bfloat16, 128, false>", 60.0),
-    figures("flash_sm80_kernel<float16, 64, false>", 55.0),
-    figures("backward_sm80_kernel<bfloat16, 64, false>", 30.0),
-    figures("softmax_kernel<bfloat16>", 5.0),
-]
-
-
-def row(group="prefill", dtype="bfloat16", dim=64, **more):
-    outcome = {"seconds": 0.01, "mhz": 1000.0} | more
-    shape = {"group": group, "dtype": dtype, "dim": dim, "shape": "(1, 2)", "causal": False}
-    return shape | {"gflop": 1000.0, "contenders": {"fanano": outcome}}
-
-
-def calibrated(tmp_path, rows, **machine):
-    report, result = tmp_path / "report.json", tmp_path / "result.json"
-    report.write_text(json.dumps(REPORT))
-    facts = {"device": "cuda", "date": "today", "machine": "a GPU", "capability": "9.0"}
-    facts |= {"multiprocessors": 100, "rows": rows} | machine
-    result.write_text(json.dumps(facts))
-    file = tmp_path / "table.json"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["", str(report), str(result), "--json", str(file)])
-        with pytest.raises(SystemExit) as end:
-            runpy.run_path(CALIBRATE, run_name="__main__")
-    return end.value.code, json.loads(file.read_text()) if file.exists() else None
-
-
-def test_calibration(tmp_path, capsys):
-    """2 x 1000 flops x 100 multiprocessors x 1 GHz are 200 TFLOP/s; 100 were measured."""
-    rows = [row(), row(dim=80), row("backward"), row(dtype="float16", mhz=2000.0)]
-    code, table = calibrated(tmp_path, rows)
-    assert code == 0
-    names = [found["kernel"] for found in table]
-    assert names == [REPORT[i]["kernel"] for i in (0, 3, 5, 4)]
-    assert [found["measured"] for found in table] == pytest.approx([50, 50, 50, 25])
-    assert [found["reached"] for found in table] == pytest.approx([1, 50 / 60, 50 / 30, 25 / 55])
-    out = capsys.readouterr().out
-    assert "| flash_sm80_kernel<bfloat16, 64, false> | (1, 2) | 1000 | 100 | 50 | 50 |" in out
-    assert "backward_sm80_kernel<bfloat16, 64, false> exceeds its bound" in out
-    _, table = calibrated(tmp_path, [row()], capability="8.0")
-    assert [found["bound"] for found in table] == [90.0]
-
-
-@pytest.mark.parametrize(
-    ("rows", "machine", "words"),
-    [
-        ([row(dtype="float32")], {}, "no row of the benchmark has a kernel of the report"),
-        ([row(dim=256)], {}, "no row of the benchmark has a kernel of the report"),
-        ([row("decode")], {}, "no row of the benchmark has a kernel of the report"),
-        ([row(mhz=None)], {}, "no row of the benchmark has a kernel of the report and a clock"),
-        ([row()], {"device": "cpu"}, "is not of `fanano bench --device cuda`"),
-    ],
-)
-def test_what_cannot_be_calibrated(rows, machine, words, tmp_path):
-    code, table = calibrated(tmp_path, rows, **machine)
-    assert words in code
-    assert table is None
+def test_each_step_up_to_the_repeats_has_its_turn():
+    """Though all that stand before it hang."""
+    text = SCRIPT.read_text()
+    most = int(re.search(r"seconds=\$\{FANANO_GPU_DAY_SECONDS:-(\d+)\}", text)[1])
+    day = text[: text.index("step cupy")]
+    limits = [int(x) for x in re.findall(r'^step (?:"[^"]*"|\w+) (\d+) ', day, re.MULTILINE)]
+    assert len(limits) == 11
+    assert sum(limits) <= most <= 600 - 15

@@ -6,12 +6,12 @@ import re
 
 import compare
 import cuda_cases
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from arrays import to_torch
 from cases import Case
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch_gpu import nothing_waits, on_a_gpu, on_host, sent, tensors
 
 import fanano
 import fanano.torch
@@ -20,42 +20,28 @@ import fanano.torch
 ROWS = [k for k in fanano.kernels() if k.device == "cuda" and not k.name.startswith("backward_")]
 
 
-def on_a_gpu(test):
-    reason = "there is no GPU that torch can use"
-    return pytest.mark.cuda(pytest.mark.skipif(not torch.cuda.is_available(), reason=reason)(test))
-
-
-def attention(case, send=lambda options: options, device="cuda", **more):
-    def sent(x):
-        return to_torch(x).to(device) if isinstance(x, np.ndarray) else x
-
-    arrays = (sent(np.ascontiguousarray(x)) for x in case.arrays())
+def attention(case, send=lambda options: options, **more):
+    arrays = (sent(x) for x in case.arrays())
     options = {name: sent(x) for name, x in send(dict(case.options)).items()} | more
     found = fanano.attention(
         *arrays, algorithm=case.algorithm, out_dtype=case.out_dtype, return_lse=True, **options
     )
-    assert all(x.device == torch.device(device, torch.cuda.current_device()) for x in found)
+    assert all(x.device == torch.device("cuda", torch.cuda.current_device()) for x in found)
     return found
 
 
 def judge(case, send=lambda options: options, **more):
     out, lse = attention(case, send, **more)
     dtype = case.out_dtype or case.dtype
-    host = out.cpu().view(torch.int16).numpy() if dtype == "bfloat16" else out.cpu().numpy()
+    assert out.dtype == getattr(torch, dtype)
     compare.judge_attention(
-        host.view(compare.DTYPES[dtype]),
-        lse.cpu().numpy(),
+        on_host(out),
+        on_host(lse),
         *case.arrays(),
         what=str(case),
         out_dtype=case.out_dtype,
         **case.options,
     )
-
-
-def tensors(rows=33, keys=65, dim=64, dtype=torch.float16, **more):
-    torch.manual_seed(0)
-    shapes = (2, 4, rows, dim), (2, 2, keys, dim), (2, 2, keys, dim)
-    return [torch.randn(shape, dtype=dtype, device="cuda", **more) for shape in shapes]
 
 
 def taken_by(row):
@@ -120,10 +106,18 @@ def test_the_current_stream():
     late, out = torch.zeros_like(query), torch.empty_like(query)
     torch.cuda.synchronize()
     side = torch.cuda.Stream()
-    with torch.cuda.stream(side):
-        torch.cuda._sleep(200_000_000)
+
+    def attend():
         late.copy_(query)
         fanano.attention(late, key, value, out=out, kv_lengths=[65, 65])
+
+    with torch.cuda.stream(side):
+        attend()  # what is made at the first call alone may wait: memory, the kernels themselves
+        side.synchronize()
+        late.zero_()
+        out.zero_()
+        torch.cuda._sleep(200_000_000)
+        attend()
         assert not side.query()  # nobody has waited
     side.synchronize()
     assert torch.equal(out, expected)
@@ -144,11 +138,9 @@ def test_nothing_waits():
         {"dropout_p": 0.5},
         {"dropout_p": 0.5, "seed": offset},
     ):
-        torch.cuda.set_sync_debug_mode("error")
-        try:
+        fanano.attention(query, key, value, **options)  # what only the first call makes may wait
+        with nothing_waits():
             fanano.attention(query, key, value, **options)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
 
 
 @on_a_gpu
@@ -189,28 +181,6 @@ def test_graphs():
     query.neg_()
     graph.replay()
     assert torch.equal(out, fanano.attention(query, key, value, kv_lengths=[7, 3]))
-
-
-@on_a_gpu
-@pytest.mark.parametrize("rows", [1, 389], ids=["decode", "prefill"])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
-def test_a_thousand_repeats(dtype, rows):
-    """The same bits each time, while the device is busy with other things as well."""
-    query, key, value = tensors(rows=rows, keys=389, dtype=dtype)
-
-    def run():
-        return fanano.attention(query, key, value, is_causal=True, return_lse=True)
-
-    expected = run()
-    side, busy = torch.cuda.Stream(), torch.ones(2048, 2048, device="cuda")
-    differ = torch.zeros(2, dtype=torch.int64, device="cuda")
-    for _ in range(1000):
-        with torch.cuda.stream(side):
-            busy @ busy
-        for index, (x, y) in enumerate(zip(run(), expected, strict=True)):
-            differ[index] += (x.view(torch.uint8) != y.view(torch.uint8)).sum()
-    assert differ.tolist() == [0, 0]
-    assert torch.isfinite(expected[0]).all()
 
 
 @on_a_gpu
@@ -285,8 +255,11 @@ def test_by_torchs_signature():
     out = fanano.torch.scaled_dot_product_attention(
         query, key, value, is_causal=True, enable_gqa=True
     )
-    expected = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
-    torch.testing.assert_close(out, expected)
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # not the judge: it errs as much
+        expected = F.scaled_dot_product_attention(
+            query, key, value, is_causal=True, enable_gqa=True
+        )
+    torch.testing.assert_close(out, expected, rtol=0.01, atol=0.01)
     with torch.autocast("cuda", dtype=torch.bfloat16):
         assert fanano.torch.attention(query, key, value).dtype == torch.bfloat16
     with torch.autograd.profiler.profile() as profile:

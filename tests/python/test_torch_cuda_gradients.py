@@ -3,15 +3,14 @@ By ``pytest -m cuda``; what can be tested without one is in test_torch_device.py
 
 import compare
 import cuda_cases
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from arrays import bits, to_torch
+from arrays import bits
 from cases import Case
-from test_torch_cuda import on_a_gpu, tensors
 from torch.func import grad, vmap
 from torch.utils.checkpoint import checkpoint
+from torch_gpu import judge_gradients, nothing_waits, on_a_gpu, tensors
 
 import fanano
 import fanano.torch
@@ -32,7 +31,7 @@ OPTIONS = {
 }
 
 
-def sent(options):
+def sent_options(options):
     """With its tensors on the device; those that can be differentiated by, by name."""
     there = {k: x.cuda() if isinstance(x, torch.Tensor) else x for k, x in options.items()}
     by = {
@@ -80,46 +79,15 @@ def by_hand(arrays, options):
 # ---- the numbers ---------------------------------------------------------------------------------
 
 
-def on_host(x):
-    if x is None:
-        return None
-    x = x.detach().cpu()
-    if x.dtype == torch.bfloat16:
-        return x.view(torch.int16).numpy().view(compare.DTYPES["bfloat16"])
-    return x.numpy()
-
-
 @on_a_gpu
 @pytest.mark.parametrize("numbers", [cuda_cases.host_numbers, cuda_cases.device_numbers])
 @pytest.mark.parametrize("name", cuda_cases.OPTIONS)
 @pytest.mark.parametrize("dtype", compare.DTYPES)
 def test_each_option(dtype, name, numbers):
-    """The judgement of the CPU's gradients (test_backward.py), on the device."""
     options = cuda_cases.PLAIN | cuda_cases.OPTIONS[name]
     if dtype == "float64" and "out_dtype" in options:
         pytest.skip("float64 has no partial results of its own")
-    case = Case(dtype, **options)
-    there = {
-        k: to_torch(x).cuda() if isinstance(x, np.ndarray) else x
-        for k, x in numbers(dict(case.options)).items()
-    }
-    judgement = compare.GradientJudgement(str(case))
-    arrays, (dout, dlse) = case.arrays(), case.upstream()
-    sent = [to_torch(np.ascontiguousarray(x)).cuda() for x in arrays]
-    out, lse = fanano.attention(*sent, return_lse=True, out_dtype=case.out_dtype, **there)
-    mask = case.options.get("attn_mask")
-    found = fanano.attention_backward(
-        to_torch(dout).cuda().to(out.dtype),
-        *sent,
-        out,
-        lse,
-        dlse=None if dlse is None else to_torch(dlse).cuda(),
-        grad_mask=mask is not None and mask.dtype != bool,
-        **there,
-    )
-    found = type(found)(*map(on_host, found))
-    judgement.add(found, *arrays, dout, dlse=dlse, **case.options)
-    judgement.verdict()
+    judge_gradients(Case(dtype, **options), numbers)
 
 
 # ---- autograd ------------------------------------------------------------------------------------
@@ -129,7 +97,7 @@ def test_each_option(dtype, name, numbers):
 @pytest.mark.parametrize("name", OPTIONS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_gradients_are_those_of_attention_backward(dtype, name):
-    options, by = sent(OPTIONS[name])
+    options, by = sent_options(OPTIONS[name])
     arrays = inputs(dtype)
     expected = by_hand(arrays, options)
     for call in attention, fanano.attention:
@@ -167,16 +135,13 @@ def test_nothing_waits():
     """Neither the forward pass nor the backward one, with numbers of the host or the device."""
     arrays = inputs()
     for name in OPTIONS:
-        options, by = sent(OPTIONS[name])
+        options, by = sent_options(OPTIONS[name])
         out = attention(*arrays, **options)
         dout = dout_of(out)
         torch.cuda.synchronize()
-        torch.cuda.set_sync_debug_mode("error")
-        try:
+        with nothing_waits():
             out = attention(*arrays, **options)
             torch.autograd.grad(out, [*arrays, *by.values()], dout)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
 
 
 @on_a_gpu
@@ -244,7 +209,7 @@ def test_another_device():
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 @pytest.mark.parametrize("name", OPTIONS)
 def test_compiled(name, backend):
-    options, by = sent(OPTIONS[name])
+    options, by = sent_options(OPTIONS[name])
     arrays = inputs()
     expected = gradients(lambda: attention(*arrays, **options) * 2, [*arrays, *by.values()])
     torch._dynamo.reset()

@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from arrays import bits
-from test_torch_cuda import on_a_gpu, tensors
 from torch.nn import attention as register
+from torch_gpu import on_a_gpu, tensors
 
 import fanano.torch
 from fanano.cli import info
@@ -123,6 +123,28 @@ def test_torchs_register(a_torch_with_cuda):
         assert "; its flash attention on CUDA" in info.under_torch()
     assert register.current_flash_attention_impl() is None
     assert has_kernels() == [False, False]
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_torch_is_asked_to_replace_its_kernels(asks, monkeypatch):
+    """Where it wants to be, as torch 2.11; an older one does not know the word."""
+    given = []
+
+    class Library:
+        def __init__(self, *names):
+            assert names == ("aten", "IMPL")
+
+    def impl(self, name, kernel, key, *, with_keyset, allow_override=False):
+        given.append((name, kernel, key, with_keyset, allow_override))
+
+    def older(self, name, kernel, key, *, with_keyset):
+        given.append((name, kernel, key, with_keyset))
+
+    Library.impl = impl if asks else older
+    monkeypatch.setattr(torch.library, "Library", Library)
+    assert isinstance(takeover.replacing("CUDA", {"a": 1, "b": 2}), Library)
+    more = (True,) * asks
+    assert given == [("a", 1, "CUDA", True, *more), ("b", 2, "CUDA", True, *more)]
 
 
 def test_another_implementation_comes_back(a_torch_with_cuda):

@@ -11,7 +11,6 @@ means that.
 
 from __future__ import annotations
 
-import warnings
 from functools import cache
 from typing import Any
 
@@ -20,7 +19,7 @@ import torch.nn.attention
 
 from .. import _core
 from . import operators
-from .takeover import count, options, taken
+from .takeover import count, options, replacing, taken
 
 __all__ = ["BACKWARD", "FORWARD", "NAME", "activate", "available", "is_active", "restore", "runs"]
 
@@ -39,11 +38,7 @@ class _Handle:
         for name in (FORWARD, BACKWARD):  # the register has taken every other one away
             if name not in _of_torch:
                 _of_torch[name] = torch.library.get_kernel(f"aten::{name}", "CUDA")
-        self._library = torch.library.Library("aten", "IMPL")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that a kernel is replaced is what was asked for
-            self._library.impl(FORWARD, _forward, "CUDA", with_keyset=True)
-            self._library.impl(BACKWARD, _backward, "CUDA", with_keyset=True)
+        self._library = replacing("CUDA", {FORWARD: _forward, BACKWARD: _backward})
 
     def remove(self) -> None:
         self._library._destroy()

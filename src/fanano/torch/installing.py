@@ -9,7 +9,6 @@ CUDA is flash_cuda.py's.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,7 +17,7 @@ import torch
 
 from .. import _core
 from . import flash_cuda, operators
-from .takeover import calls, count, options, taken
+from .takeover import calls, count, options, replacing, taken
 
 __all__ = ["calls", "install", "installed", "is_installed", "uninstall"]
 
@@ -62,12 +61,7 @@ def install() -> None:
     for name in (FORWARD, BACKWARD):
         if name not in _of_torch:
             _of_torch[name] = get_kernel(f"aten::{name}", "CPU")
-    library = torch.library.Library("aten", "IMPL")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a kernel is replaced is what was asked for
-        library.impl(FORWARD, _forward, "CPU", with_keyset=True)
-        library.impl(BACKWARD, _backward, "CPU", with_keyset=True)
-    _library = library
+    _library = replacing("CPU", {FORWARD: _forward, BACKWARD: _backward})
     if _core.build_info()["cuda"] and flash_cuda.available():
         flash_cuda.activate()
 

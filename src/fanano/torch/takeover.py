@@ -1,16 +1,20 @@
 """What install() takes over of torch's flash attention, on every device, and how often. Private."""
 
+# mypy: disable-error-code="no-untyped-call"
+
 from __future__ import annotations
 
+import inspect
 import os
 import threading
+import warnings
 from typing import Any
 
 import torch
 
 from . import operators
 
-__all__ = ["calls", "count", "options", "taken"]
+__all__ = ["calls", "count", "options", "replacing", "taken"]
 
 DTYPES = torch.float64, torch.float32, torch.bfloat16, torch.float16
 
@@ -57,3 +61,17 @@ def options(
         *(is_causal, None, None, q_offset, scale, None),
         *(0.0, 0, 0, 0, 0, layout),  # no dropout
     )
+
+
+def replacing(key: str, kernels: dict[str, Any]) -> Any:
+    """A library of torch's that has these in the place of its own kernels, by their names, for the
+    CPU or CUDA, until it is destroyed."""
+    library = torch.library.Library("aten", "IMPL")
+    parameters = inspect.signature(library.impl).parameters
+    # torch 2.11 refuses what it has not been asked for; torch before that does not know the word.
+    asked = {"allow_override": True} if "allow_override" in parameters else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a kernel is replaced is what was asked for
+        for name, kernel in kernels.items():
+            library.impl(name, kernel, key, with_keyset=True, **asked)
+    return library

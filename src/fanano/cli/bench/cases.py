@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, zip_longest
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 UNIT = {"float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10}  # the last place of 1
@@ -104,7 +105,8 @@ def paper(dims: Sequence[int], lengths: Sequence[int]) -> tuple[Case, ...]:
     )
 
 
-PAPER = paper((64, 128, 256), (512, 1024, 2048, 4096, 8192, 16384))
+PAPER_LENGTHS = 512, 1024, 2048, 4096, 8192, 16384
+PAPER = paper((64, 128, 256), PAPER_LENGTHS)
 CUDA_FULL = {
     "prefill": PAPER,
     "decode": tuple(
@@ -112,7 +114,9 @@ CUDA_FULL = {
         for kv_heads in (8, 32)
         for batch, keys in ((1, 16384), (8, 8192), (64, 4096))
     ),
-    "backward": PAPER,
+    # Without 256 columns: their gradients only the general kernel takes, which is slow, and a run
+    # of so many seconds would spend them there.
+    "backward": paper((64, 128), PAPER_LENGTHS),
 }
 QUICK_PAPER = paper((64, 128), (1024, 8192))
 CUDA_QUICK = {
@@ -127,13 +131,15 @@ CUDA_DTYPES = "bfloat16", "float16"
 def chosen(
     groups: Sequence[str], dtypes: Sequence[str], quick: bool, device: str = "cpu"
 ) -> list[tuple[str, Case]]:
-    """The cases of the groups in their order, each in every dtype."""
+    """The cases of the groups in their order, each in every dtype. On CUDA the groups take turns:
+    a run that ends early has something of each."""
     tables = {"cpu": (FULL, QUICK), "cuda": (CUDA_FULL, CUDA_QUICK)}
     table = tables[device][quick]
-    return [
-        (group, replace(case, dtype=dtype))
+    of_groups = [
+        [(group, replace(case, dtype=dtype)) for dtype in dtypes for case in table[group]]
         for group in GROUPS
         if group in groups
-        for dtype in dtypes
-        for case in table[group]
     ]
+    if device == "cpu":
+        return list(chain.from_iterable(of_groups))
+    return [one for turn in zip_longest(*of_groups) for one in turn if one]

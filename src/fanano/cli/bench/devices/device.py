@@ -26,7 +26,7 @@ class Device(ABC):
     name: ClassVar[str]
     library: Library
 
-    def start(self) -> None:
+    def start(self) -> None:  # noqa: B027  most have nothing to do
         """Once, before anything else; raises CommandError where there is no such device."""
 
     @abstractmethod
