@@ -181,7 +181,8 @@ def build_info() -> dict[str, object]:
 
     Returns a dictionary of version, cuda (whether it has CUDA kernels), compiler, isas
     (the instruction sets compiled, best first), cuda_machine_code (the GPU architectures that
-    need no compiling by the driver) and cuda_kernels (name, dtype and architecture of each). No device is looked for.
+    need no compiling by the driver) and cuda_kernels (name, dtype and architecture of each).
+    No device is looked for.
     """
 
 def get_num_threads() -> int:

@@ -108,6 +108,16 @@ TEST(a_visible_nan_reaches_those_who_see_it) {
   }
 }
 
+TEST(the_order_of_warps_changes_nothing) {
+  setenv("FANANO_EMULATOR_ORDER", "backward", 1);
+  Case c{{1, 2, 1, 70, 100, 64, 64}, {-1, 0}};
+  check_halves(c, {.dlse = true});
+  c = with_bias({1, 2, 1, 40, 70, 64, 64}, Dtype::float32);
+  c.sinks = true;
+  check_half(c, {.dbias = true});
+  unsetenv("FANANO_EMULATOR_ORDER");
+}
+
 TEST(layouts) {
   for (Strides strides : {gaps, backward, repeated}) {
     Case c{{2, 2, 1, 9, 40, 21, 3}};

@@ -200,6 +200,15 @@ TEST(all_at_once) {
   }
 }
 
+TEST(the_order_of_warps_changes_nothing) {
+  setenv("FANANO_EMULATOR_ORDER", "backward", 1);
+  Case c{flash_shape(1, 4, 2, 5, 600), {-1, 3}};
+  check_next(c);
+  c.masked = true, c.mask_dtype = Dtype::float32, c.sinks = true;
+  check_next(c);
+  unsetenv("FANANO_EMULATOR_ORDER");
+}
+
 TEST(results_in_float32) {
   auto check = [](const Case& c) {
     check_flash<float16, float>(c, Dtype::float16);
