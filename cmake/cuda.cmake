@@ -34,8 +34,8 @@ set(FANANO_NVCC_PTX
     -cudart none --no-compress -gencode ${ptx},code=${virtual})
 # The module's: machine code for Ampere and its kin and for Hopper. What is newer gets PTX, which
 # the driver compiles. All are made of the same PTX, for no kernel has instructions of Hopper's own
-# yet. FANANO_CUDA_HOPPER=OFF, in the environment too, leaves Hopper to the driver: nearly half the
-# time of nvcc.
+# yet. FANANO_CUDA_HOPPER=OFF, in the environment too, leaves Hopper to the driver, and out of the
+# static report: nearly half the time of nvcc.
 option(FANANO_CUDA_HOPPER "Machine code for sm_90a" ON)
 if(DEFINED ENV{FANANO_CUDA_HOPPER})
   set(FANANO_CUDA_HOPPER $ENV{FANANO_CUDA_HOPPER})
@@ -49,8 +49,6 @@ endif()
 set(FANANO_NVCC_MODULE --compress-mode=size
     -gencode ${ptx},code=sm_${FANANO_CUDA_ARCHITECTURE} ${hopper}
     -gencode ${ptx},code=${virtual})
-# The static report (tests/cuda/report.py) is of these.
-set(FANANO_CUDA_MACHINES sm_${FANANO_CUDA_ARCHITECTURE} sm_90a)
 set(FANANO_CUDA_INCLUDES
     ${PROJECT_SOURCE_DIR}/cuda ${PROJECT_SOURCE_DIR}/cpp ${PROJECT_BINARY_DIR}/generated)
 
@@ -182,7 +180,7 @@ function(fanano_describe_cuda)
   set(flags ${FANANO_NVCC_FLAGS})
   set(ptx ${FANANO_NVCC_PTX})
   set(includes ${FANANO_CUDA_INCLUDES})
-  set(machines ${FANANO_CUDA_MACHINES})
+  set(machines ${FANANO_CUDA_MACHINE_CODE})  # the static report is of these
   set(sources ${FANANO_CUDA_INSTANCES})
   foreach(key flags ptx includes machines sources)
     list(TRANSFORM ${key} REPLACE "(.+)" [["\1"]] OUTPUT_VARIABLE quoted)
