@@ -66,7 +66,11 @@ TEST(splits) {
   check_next(c);
   c.offsets = {2000};  // beyond the keys
   check_next(c);
+  c.window = {3, 3}, c.offsets = {1025};  // the last rows see nothing of the split before
+  check_next(c);
 }
+
+TEST(neighbours_do_not_matter) { check_neighbours(5); }
 
 TEST(head_sizes) {
   for (int64_t dim : {1, 8, 31, 33, 72, 100, 200}) check_next({flash_shape(1, 4, 2, 3, 40, dim)});

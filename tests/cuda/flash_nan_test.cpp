@@ -60,27 +60,4 @@ TEST(lengths) {
   check_flash(c);
 }
 
-// Bits, for rows that do not see what made their block compute again.
-TEST(neighbours_do_not_matter) {
-  auto rows = []<class T>(T, Dtype dtype, int nan_column) {  // of the last value; -1: none
-    Case c{flash_shape(1, 1, 1, 20, 40), {-1, 0}};
-    DeviceProblem<T> problem(c, dtype);
-    const T nan = device::narrow<T>(NAN);
-    if (nan_column >= 0)
-      device::check(cudaMemcpy(static_cast<T*>(problem.p.v.data) + 39 * 64 + nan_column, &nan,
-                               sizeof nan, cudaMemcpyHostToDevice));
-    for (const cuda::FlashKernel* kernel : cuda::all_flash_kernels)
-      if (kernel->takes(problem.p)) {
-        device::check(launch(*kernel, problem.p));
-        break;
-      }
-    device::finish();
-    std::vector<double> out = problem.out();
-    out.resize(19 * 64);
-    return out;
-  };
-  for (int column : {0, 1, 62}) {
-    CHECK(rows(float16{}, Dtype::float16, column) == rows(float16{}, Dtype::float16, -1));
-    CHECK(rows(bfloat16{}, Dtype::bfloat16, column) == rows(bfloat16{}, Dtype::bfloat16, -1));
-  }
-}
+TEST(neighbours_do_not_matter) { check_neighbours(20); }
