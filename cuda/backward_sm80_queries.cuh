@@ -132,7 +132,7 @@ template <class T, int Dim, bool General> struct QueriesBlock : HeadBlock {
     const int64_t columns = mask.columns(i).size();
     const Tensor& dlse = p.gradient.dlse;
     RowTerms<float> x{float(double(pivot(lse)) * log2e<double> / double(constants.factor)),
-                      columns && lse != -infinity<float> ? 1.f : 0.f,
+                      columns ? 1.f : 0.f,
                       columns ? ptx::load_shared_float(terms().at(int(Term::delta), r)) : 0};
     if (dlse.data) x.delta -= *at<const float>(dlse, batch, head, i);
     set(r, x);

@@ -158,9 +158,9 @@ template <class T, int Dim> struct DecodeBlock {
       auto begin = [&](int r) {
         return places[r].head * elements_head + places[r].query * elements.row;
       };
-      // Since those of the last tile were read, the warp has waited for V.
+      // Since those of the last tile were read, the warp has waited for V; before these are read, it
+      // waits for K.
       row.seen &= addends().load(elements, there, begin, j0, end_key);
-      __syncwarp();  // the new ones are there
     }
     const uint32_t seen = uint32_t(row.seen);
     sees = !ptx::ballot(seen != 0) ? nothing : ptx::ballot(~seen != 0) ? some : all;
