@@ -158,7 +158,7 @@ template <class T, int Dim> struct DecodeBlock {
       auto begin = [&](int r) {
         return places[r].head * elements_head + places[r].query * elements.row;
       };
-      // Since those of the last tile were read, the warp has waited for V; before these are read, it
+      // Since those of the last tile were read, the warp has waited for V; before these are, it
       // waits for K.
       row.seen &= addends().load(elements, there, begin, j0, end_key);
     }
