@@ -59,7 +59,7 @@ TEST(hard_numbers) {
   for (double scale : {-0.5, 1e4, -1e7, 1e28, 1e-30}) {
     Case c{large(9, 70)};
     c.scale = scale;
-    check_half(c);
+    check_halves(c);
   }
 }
 
