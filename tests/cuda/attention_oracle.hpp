@@ -115,7 +115,8 @@ template <class T> Result reference(const Case& c, const Numbers& x, bool low) {
           Real o = 0;
           for (int64_t j = 0; j < s.keys; ++j) {
             if (!row.seen[j]) continue;
-            Real p = keeps(c.dropout, b, h, i, j) ? row.weight[j] / row.l * Real(kept) : Real(0);
+            Real p = row.l == 0 ? row.weight[j] : row.weight[j] / row.l;  // of -inf alone: 0
+            p = keeps(c.dropout, b, h, i, j) ? p * Real(kept) : Real(0);
             o = in.add(o, in.round(p) * Real(x.v[(kv * s.keys + j) * s.value_dim + d]));
           }
           r.out.push_back(double(in.round(o)));

@@ -56,7 +56,7 @@ TEST(hard_numbers) {
     c.data = data;
     check_halves(c);
   }
-  for (double scale : {-0.5, 1e4, -1e7, 1e28, 1e-30}) {
+  for (double scale : {-0.5, 1e4, -1e7, 1e32, 1e-32, 1e-70}) {
     Case c{large(9, 70)};
     c.scale = scale;
     check_halves(c);
@@ -96,6 +96,10 @@ TEST(what_is_hidden_reaches_nothing) {
     c.queries = {50}, c.keys = {77}, c.offsets = {-10}, c.data = hidden_nan, c.masked = masked;
     check_halves(c);
   }
+  // Rows whose only key is masked: of NaN their sinks have nothing.
+  Case c{large(40, 70), {0, 0}};
+  c.masked = c.sinks = true, c.data = hidden_nan;
+  check_halves(c);
 }
 
 TEST(a_visible_nan_reaches_those_who_see_it) {

@@ -124,7 +124,7 @@ TEST(hard_numbers) {
   c.data = huge;
   check_next(c);
   c.data = normal;
-  for (double scale : {-0.5, 3e4, -1e27, 1e31}) c.scale = scale, check_next(c);
+  for (double scale : {-0.5, 3e4, -1e27, 1e31}) c.scale = scale, check_flash(c);
   c.data = growing, c.scale = 1e6;  // logits become as large as they get, split by split
   check_flash(c);
   // Rows that see nothing of the first split, and then scores far below 0.

@@ -75,6 +75,8 @@ template <class T, class Out = T> class DeviceProblem {
   Buffer<double> slopes_, sinks_;
   Buffer<uint8_t> mask_;
   Buffer<uint64_t> seed_;
+  const std::vector<uint32_t> place{1, 2, 3, 4};  // of the dropout, what lies there of it
+  Buffer<uint32_t> place_{place};
 
   static Numbers numbers(const Case& c) {
     Numbers x(c);
@@ -122,7 +124,11 @@ template <class T, class Out = T> class DeviceProblem {
     if (!c.keys.empty()) p.lengths.keys = keys_.data();
     if (!c.offsets.empty()) p.lengths.q_offset = offsets_.data();
     p.dropout = c.dropout;
-    if (c.device_seed) p.dropout.seed = ~p.dropout.seed, p.dropout.device_seed = seed_.data();
+    if (c.device_seed) {
+      Dropout& d = p.dropout;
+      d.seed = ~d.seed, d.device_seed = seed_.data(), d.device_place = place_.data();
+      d.batch -= place[0], d.head -= place[1], d.row -= place[2], d.column -= place[3];
+    }
     if (!c.masked) return;
     const Shape& m = x_.mask_shape;
     auto stride = [](int64_t n, int64_t elements) { return n == 1 ? 0 : elements; };

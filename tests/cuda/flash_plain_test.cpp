@@ -127,7 +127,7 @@ TEST(masks_of_every_dtype_and_extent) {
       Case c{{2, 2, 2, 9, 20, 4, 3}};
       c.masked = true, c.mask_dtype = dtype, c.sinks = dtype == Dtype::float16;
       for (int axis = 0; axis < 4; ++axis) c.extends[axis] = extends >> axis & 1;
-      check_next(c);
+      check_all(c);
     }
 }
 
@@ -165,7 +165,7 @@ TEST(hard_numbers) {
     c.data = data;
     check_with(c, Dtype::float64), check_with(c, Dtype::float32), check_next(c);
   }
-  for (double scale : {-0.5, 1e4, -1e7, 1e28, 1e-30}) {
+  for (double scale : {-0.5, 1e4, -1e7, 1e32, 1e-32}) {
     Case c{shape(9, 40, 16, 16)};
     c.scale = scale;
     check_with(c, Dtype::float64), check_with(c, Dtype::float32), check_with(c, Dtype::bfloat16);

@@ -3,8 +3,8 @@
 from .mutant import COMMIT, SYNC, WAIT, Mutant
 
 
-def gradients(source, variant="64_plain", test="backward_sm80"):
-    return f"{source}.cuh", test, f"backward_bfloat16_{variant}"
+def gradients(source, variant="64_plain", test="backward_sm80", dtype="bfloat16"):
+    return f"{source}.cuh", test, f"backward_{dtype}_{variant}"
 
 
 DQ, DKV = gradients("backward_sm80_queries"), gradients("backward_sm80_keys")
@@ -13,6 +13,10 @@ BACKWARD, ROWS, PAIRS, BIAS = (
     (f"{name}.cuh", "backward", "kernels_float64")
     for name in ("backward_plain", "backward_rows", "pair_tile", "backward_bias")
 )
+ROWS_OPTIONS, PAIRS_OPTIONS, BIAS_OPTIONS = (
+    (source, "backward_options", instance) for source, _, instance in (ROWS, PAIRS, BIAS)
+)
+PAIRS_FLOAT32 = ("pair_tile.cuh", "backward", "kernels_float32")
 
 MUTANTS = [
     Mutant(DQ, "no wait for V", WAIT),
@@ -37,9 +41,11 @@ MUTANTS = [
     Mutant(DQ, "few keys are trusted", "columns <= few_keys ||", "columns < 0 ||"),
     Mutant(DQ, "a row that sees nothing weighs", "columns ? 1.f : 0.f", "1.f"),
     Mutant(DQ, "an infinite m is trusted", " || !is_finite(x.m)"),
-    Mutant(DQ, "delta of rows of -inf is what was written",
+    Mutant(gradients("backward_sm80_queries", "64_general"),
+           "delta of rows of -inf is what was written",
            " && row.m != -infinity<float>) x.delta", ") x.delta"),
-    Mutant(DQ, "the rounding of m", "ptx::ex2(float(rounding))", "1"),
+    Mutant(gradients("backward_sm80_queries", dtype="float16"), "the rounding of m",
+           "ptx::ex2(float(rounding))", "1"),
     Mutant(DQ, "terms of all rows are made", "!(which >> of_warp & 1)", "which == 0"),
     Mutant(DQ, "a NaN of no weight", "weight == 0 ? o[m][0][e] :", "false ? 0 :"),
     Mutant(DQ, "no sink", "p.score.sinks ? p.score.sinks[head] : ", "false ? 0 : "),
@@ -118,13 +124,14 @@ MUTANTS = [
     Mutant(ROWS, "p dp is not rescaled", ", p_dp[r] *= alpha"),
     Mutant(ROWS, "l is not rescaled", "l[r] *= alpha, "),
     Mutant(ROWS, "delta without dlse", "delta -= double(*at", "(void)double(*at"),
-    Mutant(ROWS, "delta without dropout", "dp[r][c] * pairs.dropped(r, c)", "dp[r][c]"),
+    Mutant(ROWS_OPTIONS, "delta without dropout", "dp[r][c] * pairs.dropped(r, c)", "dp[r][c]"),
     Mutant(ROWS, "delta of what is not seen", "if (is_seen(weight)) p_dp", "p_dp"),
     Mutant(ROWS, "no sink", "double(l[r]) + sink_weight", "double(l[r]) + 0 * sink_weight"),
     Mutant(ROWS, "a sink far above", "x > 1000 ? infinity<double> : ", "x > 1000 ? 0 : "),
     Mutant(ROWS, "the inverse of an empty row", "l[r] == 0 ? 0 : 1 / all", "1 / all"),
-    Mutant(ROWS, "sinks of padding", "i < head.sequence.queries", "i < p.shape.queries"),
-    Mutant(ROWS, "sinks of one sequence", "b < p.shape.batch &&", "b < 1 &&"),
+    Mutant(ROWS, "sinks of padding", "i < head.sequence.queries", "i < p.shape.queries",
+           why_alive="the terms of padding are 0"),
+    Mutant(ROWS_OPTIONS, "sinks of one sequence", "b < p.shape.batch &&", "b < 1 &&"),
     Mutant(ROWS, "a row that weighs nothing", "t.inverse == 0 || weight > 0x1p100 ? 1 : ", ""),
     Mutant(ROWS, "terms past the rows", "row >= p.shape.queries) continue", "row < 0) continue"),
     Mutant(PAIRS, "unused rows", "i < head.sequence.queries && ", ""),
@@ -132,18 +139,18 @@ MUTANTS = [
     Mutant(PAIRS, "hidden pairs have gradients", "if (!is_seen(probability)) return not_seen<A>;",
            ""),
     Mutant(PAIRS, "gradients of -0", "delta) + A(0)", "delta)"),
-    Mutant(PAIRS, "dropout of dp", "dp * dropped(r, c)", "dp"),
+    Mutant(PAIRS_OPTIONS, "dropout of dp", "dp * dropped(r, c)", "dp"),
     Mutant(PAIRS, "rows and keys swapped", "Turned ? across(c) : down(r)); }",
            "Turned ? down(r) : across(c)); }"),
-    Mutant(PAIRS, "a scale of 0 has a slope", "if (constants.scale.sign == 0) return 0;"),
-    Mutant(PAIRS, "no score before a softcap", "score * constants.scale.power * ", "score * "),
+    Mutant(PAIRS_FLOAT32, "a scale of 0 has a slope", "if (constants.scale.sign == 0) return 0;"),
+    Mutant(PAIRS_OPTIONS, "no power before a softcap", "score * constants.scale.power * ", "score * "),
     Mutant(BIAS, "the last head is not waited for", SYNC),
     Mutant(BIAS, "nobody waits for the head", SYNC, nth=1),
     Mutant(BIAS, "no barrier before the sums", SYNC, nth=2),
-    Mutant(BIAS, "one row of those that are one", "(g.bias_row ? i + 1 : plain_rows)", "i + 1"),
+    Mutant(BIAS_OPTIONS, "one row of those that are one", "(g.bias_row ? i + 1 : plain_rows)", "i + 1"),
     Mutant(BIAS, "one key of those that are one", "(g.bias_column ? j + 1 : plain_keys)", "j + 1"),
     Mutant(BIAS, "one head of those that are one", "g.bias_head, blocks.heads, s.heads",
            "g.bias_head, blocks.heads, 1"),
-    Mutant(BIAS, "elements past the mask", "clamp(p.shape.keys - j0, 0, plain_keys)) : 1",
+    Mutant(BIAS_OPTIONS, "elements past the mask", "clamp(p.shape.keys - j0, 0, plain_keys)) : 1",
            "plain_keys) : 1"),
 ]  # fmt: skip

@@ -8,6 +8,7 @@ PRODUCT = ("materialised.cuh", "materialised", "kernels_float32")
 PLAIN = ("flash_plain.cuh", "flash_plain", "kernels_float64")
 TILE = ("plain_tile.cuh", *PLAIN[1:])
 PLAIN_LOGITS, KEPT = ("logits.cuh", *PLAIN[1:]), ("kept.cuh", *PLAIN[1:])
+PLAIN_FLOAT32 = ("flash_plain.cuh", "flash_plain", "kernels_float32")
 EXP2 = ("exp2.cuh", *PLAIN[1:])
 
 MUTANTS = [
@@ -49,8 +50,8 @@ MUTANTS = [
     Mutant(PLAIN, "no second pass", "again = !__syncthreads_and(finite) && !again",
            "again = !__syncthreads_and(finite) && false"),
     Mutant(TILE, "the second pass writes all", "if (!only_broken ||", "if (true ||"),
-    Mutant(PLAIN, "weights of 0 in the second pass", "if (headroom != 0 && x", "if (false && x"),
-    Mutant(("numbers.cuh", *PLAIN[1:]), "infinities beside a sink",
+    Mutant(PLAIN_FLOAT32, "weights of 0 in the second pass", "if (headroom != 0 && x", "if (false && x"),
+    Mutant(("numbers.cuh", *PLAIN_FLOAT32[1:]), "infinities beside a sink",
            "factor == 0 && !is_finite(sum) ? sum : "),
     Mutant(PLAIN, "dropout before l", "l[r] += weight", "l[r] += four >> c & 1 ? weight : A(0)"),
     Mutant(PLAIN, "a sink for padding", "p.score.sinks && row < queries", "p.score.sinks"),
