@@ -72,6 +72,10 @@ def main():
     build, words = asked.build, asked.words
     part, parts = map(int, asked.part.split("/"))
     chosen = [m for m in MUTANTS if not words or any(w in m.name for w in words)][part - 1 :: parts]
+    for test in sorted({m.what[1] for m in chosen}):  # one that fails would kill everything
+        program = build / "tests" / "cuda" / f"cuda_{test}_test"
+        if subprocess.run([program], capture_output=True).returncode:
+            sys.exit(f"{program} fails without any mutant: mend it first")
     alive = []
     for mutant in chosen:
         with tempfile.TemporaryDirectory() as folder:
