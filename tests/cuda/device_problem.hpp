@@ -75,8 +75,8 @@ template <class T, class Out = T> class DeviceProblem {
   Buffer<double> slopes_, sinks_;
   Buffer<uint8_t> mask_;
   Buffer<uint64_t> seed_;
-  const std::vector<uint32_t> place{1, 2, 3, 4};  // of the dropout, what lies there of it
-  Buffer<uint32_t> place_{place};
+  static constexpr uint32_t place[] = {1, 2, 3, 4};  // of the dropout's place, what lies there
+  Buffer<uint32_t> place_{std::vector(std::begin(place), std::end(place))};
 
   static Numbers numbers(const Case& c) {
     Numbers x(c);

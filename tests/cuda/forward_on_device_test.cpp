@@ -232,6 +232,14 @@ TEST(the_device_is_the_callers_again) {
   CHECK(current() == 1);
 }
 
+TEST(an_error_of_the_callers_is_not_told_as_ours) {
+  const Machine machine({.devices = 2});
+  CHECK(cudaSetDevice(7) == cudaErrorInvalidDevice);  // the caller knows, and goes on
+  HostArrays<bfloat16> problem(lengths(), Dtype::bfloat16, Algorithm::safe);
+  problem.forward(0);
+  problem.judge("after an error of the caller's");
+}
+
 TEST(all_is_launched_on_the_stream_and_nothing_waits) {
   const Machine machine({.devices = 2});
   int there = 0;

@@ -4,10 +4,10 @@
     python tests/cuda/report.py build/test --json FILE  # the same figures for programs
     python tests/cuda/report.py build/test bfloat16     # of sources with one of these words
 
-Compiles every kernel of that build for every machine, and prints registers, shared memory,
+Reads the machine code that the module of that build has, and prints registers, shared memory,
 occupancy, and of the main loop what its instructions occupy and what that leaves of the machine's
-peak. Exits 1, in words, where a kernel crosses a limit of tests/cuda/thresholds.toml. Needs the
-nvcc of that build, nvdisasm (pip install nvidia-cuda-nvdisasm) and c++filt; no GPU.
+peak. Exits 1, in words, where a kernel crosses a limit of tests/cuda/thresholds.toml. Needs
+cuobjdump, nvdisasm (pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm) and c++filt; no GPU.
 """
 
 import argparse
@@ -19,16 +19,16 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
-from static_report import compile, figures, ptxas, sass, table, thresholds
+from static_report import build, figures, ptxas, sass, table, thresholds
 
 
 def of_texts(log, disassembly, machine, launches):
     """Figures of all kernels of one object, under their readable names."""
-    resources, kernels = ptxas.parse(log), sass.parse(disassembly)
+    resources, kernels = ptxas.parse(log, machine), sass.parse(disassembly)
     if set(resources) != set(kernels):
         different = set(resources) ^ set(kernels)
-        raise compile.Failed(f"ptxas and nvdisasm tell of different kernels: {different}")
-    names = compile.demangled(list(kernels))
+        raise build.Failed(f"ptxas and nvdisasm tell of different kernels: {different}")
+    names = build.demangled(list(kernels))
     found = []
     for mangled, kernel in kernels.items():
         its = figures.of(mangled, machine, resources[mangled], kernel, launches)
@@ -37,16 +37,15 @@ def of_texts(log, disassembly, machine, launches):
     return found
 
 
-def gather(build, words, jobs):
+def gather(folder, words, jobs):
     """Figures of every kernel of every object on every machine; the names of kernels that should be
     among them, and are not."""
-    how = compile.how(build)
-    nvdisasm = compile.disassembler(how["nvcc"])
-    launches = compile.launches(build)
+    how = build.how(folder)
+    launches = build.launches(folder)
     sources = [s for s in how["sources"] if not words or any(w in Path(s).name for w in words)]
     todo = [(source, machine) for source in sources for machine in how["machines"]]
     with ThreadPoolExecutor(jobs) as pool:
-        texts = pool.map(lambda t: compile.texts(how, nvdisasm, *t), todo)
+        texts = pool.map(lambda t: build.texts(folder, how["nvcc"], *t), todo)
         found = [
             f
             for (_, machine), (log, disassembly) in zip(todo, texts, strict=True)
@@ -54,7 +53,7 @@ def gather(build, words, jobs):
         ]
     if launches is None:
         print("no test has run: dynamic shared memory is not known, and not counted")
-    missing = [] if words else compile.left_out(launches, (f.kernel for f in found))
+    missing = [] if words else build.left_out(launches, (f.kernel for f in found))
     return sorted(found, key=lambda f: f.kernel), missing
 
 
@@ -71,7 +70,7 @@ def main():
     try:
         limits = thresholds.read(arguments.thresholds)
         found, missing = gather(arguments.build.resolve(), arguments.words, arguments.jobs)
-    except (compile.NoTool, compile.Failed, thresholds.Malformed) as error:
+    except (build.NoTool, build.Failed, thresholds.Malformed) as error:
         print(f"no report: {error}", file=sys.stderr)
         return 2
     table.show(found, rich=sys.stdout.isatty() and find_spec("rich") is not None)

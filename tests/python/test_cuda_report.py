@@ -1,6 +1,7 @@
 """The static report of the CUDA kernels, on texts like those of ptxas and nvdisasm: no nvcc."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 CUDA = Path(__file__).parents[1] / "cuda"
 sys.path.insert(0, str(CUDA))
 
-from static_report import compile, figures, flow, ptxas, sass, thresholds  # noqa: E402
+from static_report import build, figures, flow, ptxas, sass, thresholds  # noqa: E402
 
 LOG = """\
 ptxas info    : 0 bytes gmem
@@ -95,7 +96,7 @@ $__internal_0_$slow:
 
 
 def test_what_ptxas_says():
-    found = ptxas.parse(LOG)
+    found = ptxas.parse(LOG, "sm_90a")
     assert set(found) == {"_Z3onev", "_Z3twov"}
     one, two = found["_Z3onev"], found["_Z3twov"]
     assert (one.registers, one.stack_bytes, one.spill_bytes) == (255, 24, 36)
@@ -105,8 +106,18 @@ def test_what_ptxas_says():
     assert two.advisories == []
 
 
+def test_what_ptxas_says_of_two_machines():
+    """Which nvcc has it compile for, one after the other."""
+    first = LOG.replace("sm_90a", "sm_80").replace("255 registers", "168 registers")
+    for log in (first + LOG, LOG + first):
+        found = {machine: ptxas.parse(log, machine) for machine in ("sm_80", "sm_90a")}
+        assert [f["_Z3onev"].registers for f in found.values()] == [168, 255]
+        assert [set(f) for f in found.values()] == [{"_Z3onev", "_Z3twov"}] * 2
+    assert ptxas.parse(LOG, "sm_80") == {}
+
+
 def test_an_advisory_that_names_no_kernel_is_everybodys():
-    found = ptxas.parse("ptxas info : (C7508) setmaxnreg ignored to maintain ...\n" + LOG)
+    found = ptxas.parse("ptxas info : (C7508) setmaxnreg ignored to maintain ...\n" + LOG, "sm_90a")
     assert [len(found[name].advisories) for name in ("_Z3onev", "_Z3twov")] == [2, 1]
 
 
@@ -136,12 +147,12 @@ def test_two_kernels_in_one_text():
 
 
 def test_names_for_readers():
-    assert compile.short("void fanano::cuda::f<fanano::bfloat16, 64, false>(fanano::P, int*)") == (
+    assert build.short("void fanano::cuda::f<fanano::bfloat16, 64, false>(fanano::P, int*)") == (
         "f<bfloat16, 64, false>"
     )
-    assert compile.short("void a::f<(b::Kind)1>(int)") == "f<(Kind)1>"
-    assert compile.short("a::(anonymous namespace)::g(int)") == "g"
-    assert compile.short("_Zsomething") == "_Zsomething"
+    assert build.short("void a::f<(b::Kind)1>(int)") == "f<(Kind)1>"
+    assert build.short("a::(anonymous namespace)::g(int)") == "g"
+    assert build.short("_Zsomething") == "_Zsomething"
 
 
 # ---- loops ---------------------------------------------------------------------------------------
@@ -233,7 +244,7 @@ ENOUGH = {"every": {"at_most": {"spill_bytes": 0}}, "family": [{"name": "f", "ke
 
 
 def of_one(launches=None, body=LOOP, **other):
-    resources = ptxas.parse(LOG)["_Z3onev"]
+    resources = ptxas.parse(LOG, "sm_90a")["_Z3onev"]
     found = figures.of("_Z3onev", "sm_90a", resources, kernel(body, **other), launches)
     found.kernel = "one<float>"
     return found
@@ -347,25 +358,49 @@ def test_a_build_without_nvcc(tmp_path):
 
 def test_a_kernel_that_is_left_out():
     ours, of_a_test = "_ZN6fanano4cuda3oneIfEEvT_", "_ZN12_GLOBAL__N_13twoEv"
-    names = compile.demangled([ours])
+    names = build.demangled([ours])
     assert names == {ours: "one<float>"}
-    assert compile.left_out({ours: 0, of_a_test: 64}, ["other"]) == ["one<float>"]
-    assert compile.left_out({ours: 0}, ["one<float>", "other"]) == []
-    assert compile.left_out(None, []) == []
+    assert build.left_out({ours: 0, of_a_test: 64}, ["other"]) == ["one<float>"]
+    assert build.left_out({ours: 0}, ["one<float>", "other"]) == []
+    assert build.left_out(None, []) == []
 
 
-def test_an_nvcc_that_fails(tmp_path):
+def test_a_build_that_has_not_ended(tmp_path):
     (tmp_path / "generated").mkdir()
-    how = {"nvcc": "/bin/false", "virtual": "compute_80", "flags": [], "includes": []}
+    how = {"nvcc": "nvcc", "sources": ["k.cu"], "machines": ["sm_80"]}
     (tmp_path / "generated" / "cuda.json").write_text(json.dumps(how))
-    with pytest.raises(compile.Failed, match=r"^/bin/false .* k"):
-        compile.texts(compile.how(tmp_path), "nvdisasm", "k.cu", "sm_80")
+    ran = report(tmp_path)
+    assert ran.returncode == 2
+    assert "k.o and its log are not there: cmake --build" in ran.stderr
+
+
+@pytest.mark.skipif(shutil.which("cmake") is None, reason="no cmake")
+@pytest.mark.parametrize("status", [0, 3])
+def test_what_nvcc_says_is_kept_and_what_matters_is_shown(tmp_path, status):
+    text = LOG + "k.cu(3): warning: a; b\n"
+    nvcc, out = tmp_path / "nvcc.py", tmp_path / "k.o"
+    nvcc.write_text(f"import sys\nsys.stderr.write({text!r})\nsys.exit({status})\n")
+    script = CUDA.parents[1] / "cmake" / "nvcc.cmake"
+    ran = subprocess.run(
+        ["cmake", "-D", f"OUT={out}", "-P", script, "--", sys.executable, nvcc],
+        capture_output=True,
+        text=True,
+    )
+    assert (ran.returncode == 0) == (status == 0)
+    assert (tmp_path / "k.o.log").read_text() == text
+    assert "C7514" in ran.stderr and "a; b" in ran.stderr
+    assert "Compiling entry" not in ran.stderr and "spill" not in ran.stderr
+
+
+def test_a_tool_that_fails():
+    with pytest.raises(build.Failed, match=r"^c\+\+filt --nonsense\n.*nonsense"):
+        build.run("c++filt", "--nonsense")
 
 
 def test_what_tests_have_launched(tmp_path):
-    assert compile.launches(tmp_path) is None
+    assert build.launches(tmp_path) is None
     folder = tmp_path / "tests" / "cuda" / "launches"
     folder.mkdir(parents=True)
     (folder / "a.txt").write_text("_Z3onev 16\n_Z3onev 1024\n")
     (folder / "b.txt").write_text("_Z3onev 512\n_Z3twov 0\n")
-    assert compile.launches(tmp_path) == {"_Z3onev": 1024, "_Z3twov": 0}
+    assert build.launches(tmp_path) == {"_Z3onev": 1024, "_Z3twov": 0}

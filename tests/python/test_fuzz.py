@@ -1,6 +1,7 @@
 """A few seconds of the fuzz target, on the same inputs each time, and what it has found before;
 tests/fuzz/README.md has the rest."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,9 @@ FUZZ = Path(__file__).parents[1] / "fuzz"
 KINDS = ("attention", "softmax", "absorb", "merge_states", "explain", "shapes")
 
 
+@pytest.mark.skipif(
+    "FANANO_SANITIZE" in os.environ, reason="ctest's own entry runs it under the sanitizers"
+)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_fuzz_target_finds_nothing(seed, tmp_path):
     """In a process of its own, which may crash."""

@@ -6,6 +6,6 @@ flow         basic blocks, loops, and what the lightest pass of a loop executes
 machines     what a multiprocessor has room for, and how fast its pipes are
 figures      all of it together, for one kernel
 thresholds   which kernel crosses which limit of thresholds.toml
-compile      from a source to the texts that the first two read
+build        the texts that the first two read, of what CMake has built
 table        for people
 """

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, field
 
-ENTRY = re.compile(r"Compiling entry function '(\S+)'")
+ENTRY = re.compile(r"Compiling entry function '(\S+)' for '(\w+)'")
 PROPERTIES = re.compile(r"Function properties for (\S+)")
 FRAME = re.compile(
     r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads"
@@ -23,13 +23,19 @@ class Resources:
     advisories: list[str] = field(default_factory=list)
 
 
-def parse(log):
-    """Resources by the kernel's mangled name. An advisory that names none of them is of all."""
+def parse(log, machine):
+    """Resources by the kernel's mangled name, of what was compiled for that machine. An advisory
+    has no machine; one that names no kernel is of all."""
     found, frames, advisories = {}, {}, []
-    entry = function = None
+    entry = function = this = None
     for line in log.splitlines():
         if match := ENTRY.search(line):
             entry = function = match[1]
+            this = match[2] == machine
+        elif ADVISORY.search(line):
+            advisories.append(line.strip())
+        elif not this:
+            continue
         elif match := PROPERTIES.search(line):
             function = match[1]
         elif match := FRAME.search(line):
@@ -37,8 +43,6 @@ def parse(log):
         elif match := USED.search(line):
             shared = SHARED.search(line)
             found[entry] = Resources(int(match[1]), static_shared=int(shared[1]) if shared else 0)
-        elif ADVISORY.search(line):
-            advisories.append(line.strip())
     for name, resources in found.items():
         stack, stores, loads = frames.get(name, (0, 0, 0))
         resources.stack_bytes, resources.spill_bytes = stack, stores + loads

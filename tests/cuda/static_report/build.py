@@ -1,5 +1,5 @@
-"""From a source to what ptxas says of it and what nvdisasm prints: as CMake builds the kernels, for
-one machine."""
+"""What a build of the tests has left: what ptxas said of each kernel, its machine code as nvdisasm
+prints it, and what the tests launched it with."""
 
 import json
 import re
@@ -19,50 +19,52 @@ class Failed(Exception):
 
 
 def how(build):
-    """What cmake/cuda.cmake has left there: nvcc, its flags, sources, machines."""
+    """nvcc, sources, machines: as cmake/cuda.cmake tells of them."""
     path = build / "generated" / "cuda.json"
     if not path.exists():
         raise NoTool(f"no nvcc: {build} has no CUDA kernels (its configuration says why)")
     return json.loads(path.read_text())
 
 
-def disassembler(nvcc):
-    """On PATH, beside nvcc, or where pip puts nvidia-cuda-nvdisasm."""
+def tool(name, nvcc):
+    """cuobjdump or nvdisasm: on PATH, beside nvcc, or where pip puts it."""
     places = [Path(p) / "nvidia" for p in sys.path if p]
-    beside = [Path(nvcc).resolve().parent / "nvdisasm"]
-    installed = [p for place in places for p in place.glob("*/bin/nvdisasm")]
-    on_path = shutil.which("nvdisasm")
+    beside = [Path(nvcc).resolve().parent / name]
+    installed = [p for place in places for p in place.glob(f"*/bin/{name}")]
+    on_path = shutil.which(name)
     for path in [Path(on_path)] if on_path else [*beside, *installed]:
         if path.exists():
             return path
-    raise NoTool("no nvdisasm: pip install nvidia-cuda-nvdisasm")
+    raise NoTool(f"no {name}: pip install nvidia-cuda-{name}")
 
 
-def run(command):
-    ran = subprocess.run([str(c) for c in command], capture_output=True, text=True)
+def run(*command, **options):
+    command = [str(c) for c in command]
+    ran = subprocess.run(command, capture_output=True, text=True, **options)
     if ran.returncode:
-        raise Failed(f"{' '.join(map(str, command))}\n{ran.stderr}")
+        raise Failed(f"{' '.join(command)}\n{ran.stderr}")
     return ran
 
 
-def texts(how, nvdisasm, source, machine):
-    """ptxas's and nvdisasm's."""
-    flags = [f for f in how["flags"] if f != "-lineinfo"]
+def texts(build, nvcc, source, machine):
+    """ptxas's, of all machines, and nvdisasm's of this one."""
+    made = build / "cuda_objects" / f"{Path(source).stem}.o"
+    log = made.with_name(f"{made.name}.log")
+    if not made.exists() or not log.exists():
+        raise Failed(f"{made} and its log are not there: cmake --build {build}")
     with tempfile.TemporaryDirectory() as folder:
-        cubin = Path(folder) / "kernels.cubin"
-        compiled = run(
-            [how["nvcc"], *flags, *(f"-I{folder}" for folder in how["includes"]),
-             "-gencode", f"arch={how['virtual']},code={machine}", "-Xptxas", "-v",
-             "-cubin", "-x", "cu", source, "-o", cubin]
-        )  # fmt: skip
-        return compiled.stderr, run([nvdisasm, cubin]).stdout
+        run(tool("cuobjdump", nvcc), "-xelf", "all", made, cwd=folder)
+        cubins = list(Path(folder).glob(f"*.{machine}.cubin"))
+        if len(cubins) != 1:
+            raise Failed(f"{made} has {len(cubins)} pieces of machine code for {machine}, not one")
+        return log.read_text(), run(tool("nvdisasm", nvcc), *cubins).stdout
 
 
 def demangled(names):
     """As a reader knows them: without namespaces, return type and parameters."""
     if not names:
         return {}
-    ran = run(["c++filt", *names])
+    ran = run("c++filt", *names)
     return {name: short(line) for name, line in zip(names, ran.stdout.splitlines(), strict=True)}
 
 
