@@ -36,6 +36,7 @@ set(FANANO_NVCC_PTX
 # the driver compiles. All are made of the same PTX, for no kernel has instructions of Hopper's own
 # yet. FANANO_CUDA_HOPPER=OFF, in the environment too, leaves Hopper to the driver, and out of the
 # static report: nearly half the time of nvcc. Without lines: they would be three quarters of it.
+# (-Xptxas=-v, for ccache takes a -v that stands alone for its own.)
 option(FANANO_CUDA_HOPPER "Machine code for sm_90a" ON)
 if(DEFINED ENV{FANANO_CUDA_HOPPER})
   set(FANANO_CUDA_HOPPER $ENV{FANANO_CUDA_HOPPER})
