@@ -4,7 +4,7 @@
 
 links the programs into build/test/gpu_day/programs, and calls this for the rest: packs them, adds
 the wheel, the tests, the scripts, the packages that a machine with torch may lack (for its Python,
---for), and the static report where nvdisasm is installed.
+--for), and the static report where its tools are installed.
 """
 
 from __future__ import annotations

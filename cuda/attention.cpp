@@ -48,7 +48,6 @@ class CurrentDevice {
 
  public:
   explicit CurrentDevice(int device) : device_(device) {
-    cudaGetLastError();  // of a call before ours, which has told of it: no launch is to find it
     int before = 0;
     check(cudaGetDevice(&before), "cudaGetDevice", device);
     if (before == device) return;

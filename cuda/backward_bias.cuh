@@ -117,9 +117,7 @@ template <class T> cudaError_t launch_bias(const Problem& p, void* workspace, cu
   if (!p.gradient.dbias.data) return cudaSuccess;
   const BiasBlocks n(p);
   const int64_t blocks = n.tiles * n.rows * n.heads * n.batches;
-  return in_grids(blocks, [&](unsigned n, int64_t first) {
-    bias_kernel<T><<<n, plain_threads, 0, stream>>>(p, workspace, first);
-  });
+  return in_grids(bias_kernel<T>, blocks, plain_threads, 0, stream, p, workspace);
 }
 
 }  // namespace fanano::cuda

@@ -164,9 +164,8 @@ cudaError_t backward_plain(const Problem& p, void* workspace, cudaStream_t strea
   auto launch = [&](int64_t heads, int64_t rows, int64_t columns, auto kernel) {
     const int64_t blocks = s.batch * heads * Block::blocks_of(rows, plain_rows) *
                            Block::blocks_of(columns, plain_columns<A>);
-    return in_grids(rows * columns == 0 ? 0 : blocks, [&](unsigned n, int64_t first) {
-      kernel<<<n, plain_threads, 0, stream>>>(p, workspace, first);
-    });
+    return in_grids(kernel, rows * columns == 0 ? 0 : blocks, plain_threads, 0, stream, p,
+                    workspace);
   };
   if (cudaError_t error = launch_rows<T>(p, workspace, stream)) return error;
   if (cudaError_t error = launch(s.heads, s.queries, s.dim, dq_kernel<T>)) return error;

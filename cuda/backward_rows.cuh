@@ -116,17 +116,14 @@ template <class T> cudaError_t launch_rows(const Problem& p, void* workspace, cu
   const Shape& s = p.shape;
   const int64_t rows = s.batch * s.heads * s.queries;
   const int64_t blocks = s.batch * s.heads * Block::blocks_of(s.queries, plain_rows);
-  return in_grids(rows > 0 ? blocks : 0, [&](unsigned n, int64_t first) {
-    rows_kernel<T><<<n, plain_threads, 0, stream>>>(p, workspace, first);
-  });
+  return in_grids(rows_kernel<T>, rows > 0 ? blocks : 0, plain_threads, 0, stream, p, workspace);
 }
 
 // dsinks, where they are asked for, once there are row terms.
 template <class A>
 cudaError_t launch_sinks(const Problem& p, void* workspace, cudaStream_t stream) {
-  return in_grids(p.gradient.dsinks.data ? p.shape.heads : 0, [&](unsigned n, int64_t first) {
-    sinks_kernel<A><<<n, sink_threads, 0, stream>>>(p, workspace, first);
-  });
+  return in_grids(sinks_kernel<A>, p.gradient.dsinks.data ? p.shape.heads : 0, sink_threads, 0,
+                  stream, p, workspace);
 }
 
 }  // namespace fanano::cuda

@@ -39,9 +39,7 @@ cudaError_t launch_blocks(Kernel kernel, int64_t matrices, int64_t rows, const P
   if (cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                                Block::smem_bytes))
     return error;
-  return in_grids(blocks, [&](unsigned n, int64_t first) {
-    kernel<<<n, Block::threads, Block::smem_bytes, stream>>>(p, workspace, first);
-  });
+  return in_grids(kernel, blocks, Block::threads, Block::smem_bytes, stream, p, workspace);
 }
 
 template <class T, int Dim, bool General>

@@ -364,13 +364,10 @@ cudaError_t decode_sm80(const Problem& p, void* workspace, cudaStream_t stream) 
   if (cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                                Block::smem_bytes(true)))
     return error;
-  cudaError_t error = in_grids(blocks, [&](unsigned n, int64_t first) {
-    kernel<<<n, Block::threads, smem, stream>>>(p, states, tiles, first);
-  });
+  cudaError_t error = in_grids(kernel, blocks, Block::threads, smem, stream, p, states, tiles);
   if (!error && states.splits > 1)
-    error = in_grids(s.batch * s.heads * states.queries, [&](unsigned n, int64_t first) {
-      combine_kernel<T, Dim><<<n, combine_threads, 0, stream>>>(p, states, first);
-    });
+    error = in_grids(combine_kernel<T, Dim>, s.batch * s.heads * states.queries, combine_threads, 0,
+                     stream, p, states);
   return error;
 }
 

@@ -173,9 +173,7 @@ template <class T> cudaError_t flash_plain(const Problem& p, void*, cudaStream_t
   using A = accumulator_t<T>;
   if (p.shape.batch * p.shape.heads * p.shape.queries == 0) return cudaSuccess;
   const int64_t blocks = Place::count(p.shape, plain_rows, p.shape.value_dim, plain_columns<A>);
-  return in_grids(blocks, [&](unsigned n, int64_t first) {
-    flash_plain_kernel<T><<<n, plain_threads, 0, stream>>>(p, first);
-  });
+  return in_grids(flash_plain_kernel<T>, blocks, plain_threads, 0, stream, p);
 }
 
 }  // namespace fanano::cuda

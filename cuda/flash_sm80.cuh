@@ -238,9 +238,7 @@ cudaError_t flash_sm80(const Problem& p, void* workspace, cudaStream_t stream) {
   if (cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                                Block::smem_bytes))
     return error;
-  return in_grids(blocks, [&](unsigned n, int64_t first) {
-    kernel<<<n, Block::threads, Block::smem_bytes, stream>>>(p, first);
-  });
+  return in_grids(kernel, blocks, Block::threads, Block::smem_bytes, stream, p);
 }
 
 }  // namespace fanano::cuda

@@ -130,17 +130,11 @@ template <class T> cudaError_t materialised(const Problem& p, void* scratch, cud
   if (rows == 0) return cudaSuccess;
   const dim3 threads(tile, tile);
   auto blocks = [&](int64_t columns) { return columns ? Place::count(s, tile, columns, tile) : 0; };
-  cudaError_t error = in_grids(blocks(s.keys), [&](unsigned n, int64_t first) {
-    scores_kernel<T><<<n, threads, 0, stream>>>(p, scores, first);
-  });
+  cudaError_t error = in_grids(scores_kernel<T>, blocks(s.keys), threads, 0, stream, p, scores);
   if (!error)
-    error = in_grids(rows, [&](unsigned n, int64_t first) {
-      probabilities_kernel<T><<<n, softmax_threads, 0, stream>>>(p, scores, first);
-    });
+    error = in_grids(probabilities_kernel<T>, rows, softmax_threads, 0, stream, p, scores);
   if (!error)
-    error = in_grids(blocks(s.value_dim), [&](unsigned n, int64_t first) {
-      product_kernel<T><<<n, threads, 0, stream>>>(p, scores, first);
-    });
+    error = in_grids(product_kernel<T>, blocks(s.value_dim), threads, 0, stream, p, scores);
   return error;
 }
 

@@ -92,9 +92,7 @@ __global__ void __launch_bounds__(softmax_threads)
 
 template <class T> cudaError_t softmax(const SoftmaxRows& p, cudaStream_t stream) {
   if (p.n == 0) return cudaSuccess;
-  return in_grids(p.rows, [&](unsigned n, int64_t first) {
-    softmax_kernel<T><<<n, softmax_threads, 0, stream>>>(p, first);
-  });
+  return in_grids(softmax_kernel<T>, p.rows, softmax_threads, 0, stream, p);
 }
 
 }  // namespace fanano::cuda

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "grid.cuh"
 #include "kernels.hpp"
 #include "numbers.cuh"
 #include "upload.hpp"
@@ -51,9 +52,10 @@ __global__ void __launch_bounds__(threads)
 }
 
 template <class T>
-void launch_widen(const DeviceNumbers& from, int64_t n, double most, void* to, cudaStream_t on) {
-  const auto blocks = unsigned(std::min<int64_t>((n + threads - 1) / threads, 1024));
-  widen_kernel<T><<<blocks, threads, 0, on>>>(from, n, most, to);
+cudaError_t launch_widen(const DeviceNumbers& from, int64_t n, double most, void* to,
+                         cudaStream_t on) {
+  const int64_t blocks = std::min<int64_t>((n + threads - 1) / threads, 1024);
+  return in_grid(widen_kernel<T>, blocks, threads, 0, on, from, n, most, to);
 }
 
 }  // namespace
@@ -63,23 +65,25 @@ cudaError_t upload(const void* from, int64_t n, void* to, cudaStream_t stream) {
     Numbers numbers;
     const int here = int(std::min<int64_t>(n - i, most_parameters));
     std::memcpy(numbers.data, static_cast<const char*>(from) + i * 8, size_t(here) * 8);
-    upload_kernel<<<1, threads, 0, stream>>>(numbers, here, static_cast<uint64_t*>(to) + i);
+    if (cudaError_t error = in_grid(upload_kernel, 1, threads, 0, stream, numbers, here,
+                                    static_cast<uint64_t*>(to) + i))
+      return error;
   }
-  return cudaGetLastError();
+  return cudaSuccess;
 }
 
 cudaError_t widen(const DeviceNumbers& from, int64_t n, double most, void* to,
                   cudaStream_t stream) {
   if (n == 0) return cudaSuccess;
   switch (from.kind) {
-    case DeviceNumbers::int32: launch_widen<int32_t>(from, n, most, to, stream); break;
-    case DeviceNumbers::int64: launch_widen<int64_t>(from, n, most, to, stream); break;
-    case DeviceNumbers::float16: launch_widen<float16>(from, n, most, to, stream); break;
-    case DeviceNumbers::bfloat16: launch_widen<bfloat16>(from, n, most, to, stream); break;
-    case DeviceNumbers::float32: launch_widen<float>(from, n, most, to, stream); break;
-    case DeviceNumbers::float64: launch_widen<double>(from, n, most, to, stream); break;
+    case DeviceNumbers::int32: return launch_widen<int32_t>(from, n, most, to, stream);
+    case DeviceNumbers::int64: return launch_widen<int64_t>(from, n, most, to, stream);
+    case DeviceNumbers::float16: return launch_widen<float16>(from, n, most, to, stream);
+    case DeviceNumbers::bfloat16: return launch_widen<bfloat16>(from, n, most, to, stream);
+    case DeviceNumbers::float32: return launch_widen<float>(from, n, most, to, stream);
+    case DeviceNumbers::float64: return launch_widen<double>(from, n, most, to, stream);
   }
-  return cudaGetLastError();
+  return cudaErrorInvalidValue;
 }
 
 }  // namespace fanano::cuda

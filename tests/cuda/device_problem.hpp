@@ -75,7 +75,7 @@ template <class T, class Out = T> class DeviceProblem {
   Buffer<double> slopes_, sinks_;
   Buffer<uint8_t> mask_;
   Buffer<uint64_t> seed_;
-  static constexpr uint32_t place[] = {1, 2, 3, 4};  // of the dropout's place, what lies there
+  static constexpr uint32_t place[] = {1, 2, 3, 4};  // of dropout, as far as it is on the device
   Buffer<uint32_t> place_{std::vector(std::begin(place), std::end(place))};
 
   static Numbers numbers(const Case& c) {

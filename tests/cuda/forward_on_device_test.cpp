@@ -238,6 +238,7 @@ TEST(an_error_of_the_callers_is_not_told_as_ours) {
   HostArrays<bfloat16> problem(lengths(), Dtype::bfloat16, Algorithm::safe);
   problem.forward(0);
   problem.judge("after an error of the caller's");
+  CHECK(cudaGetLastError() == cudaErrorInvalidDevice);  // and may ask for it later
 }
 
 TEST(all_is_launched_on_the_stream_and_nothing_waits) {

@@ -29,6 +29,19 @@ def test_blocks_of_a_multiprocessor(machine, threads, registers, shared, blocks)
     assert machines.blocks_per_multiprocessor(machine, threads, registers, shared) == blocks
 
 
+def test_what_memory_takes():
+    def of(machine, *names):
+        code = [sass.Instruction(name) for name in names]
+        return machines.memory(machines.MACHINES[machine], code)
+
+    mma = "HMMA.16816.F32"  # with 16 x 8 numbers: 256 bytes
+    takes = 256 / (2039 / 1.41 / 108)
+    assert of("sm_80", "FFMA") == 0
+    assert of("sm_80", mma) == pytest.approx(100 * takes / 2)
+    assert of("sm_80", mma, *["MUFU.EX2"] * 4) == pytest.approx(100 * takes / 8)
+    assert of("sm_90a", mma, mma) == pytest.approx(100 * 512 * 1.83 * 132 / 3352 / (2 / 0.629))
+
+
 def test_the_bound():
     def of(machine, *names):
         code = [sass.Instruction(name) for name in names]

@@ -1,6 +1,7 @@
 """The static report of the CUDA kernels, on texts like those of ptxas and nvdisasm: no nvcc."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -107,7 +108,7 @@ def test_what_ptxas_says():
 
 
 def test_what_ptxas_says_of_two_machines():
-    """Which nvcc has it compile for, one after the other."""
+    """One after the other, in one log."""
     first = LOG.replace("sm_90a", "sm_80").replace("255 registers", "168 registers")
     for log in (first + LOG, LOG + first):
         found = {machine: ptxas.parse(log, machine) for machine in ("sm_80", "sm_90a")}
@@ -390,6 +391,27 @@ def test_what_nvcc_says_is_kept_and_what_matters_is_shown(tmp_path, status):
     assert (tmp_path / "k.o.log").read_text() == text
     assert "C7514" in ran.stderr and "a; b" in ran.stderr
     assert "Compiling entry" not in ran.stderr and "spill" not in ran.stderr
+
+
+def test_the_texts_of_an_object(tmp_path, monkeypatch):
+    """By tools that do no more than write down what they were asked for."""
+    made = tmp_path / "cuda_objects" / "k.o"
+    made.parent.mkdir()
+    made.write_text("")
+    made.with_name("k.o.log").write_text(LOG)
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name, text in {
+        "cuobjdump": "touch k.1.sm_80.cubin k.2.sm_90a.cubin k.3.sm_90.cubin",
+        "nvdisasm": "echo of $(basename $1)",
+    }.items():
+        (tools / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tools / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    for machine, name in ("sm_80", "k.1.sm_80.cubin"), ("sm_90a", "k.2.sm_90a.cubin"):
+        assert build.texts(tmp_path, "nvcc", "k.cu", machine) == (LOG, f"of {name}\n")
+    with pytest.raises(build.Failed, match="has 0 pieces of machine code for sm_100, not one"):
+        build.texts(tmp_path, "nvcc", "k.cu", "sm_100")
 
 
 def test_a_tool_that_fails():

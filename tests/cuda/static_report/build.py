@@ -51,7 +51,10 @@ def texts(build, nvcc, source, machine):
     made = build / "cuda_objects" / f"{Path(source).stem}.o"
     log = made.with_name(f"{made.name}.log")
     if not made.exists() or not log.exists():
-        raise Failed(f"{made} and its log are not there: cmake --build {build}")
+        raise Failed(
+            f"{made} and its log are not there: cmake --build {build}; a module without CUDA "
+            "(its configuration says why) has none"
+        )
     with tempfile.TemporaryDirectory() as folder:
         run(tool("cuobjdump", nvcc), "-xelf", "all", made, cwd=folder)
         cubins = list(Path(folder).glob(f"*.{machine}.cubin"))

@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from . import flow
-from .machines import MACHINES, WARP, blocks_per_multiprocessor, bound
+from .machines import MACHINES, WARP, blocks_per_multiprocessor, bound, memory
 from .sass import MEMORY, PIPES
 
 PRODUCTS = ("FFMA", "DFMA")
@@ -41,6 +41,7 @@ def of_loop(kernel, machine):
         "work": work,
         "others": (len(least) - work) / work if work else None,
         "bound": percent,
+        "memory": memory(MACHINES[machine], least) if loop else None,
         "peak": MACHINES[machine].tensor,  # multiplications per clock of a multiprocessor
         "pass": len(least),
         "loop": sum(len(graph[n].instructions) for n in loop.body) if loop else 0,

@@ -5,7 +5,8 @@ Rates: its table "Throughput of Native Arithmetic Instructions", in results per 
 multiprocessor, and for the tensor cores the whitepapers: A100 1024 dense 16-bit multiplications
 per clock (312 TFLOP/s, 108 multiprocessors, 1.41 GHz), H100 2048 (989 TFLOP/s, 132, 1.83 GHz). What
 Hopper's tensor cores do of that when they are given mma.sync is 62.9 % (measured in arXiv
-2402.13499). Shared memory: 128 bytes per clock.
+2402.13499). Shared memory: 128 bytes per clock. Memory, from the same whitepapers: 2039 GB/s of an
+A100 of 80 GB, 3352 of an H100 SXM5.
 """
 
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ class Machine:
     shared: int  # bytes of a multiprocessor
     tensor: int  # multiplications per clock
     mma_sync: float  # what part of that HMMA reaches
+    memory: float  # bytes per clock: its share of the device's
     results: dict[str, int]  # of each pipe, per clock
     registers: int = 65536
     warps: int = 64
@@ -27,9 +29,9 @@ class Machine:
     wavefronts: int = 1  # of shared memory, per clock
 
 
-SM80 = Machine(164 << 10, 1024, 1.0, {"fp32": 64, "fp64": 32, "fp16": 256, "alu": 64, "mufu": 16,
+SM80 = Machine(164 << 10, 1024, 1.0, 2039 / 1.41 / 108, {"fp32": 64, "fp64": 32, "fp16": 256, "alu": 64, "mufu": 16,
                                       "convert": 16, "shuffle": 32})  # fmt: skip
-SM90 = Machine(228 << 10, 2048, 0.629, {"fp32": 128, "fp64": 64, "fp16": 256, "alu": 64, "mufu": 16,
+SM90 = Machine(228 << 10, 2048, 0.629, 3352 / 1.83 / 132, {"fp32": 128, "fp64": 64, "fp16": 256, "alu": 64, "mufu": 16,
                                         "convert": 64, "shuffle": 32})  # fmt: skip
 MACHINES = {"sm_80": SM80, "sm_90": SM90, "sm_90a": SM90}
 
@@ -65,6 +67,14 @@ def clocks(machine, instructions):
             continue
         taken[i.pipe] = taken.get(i.pipe, 0) + cost
     return taken
+
+
+def memory(machine, instructions):
+    """What memory takes for the second operands (keys, values) of these tensor instructions of one
+    warp, in percent of their slowest pipe. Where each is read for 16 rows alone, as in decode, what
+    is over 100 is bound by memory. The copies themselves cannot be counted: a warp may have none."""
+    read = sum(2 * (i.multiplications or 0) // 16 for i in instructions)
+    return 100 * read / machine.memory / max(clocks(machine, instructions).values())
 
 
 def bound(machine, instructions):
