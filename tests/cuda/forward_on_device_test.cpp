@@ -237,8 +237,8 @@ TEST(an_error_of_the_callers_is_not_told_as_ours) {
   CHECK(cudaSetDevice(7) == cudaErrorInvalidDevice);  // the caller knows, and goes on
   HostArrays<bfloat16> problem(lengths(), Dtype::bfloat16, Algorithm::safe);
   problem.forward(0);
-  problem.judge("after an error of the caller's");
   CHECK(cudaGetLastError() == cudaErrorInvalidDevice);  // and may ask for it later
+  problem.judge("after an error of the caller's");
 }
 
 TEST(all_is_launched_on_the_stream_and_nothing_waits) {

@@ -29,10 +29,14 @@ class Machine:
     wavefronts: int = 1  # of shared memory, per clock
 
 
-SM80 = Machine(164 << 10, 1024, 1.0, 2039 / 1.41 / 108, {"fp32": 64, "fp64": 32, "fp16": 256, "alu": 64, "mufu": 16,
-                                      "convert": 16, "shuffle": 32})  # fmt: skip
-SM90 = Machine(228 << 10, 2048, 0.629, 3352 / 1.83 / 132, {"fp32": 128, "fp64": 64, "fp16": 256, "alu": 64, "mufu": 16,
-                                        "convert": 64, "shuffle": 32})  # fmt: skip
+SM80 = Machine(
+    164 << 10, 1024, 1.0, 2039 / 1.41 / 108,
+    {"fp32": 64, "fp64": 32, "fp16": 256, "alu": 64, "mufu": 16, "convert": 16, "shuffle": 32},
+)  # fmt: skip
+SM90 = Machine(
+    228 << 10, 2048, 0.629, 3352 / 1.83 / 132,
+    {"fp32": 128, "fp64": 64, "fp16": 256, "alu": 64, "mufu": 16, "convert": 64, "shuffle": 32},
+)  # fmt: skip
 MACHINES = {"sm_80": SM80, "sm_90": SM90, "sm_90a": SM90}
 
 
@@ -72,7 +76,7 @@ def clocks(machine, instructions):
 def memory(machine, instructions):
     """What memory takes for the second operands (keys, values) of these tensor instructions of one
     warp, in percent of their slowest pipe. Where each is read for 16 rows alone, as in decode, what
-    is over 100 is bound by memory. The copies themselves cannot be counted: a warp may have none."""
+    is over 100 is bound by memory. The copies cannot be counted: a warp may have none."""
     read = sum(2 * (i.multiplications or 0) // 16 for i in instructions)
     return 100 * read / machine.memory / max(clocks(machine, instructions).values())
 
