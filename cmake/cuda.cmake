@@ -207,7 +207,7 @@ function(fanano_cuda_object object source)
   file(MAKE_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/cuda_objects)
   list(TRANSFORM FANANO_CUDA_INCLUDES PREPEND -I OUTPUT_VARIABLE includes)
   add_custom_command(
-    OUTPUT ${out}
+    OUTPUT ${out} BYPRODUCTS ${out}.log
     COMMAND ${CMAKE_COMMAND} -D OUT=${out} -P ${PROJECT_SOURCE_DIR}/cmake/nvcc.cmake --
             ${CMAKE_CXX_COMPILER_LAUNCHER} ${FANANO_NVCC} ${FANANO_NVCC_FLAGS} ${ARGN} ${includes}
             -MD -MF ${out}.d -x cu -c ${source} -o ${out}

@@ -153,7 +153,7 @@ bool built_with_cuda() { return true; }
 std::string why_no_cuda() {
   int devices = 0;
   const cudaError_t error = cudaGetDeviceCount(&devices);
-  cudaGetLastError();
+  if (error) cudaGetLastError();
   if (error == cudaErrorInsufficientDriver) {
     int driver = 0, runtime = 0;
     cudaDriverGetVersion(&driver), cudaRuntimeGetVersion(&runtime);
@@ -175,7 +175,6 @@ std::string why_no_cuda() {
     cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
     best = std::max(best, 10 * major + minor);
   }
-  cudaGetLastError();
   if (best >= cuda::least_capability) return {};
   return "the kernels need a device of sm_" + std::to_string(cuda::least_capability) +
          " or newer; the best one here is of sm_" + std::to_string(best);

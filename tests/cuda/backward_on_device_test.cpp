@@ -74,6 +74,16 @@ TEST(the_device_and_the_stream) {
   problem.judge("on device 2");
 }
 
+TEST(an_error_of_the_callers_is_not_told_as_ours) {
+  const Machine machine({.devices = 2});
+  HostArrays<float> problem(lengths(), Dtype::float32);
+  CHECK(cudaSetDevice(7) == cudaErrorInvalidDevice);  // the caller knows, and goes on
+  problem.run();
+  CHECK(why_no_cuda().empty());
+  CHECK(cudaGetLastError() == cudaErrorInvalidDevice);  // and may ask for it later
+  problem.judge("after an error of the caller's");
+}
+
 // Where a grid has 2 blocks at most: of the general kernels, and of sm_80's.
 TEST(one_launch_may_be_several) {
   for (Dtype dtype : {Dtype::float64, Dtype::float16})

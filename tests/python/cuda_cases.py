@@ -1,5 +1,7 @@
 """What attention on a CUDA device is tried on, by the emulator and on a real one."""
 
+import re
+
 import numpy as np
 
 # Small, for the emulator takes its time; the kernels themselves are tested by tests/cuda.
@@ -49,3 +51,31 @@ def device_numbers(options):
         for name, kind in kinds.items()
         if isinstance(options.get(name), np.ndarray)
     }
+
+
+def by_sm80(row):
+    """Which kernel of the table a row is by its name: what, columns, kind."""
+    return re.fullmatch(r"(flash|decode|backward)_sm80_[a-z0-9]+_(\d+)(?:_(\w+))?", row.name)
+
+
+def taken_by(row):
+    """Numbers of columns, and options, with which the table's first row that takes them is this: of
+    few queries, where it is decode's."""
+    if found := by_sm80(row):
+        dim = int(found[2])
+        return [(dim, dim), (dim - 7, dim)], {"softcap": 2.0} if found[3] == "general" else {}
+    if "_plain_" in row.name and "16" in row.dtype:  # beyond those of sm_80
+        return [(150, 150) if row.name.startswith("backward") else (300, 300)], {}
+    return [(64, 64), (33, 70)], {}
+
+
+def kernel_of(row):
+    """What the kernel's mangled name has in it, which is launched where the row is chosen."""
+    types = {"float64": "d", "float32": "f"}
+    types |= {name: f"NS_{len(name)}{name}E" for name in ("bfloat16", "float16")}
+    if found := by_sm80(row):
+        name = {"backward": "backward_queries"}.get(found[1], f"{found[1]}_sm80") + "_kernel"
+        general = f"Lb{int(found[3] == 'general')}E" if found[3] else ""
+        return f"{name}I{types[row.dtype]}Li{found[2]}E{general}E"
+    first = {"materialised": "scores", "flash": "flash_plain", "backward": "dq"}
+    return f"{first[row.name.split('_')[0]]}_kernelI{types[row.dtype]}"

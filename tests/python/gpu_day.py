@@ -70,8 +70,10 @@ def a_folder(tmp_path):
 
 
 def with_tests(folder, **files):
+    """Marked as those on a GPU, unless they say themselves which of them are."""
     for name, text in files.items():
-        text = "import os, pytest, time, warnings\npytestmark = pytest.mark.cuda\n" + text
+        marks = "" if "pytest.mark.cuda" in text else "pytestmark = pytest.mark.cuda\n"
+        text = "import os, pytest, time, warnings\n" + marks + text
         (folder / "tests" / "python" / f"test_{name}.py").write_text(text)
 
 

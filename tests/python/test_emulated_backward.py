@@ -7,8 +7,9 @@ import numpy as np
 import oracle_dropout
 import pytest
 from cases import Case
-from cuda_cases import OPTIONS, PLAIN, device_numbers, host_numbers
+from cuda_cases import OPTIONS, PLAIN, device_numbers, host_numbers, kernel_of, taken_by
 from emulated import Array
+from emulated_wild import launched
 from refusals import refuses
 
 import fanano
@@ -48,6 +49,18 @@ def judge(case, send=lambda options: options):
 @pytest.mark.parametrize("dtype", compare.DTYPES)
 def test_each_dtype(dtype):
     judge(Case(dtype, **PLAIN))
+
+
+@pytest.mark.parametrize(
+    "row", [k for k in fanano.kernels() if k.name.startswith("backward_")], ids=repr
+)
+def test_each_row_of_the_table(row):
+    """Is chosen where test_torch_cuda_gradients.py, on a GPU, takes it to be."""
+    sizes, options = taken_by(row)
+    for dims in sizes:
+        emulated.calls()
+        judge(Case(row.dtype, rows=19, keys=35, dims=dims, **options))
+        assert kernel_of(row) in launched()
 
 
 @pytest.mark.parametrize("name", OPTIONS)

@@ -8,8 +8,9 @@ import numpy as np
 import oracle_dropout
 import pytest
 from cases import Case
-from cuda_cases import OPTIONS, PADDED, PLAIN, device_numbers, host_numbers
+from cuda_cases import OPTIONS, PADDED, PLAIN, device_numbers, host_numbers, kernel_of, taken_by
 from emulated import Array
+from emulated_wild import launched
 from refusals import refuses
 
 import fanano
@@ -42,6 +43,21 @@ def test_each_dtype_and_algorithm(dtype, algorithm):
     judge(Case(dtype, algorithm=algorithm, **PLAIN))
 
 
+ROWS = [k for k in fanano.kernels() if k.device == "cuda" and not k.name.startswith("backward_")]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=repr)
+def test_each_row_of_the_table(row):
+    """Is chosen where test_torch_cuda.py, on a GPU, takes it to be."""
+    algorithm = "safe" if row.name == "materialised" else "flash"
+    sizes, options = taken_by(row)
+    rows = 7 if row.name.startswith("decode") else 19
+    for dims in sizes:
+        emulated.calls()
+        judge(Case(row.dtype, rows=rows, keys=35, dims=dims, algorithm=algorithm, **options))
+        assert kernel_of(row) in launched()
+
+
 @pytest.mark.parametrize("name", OPTIONS)
 def test_each_option(name):
     judge(Case("float16", **PLAIN | OPTIONS[name]), host_numbers)
@@ -66,10 +82,10 @@ def test_few_queries_of_many(rows):
     case = Case("float16", **PLAIN | PADDED | {"rows": rows, "keys": 600})
     emulated.calls()
     out, lse = run(case, lambda options: options | lengths)
-    launched = "".join(call for call, *_ in emulated.calls())
-    assert "decode_sm80_kernel" in launched
-    assert "combine_kernel" in launched
-    assert ("flash_sm80_kernel" in launched) == (rows > 16)
+    kernels = launched()
+    assert "decode_sm80_kernel" in kernels
+    assert "combine_kernel" in kernels
+    assert ("flash_sm80_kernel" in kernels) == (rows > 16)
     compare.judge_attention(out, lse, *case.arrays(), **case.options | lengths)
 
 

@@ -66,6 +66,14 @@ def test_which_runs():
 def test_which_does_not():
     pytest.skip("why not")
 """
+HERE_AND_THERE = """
+there = pytest.mark.cuda
+def test_here():
+    pass
+@there
+def test_there():
+    pass
+"""
 PROGRAMS = "flash_nan", "decode", "backward_sm80"
 SANITIZED = [
     f"{tool}, {name.removesuffix('_sm80')}"
@@ -94,7 +102,8 @@ def test_to_its_end_with_the_emulator(needs_pip, build_dir, folder):
         (stand_in / "tests" / part).symlink_to(build_dir / "tests" / part)
     for name in "softmax", *PROGRAMS:
         executable(stand_in / "tests" / "cuda" / f"cuda_{name}_test", f"echo {name} ran")
-    with_tests(folder, torch_cuda=TWO.format(day=None), torch_cuda_repeats=TWO.format(day=None))
+    two = TWO.format(day=None)
+    with_tests(folder, torch_cuda=two, torch_cuda_repeats=two, torch_dlpack_cuda=HERE_AND_THERE)
     environment = {"FANANO_GPU_DAY_STAND_IN": str(stand_in)}
     environment["PATH"] = f"{folder / 'bin'}:{os.environ['PATH']}"
     done, summary, log = run(folder, wheel=wheel_of_the_stage(folder), **environment)
@@ -102,16 +111,17 @@ def test_to_its_end_with_the_emulator(needs_pip, build_dir, folder):
     assert "the emulator stood in" in summary
     found = results(summary)
     there = {"environment", "info", "goldens", "bench, quick", "torch_cuda", "torch_cuda_repeats"}
-    there |= {"programs", *SANITIZED, "profile", "bench, full", "calibrate"}
+    there |= {"torch_dlpack_cuda", "programs", *SANITIZED, "profile", "bench, full", "calibrate"}
     assert {name for name, result in found.items() if result == "passed"} == there
     assert {result for name, result in found.items() if name not in there} == {"not run"}
     assert said(summary, "device") == "no GPU"
     assert said(summary, "torch_cuda").startswith("1 passed, 1 skipped, 1 warning")
+    assert said(summary, "torch_dlpack_cuda").startswith("2 passed")
     assert said(summary, "cupy") == "there is no test_cupy.py"
     names = {path.name for path in (folder / "out").iterdir()}
     assert names >= {"bench-quick.json", "bench.json", "log.txt", "summary.txt", "profile.json"}
     assert names >= {"calibration.json", "test_torch_cuda.xml"}
-    assert len(names) <= 12
+    assert len(names) <= 13
     assert json.loads((folder / "out" / "bench.json").read_text())["left_out"] == 0
     assert re.search(r"asked: --tool racecheck .*/cuda_decode_test\ndecode ran", log)
 
@@ -125,6 +135,7 @@ def test_with_a_gpu(folder, python_of_another):
     with_tests(
         folder,
         torch_cuda=TWO.format(day="1"),
+        torch_dlpack_cuda=HERE_AND_THERE,
         cupy='import gpu\ndef test(): gpu.none("CuPy is silent")',
     )
     out = folder / "out"
@@ -138,12 +149,14 @@ def test_with_a_gpu(folder, python_of_another):
     done, summary, log = run(folder, **environment)
     assert done.returncode == 1
     found = results(summary)
-    passed = {"device", "goldens", "torch_cuda", "programs", *SANITIZED, "calibrate"}
+    passed = {"device", "goldens", "torch_cuda", "torch_dlpack_cuda", "programs", *SANITIZED}
+    passed |= {"calibrate"}
     assert {name for name, result in found.items() if result == "passed"} == passed, summary + log
     failed = {"environment", "info", "bench, quick", "cupy", "profile", "bench, full"}
     assert {name for name, result in found.items() if result == "failed"} == failed
     assert "on the day with a GPU CuPy is silent" in log
     assert said(summary, "torch_cuda").startswith("1 passed, 1 skipped, 1 warning")
+    assert said(summary, "torch_dlpack_cuda").startswith("1 passed, 1 deselected")
     for name in PROGRAMS:
         words = f"--tool memcheck --launch-count 40 --error-exitcode 1 .*/programs/{name}_test"
         assert re.search(f"asked: {words}\n{name}_test ran", log)

@@ -2,8 +2,6 @@
 ``pytest -m cuda``. What goes on before a kernel is tested without one in test_torch_device.py, the
 kernels in test_emulated_cuda.py."""
 
-import re
-
 import compare
 import cuda_cases
 import pytest
@@ -44,31 +42,12 @@ def judge(case, send=lambda options: options, **more):
     )
 
 
-def taken_by(row):
-    """Numbers of columns, and options, with which the table's first row that takes them is this:
-    of few queries, where it is decode's."""
-    if found := re.fullmatch(r"(?:flash|decode)_sm80_[a-z0-9]+_(\d+)(?:_(\w+))?", row.name):
-        dim = int(found[1])
-        return [(dim, dim), (dim - 7, dim)], {"softcap": 2.0} if found[2] == "general" else {}
-    beyond_sm80 = row.name.startswith("flash_plain") and "16" in row.dtype
-    return [(300, 300)] if beyond_sm80 else [(64, 64), (33, 70)], {}
-
-
-def test_each_kernel_is_asked_for():
-    for row in ROWS:
-        dims, options = taken_by(row)
-        if "_sm80" in row.name:  # or it is named in another way than taken_by() reads
-            assert f"_{max(dims[0])}_" in f"{row.name}_"
-            kind = "general" if options else "plain"
-            assert row.name.startswith("decode") or row.name.endswith(kind)
-
-
 @on_a_gpu
 @pytest.mark.parametrize("row", ROWS, ids=repr)
 def test_each_kernel(row):
     assert row.runnable, row.why_not
     algorithm = "safe" if row.name == "materialised" else "flash"
-    sizes, options = taken_by(row)
+    sizes, options = cuda_cases.taken_by(row)
     decode = row.name.startswith("decode")
     for dims in sizes:
         for where, data in ("full", "normal"), ("causal", "growing"):

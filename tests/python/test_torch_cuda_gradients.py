@@ -1,8 +1,6 @@
 """What torch does above attention on a GPU: gradients, compiling, transforms, checkpoints, graphs.
 By ``pytest -m cuda``; what can be tested without one is in test_torch_device.py."""
 
-import re
-
 import compare
 import cuda_cases
 import pytest
@@ -83,28 +81,11 @@ def by_hand(arrays, options):
 ROWS = [k for k in fanano.kernels() if k.name.startswith("backward_")]
 
 
-def taken_by(row):
-    """Numbers of columns, and options, with which the table's first row that takes them is this."""
-    if found := re.fullmatch(r"backward_sm80_[a-z0-9]+_(\d+)_(\w+)", row.name):
-        dim = int(found[1])
-        return [(dim, dim), (dim - 7, dim)], {"softcap": 2.0} if found[2] == "general" else {}
-    beyond_sm80 = "16" in row.dtype
-    return [(150, 150)] if beyond_sm80 else [(64, 64), (33, 70)], {}
-
-
-def test_each_kernel_is_asked_for():
-    for row in ROWS:
-        dims, options = taken_by(row)
-        if "_sm80" in row.name:  # or it is named in another way than taken_by() reads
-            assert f"_{max(dims[0])}_" in row.name
-            assert row.name.endswith("general" if options else "plain")
-
-
 @on_a_gpu
 @pytest.mark.parametrize("row", ROWS, ids=repr)
 def test_each_kernel(row):
     assert row.runnable, row.why_not
-    sizes, options = taken_by(row)
+    sizes, options = cuda_cases.taken_by(row)
     for dims in sizes:
         for where, data in ("full", "normal"), ("causal", "growing"):
             shape = {"rows": 97, "keys": 189, "heads": (2, 4, 2, 4), "dims": dims}

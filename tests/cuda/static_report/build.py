@@ -27,14 +27,14 @@ def how(build):
 
 
 def tool(name, nvcc):
-    """cuobjdump or nvdisasm: on PATH, beside nvcc, or where pip puts it."""
+    """cuobjdump or nvdisasm: beside nvcc, where pip puts it, or on PATH."""
     places = [Path(p) / "nvidia" for p in sys.path if p]
-    beside = [Path(nvcc).resolve().parent / name]
     installed = [p for place in places for p in place.glob(f"*/bin/{name}")]
-    on_path = shutil.which(name)
-    for path in [Path(on_path)] if on_path else [*beside, *installed]:
+    for path in Path(nvcc).resolve().parent / name, *installed:
         if path.exists():
             return path
+    if on_path := shutil.which(name):
+        return Path(on_path)
     raise NoTool(f"no {name}: pip install nvidia-cuda-{name}")
 
 

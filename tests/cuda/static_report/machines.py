@@ -5,8 +5,8 @@ Rates: its table "Throughput of Native Arithmetic Instructions", in results per 
 multiprocessor, and for the tensor cores the whitepapers: A100 1024 dense 16-bit multiplications
 per clock (312 TFLOP/s, 108 multiprocessors, 1.41 GHz), H100 2048 (989 TFLOP/s, 132, 1.83 GHz). What
 Hopper's tensor cores do of that when they are given mma.sync is 62.9 % (measured in arXiv
-2402.13499). Shared memory: 128 bytes per clock. Memory, from the same whitepapers: 2039 GB/s of an
-A100 of 80 GB, 3352 of an H100 SXM5.
+2402.13499). Shared memory: 128 bytes per clock. Memory, from the datasheets: 2039 GB/s of
+an A100 SXM of 80 GB, 3352 of an H100 SXM.
 """
 
 from dataclasses import dataclass
@@ -77,7 +77,7 @@ def memory(machine, instructions):
     """What memory takes for the second operands (keys, values) of these tensor instructions of one
     warp, in percent of their slowest pipe. Where each is read for 16 rows alone, as in decode, what
     is over 100 is bound by memory. The copies cannot be counted: a warp may have none."""
-    read = sum(2 * (i.multiplications or 0) // 16 for i in instructions)
+    read = sum(2 * (i.multiplications or 0) // 16 for i in instructions if i.stem == "HMMA")
     return 100 * read / machine.memory / max(clocks(machine, instructions).values())
 
 
