@@ -71,6 +71,7 @@ def debug_mode(monkeypatch):
     return modes
 
 
+@pytest.mark.filterwarnings("error")  # which the day with a GPU does not ask for
 def test_the_debug_mode_is_put_back(debug_mode):
     with nothing_waits():
         assert debug_mode[-1] == "error"
