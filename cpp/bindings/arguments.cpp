@@ -60,8 +60,10 @@ double number(nb::handle h, const char* argument) {
 }
 
 int64_t integer(nb::handle h, const char* argument) {
-  bool boolean = !PyLong_CheckExact(h.ptr()) && is_bool(h);
-  nb::object index = nb::steal(boolean ? nullptr : PyNumber_Index(h.ptr()));
+  bool exact = PyLong_CheckExact(h.ptr()), boolean = !exact && is_bool(h);
+  nb::object index = exact     ? nb::borrow(h)
+                     : boolean ? nb::object()
+                               : nb::steal(PyNumber_Index(h.ptr()));
   if (boolean || failed_with(PyExc_TypeError) || failed_with(PyExc_ValueError))
     refuse("integer", argument, type_of(h));
   if (!index.is_valid()) throw nb::python_error();
@@ -217,7 +219,9 @@ DropoutNumbers::DropoutNumbers(nb::handle p, nb::handle seed, nb::handle offset,
                                const Imported* query) {
   Dropout& d = dropout_;
   d.p = number(p, "dropout_p");
-  if (!PyLong_Check(seed.ptr()) && is_array(seed)) import_numbers(array_, seed, "seed", query);
+  // None first: small calls spend most of their time in such questions.
+  if (!seed.is_none() && !PyLong_Check(seed.ptr()) && is_array(seed))
+    import_numbers(array_, seed, "seed", query);
   if (array_ && array_->device().cuda) {
     if (!array_->scalar()) refuse("integer", "seed", type_of(seed));
     on_device_ = array_->device_integers();

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "arguments.hpp"
+#include "cpu/openmp.hpp"
 #include "cuda.hpp"
 #include "errors.hpp"
 #include "gil.hpp"
@@ -124,6 +125,14 @@ void check_runs_on(const Imported& query) {
   known = true;
 }
 
+// Who says how many threads it has is torch, and lends them.
+template <class F> void compute(int max_threads, F f) {
+  without_gil([&] {
+    Borrowed borrowed(max_threads > 1 ? openmp_of_torch() : nullptr);
+    f();
+  });
+}
+
 // A pass over a problem, on the CPU and on a device.
 struct Pass {
   void (*run)(const Problem&, int max_threads);
@@ -137,7 +146,7 @@ constexpr Pass backward_pass{backward, backward_device_workspace, backward_on_de
 // the workspace, can be another's only after what the stream still has to do.
 void run(const Pass& pass, const Problem& p, const DeviceOptions& on_device, const Imported& query,
          nb::handle empty, int max_threads) {
-  if (!query.device().cuda) return without_gil([&] { pass.run(p, max_threads); });
+  if (!query.device().cuda) return compute(max_threads, [&] { pass.run(p, max_threads); });
   check_runs_on(query);
   constexpr int64_t alignment = 256, element = sizeof(double);
   std::optional<Result> made;
@@ -266,7 +275,7 @@ nb::object softmax(nb::handle x, nb::handle axis, nb::handle algorithm, nb::hand
   int which = softmax_axis(in, integer(axis, "axis"));
   Result out(empty, imported, "out", in.ndim, in.shape, in.dtype);
   check_apart(out.array, "out", in, "x");
-  without_gil([&] { softmax(in, out.array, which, how, max_threads); });
+  compute(max_threads, [&] { softmax(in, out.array, which, how, max_threads); });
   return out.object();
 }
 
@@ -295,7 +304,7 @@ Pair merge_states(nb::handle out_a, nb::handle lse_a, nb::handle out_b, nb::hand
   check_merge(a, la, b, lb);
   Result out(empty, imported[0], "out", a.ndim, a.shape, a.dtype);
   Result lse(empty, imported[0], "lse", la.ndim, la.shape, la.dtype);
-  without_gil([&] { merge_states(a, la, b, lb, out.array, lse.array, max_threads); });
+  compute(max_threads, [&] { merge_states(a, la, b, lb, out.array, lse.array, max_threads); });
   return nb::borrow<Pair>(nb::make_tuple(out.object(), lse.object()));
 }
 

@@ -319,7 +319,8 @@ NB_MODULE(_core, m) {
       "get_num_threads", &get_num_threads,
       "How many threads a call uses at most.\n\n"
       "At first the environment variable FANANO_NUM_THREADS, else the CPUs that this process may\n"
-      "use. Calls with torch tensors use at most torch.get_num_threads() of them.");
+      "use. Calls with torch tensors use torch's threads, as many at most, and at most\n"
+      "torch.get_num_threads().");
   m.def(
       "set_num_threads", [](handle threads) { set_num_threads(integer(threads, "threads")); },
       arg("threads").none(), nb::sig("def set_num_threads(threads: int) -> None"),

@@ -42,7 +42,8 @@ struct Job {
   int64_t tasks;
   void (*body)(void*, int64_t, int);
   void* context;
-  int helpers;  // workers of the pool that may still join; guarded by Pool::mutex
+  int helpers;  // how many may join
+  int missing;  // workers of our pool that are still asked to; guarded by Pool::mutex
   std::atomic<int64_t> next{0};
   std::mutex mutex;  // guards what follows
   std::condition_variable idle;
@@ -67,7 +68,7 @@ struct Job {
   // What a thread that was asked for help does, however late it comes.
   void help() {
     std::unique_lock lock(mutex);
-    if (!open) return;
+    if (!open || next_worker > helpers) return;
     int worker = next_worker++;
     ++working;
     lock.unlock();
@@ -98,7 +99,7 @@ struct Pool {
     for (;;) {
       wake.wait(lock, [&] { return !jobs.empty(); });
       std::shared_ptr<Job> job = jobs.front();
-      if (--job->helpers == 0) jobs.pop_front();
+      if (--job->missing == 0) jobs.pop_front();
       lock.unlock();
       job->help();
       job.reset();
@@ -156,14 +157,6 @@ Pool& pool() {
 
 thread_local Lender* borrowed = nullptr;  // null: our pool helps
 
-// One who cannot be asked means fewer, not failure: the others may be at work.
-void ask(Lender& lender, const std::shared_ptr<Job>& job) {
-  try {
-    for (int i = 0; i < job->helpers; ++i) lender.schedule([job] { job->help(); });
-  } catch (const std::exception&) {
-  }
-}
-
 }  // namespace
 
 int get_num_threads() {
@@ -180,19 +173,36 @@ void set_num_threads(int64_t n) {
   num_threads = int(n);
 }
 
-Borrowed::Borrowed(Lender& lender) : before_(std::exchange(borrowed, &lender)) {}
+// One who cannot be asked means fewer, not failure: the others may be at work.
+void Scheduler::run(int helpers, const std::function<void()>& help,
+                    const std::function<void()>& work) {
+  try {
+    for (int i = 0; i < helpers; ++i) schedule(help);
+  } catch (const std::exception&) {
+  }
+  work();
+}
+
+Borrowed::Borrowed(Lender* lender) : before_(std::exchange(borrowed, lender)) {}
 Borrowed::~Borrowed() { borrowed = before_; }
 
 void parallel_for(int64_t tasks, int threads, void (*body)(void*, int64_t, int), void* context) {
   int helpers = int(std::min<int64_t>(threads, tasks)) - 1;
+  if (helpers <= 0) {
+    FloatMode mode;
+    for (int64_t task = 0; task < tasks; ++task) body(context, task, 0);
+    return;
+  }
   auto job = std::make_shared<Job>();
-  job->tasks = tasks, job->body = body, job->context = context, job->helpers = helpers;
-  if (borrowed)
-    ask(*borrowed, job);
-  else if (helpers > 0)
+  job->tasks = tasks, job->body = body, job->context = context;
+  job->helpers = job->missing = helpers;
+  if (borrowed) {
+    borrowed->run(helpers, [job] { job->help(); }, [&] { job->work(0); });
+  } else {
     pool().ask(job);
-  job->work(0);
-  if (!borrowed && helpers > 0) pool().forget(job);
+    job->work(0);
+    pool().forget(job);
+  }
   job->finish();
 }
 

@@ -20,18 +20,31 @@ void set_num_threads(int64_t);  // throws ValueError outside of [1, most_threads
 // The threads of somebody else's pool.
 class Lender {
  public:
-  // Calls help() in one of them, now, later or never: nobody waits for one that has not begun.
-  virtual void schedule(std::function<void()> help) = 0;
+  // work() here, and help() in some of them at the same time; returns when work() has. More than
+  // `helpers`, or fewer, do no harm.
+  virtual void run(int helpers, const std::function<void()>& help,
+                   const std::function<void()>& work) = 0;
 
  protected:
   ~Lender() = default;
 };
 
-// While it lives, the loops that this thread calls for are helped from there. What they compute
-// does not depend on it.
+// One that does what it is asked to when it comes to it.
+class Scheduler : public Lender {
+ public:
+  // Calls help() in one of them, now, later or never: nobody waits for one that has not begun.
+  virtual void schedule(std::function<void()> help) = 0;
+  void run(int helpers, const std::function<void()>& help, const std::function<void()>& work) final;
+
+ protected:
+  ~Scheduler() = default;
+};
+
+// While it lives, the loops that this thread calls for are helped from there; null: by our own pool.
+// What they compute does not depend on it.
 class Borrowed {
  public:
-  explicit Borrowed(Lender&);
+  explicit Borrowed(Lender*);
   ~Borrowed();
   Borrowed(const Borrowed&) = delete;
 

@@ -12,7 +12,7 @@ namespace ffi = xla::ffi;
 
 // XLA's pool for work inside of an operation. It must not be blocked by what waits for its threads,
 // and need not be: parallel_for waits only for helpers that have begun.
-class XlaThreads final : public Lender {
+class XlaThreads final : public Scheduler {
  public:
   explicit XlaThreads(ffi::ThreadPool& pool) : pool_(pool) {}
   void schedule(std::function<void()> help) override { pool_.Schedule(std::move(help)); }
@@ -27,7 +27,7 @@ class XlaThreads final : public Lender {
 // compute(threads) in the threads of XLA's pool.
 template <class F> ffi::Error on_threads_of(ffi::ThreadPool& pool, F compute) {
   XlaThreads threads(pool);
-  Borrowed borrowed(threads);
+  Borrowed borrowed(&threads);
   return answer([&] { compute(threads.count()); });
 }
 

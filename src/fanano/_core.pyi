@@ -190,7 +190,8 @@ def get_num_threads() -> int:
     How many threads a call uses at most.
 
     At first the environment variable FANANO_NUM_THREADS, else the CPUs that this process may
-    use. Calls with torch tensors use at most torch.get_num_threads() of them.
+    use. Calls with torch tensors use torch's threads, as many at most, and at most
+    torch.get_num_threads().
     """
 
 def set_num_threads(threads: int) -> None:

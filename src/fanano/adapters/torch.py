@@ -19,6 +19,7 @@ from . import Watched
 library = "torch"
 stream = None
 finisher = None
+max_threads = torch.get_num_threads
 
 # DLPack's C exchange: the core reads and makes tensors without calling Python.
 _exchange = hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
@@ -220,10 +221,6 @@ def seed_tensor(query: Any) -> Any:
     CUDA nobody looks at it, and a graph draws it anew at each replay."""
     device = query.device if query.is_cuda else "cpu"
     return torch.randint(-(2**63), 2**63 - 1, (), dtype=torch.int64, device=device)
-
-
-def max_threads() -> int:
-    return torch.get_num_threads()
 
 
 def _check_transforms(argument: str, array: Any) -> None:

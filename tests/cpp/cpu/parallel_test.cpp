@@ -126,7 +126,7 @@ TEST(a_task_may_call_again) {
 
 // Somebody else's pool: of what it is asked to do it does one half at once, and the other long
 // after anybody needs it.
-struct Unreliable final : Lender {
+struct Unreliable final : Scheduler {
   std::vector<std::function<void()>> late;
   std::vector<std::thread> running;
   int asked = 0;
@@ -147,7 +147,7 @@ TEST(borrowed_threads_help) {
   std::atomic<int> helped{0}, wrong{0};
   auto until = std::chrono::steady_clock::now() + std::chrono::seconds(20);
   while (!helped && std::chrono::steady_clock::now() < until) {
-    Borrowed borrowed(lender);
+    Borrowed borrowed(&lender);
     std::vector<std::atomic<int>> runs(50);
     auto lent = [&] {  // which of them this is
       for (std::thread& thread : lender.running)
@@ -179,14 +179,14 @@ TEST(borrowed_threads_help) {
 
 TEST(an_exception_of_a_borrowed_thread_comes_back) {
   Unreliable lender;
-  Borrowed borrowed(lender);
+  Borrowed borrowed(&lender);
   for (int round = 0; round < 20; ++round)
     CHECK_THROWS(std::runtime_error, "all",
                  parallel_for(64, 4, [&](int64_t, int) { throw std::runtime_error("all"); }));
 }
 
 // It has no memory to remember a second request by.
-struct Full final : Lender {
+struct Full final : Scheduler {
   std::vector<std::thread> running;
 
   void schedule(std::function<void()> help) override {
@@ -201,11 +201,72 @@ struct Full final : Lender {
 TEST(who_cannot_be_asked_means_fewer) {
   for (int round = 0; round < 50; ++round) {
     Full lender;
-    Borrowed borrowed(lender);
+    Borrowed borrowed(&lender);
     std::vector<std::atomic<int>> runs(40);
     parallel_for(40, 4, [&](int64_t task, int) { runs[size_t(task)]++; });
     for (auto& n : runs) CHECK(n == 1);
   }
+}
+
+// A team, as OpenMP's: all of it comes, however few are wanted, and is waited for.
+struct Team final : Lender {
+  explicit Team(int n) : size(n) {}
+  int size, asked = 0;
+
+  void run(int, const std::function<void()>& help, const std::function<void()>& work) override {
+    ++asked;
+    std::vector<std::thread> others;
+    for (int i = 1; i < size; ++i) others.emplace_back(help);
+    work();
+    for (std::thread& thread : others) thread.join();
+  }
+};
+
+TEST(a_team_may_be_of_any_size) {
+  for (int size : {1, 2, 3, 8})
+    for (int threads : {2, 3}) {
+      Team team(size);
+      std::atomic<int> helped{0};
+      auto until = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+      do {
+        Borrowed borrowed(&team);
+        std::vector<std::atomic<int>> runs(50);
+        int plain[3] = {};  // unguarded: the thread sanitizer would see a second user
+        parallel_for(50, threads, [&](int64_t task, int worker) {
+          CHECK(0 <= worker && worker < threads);
+          runs[size_t(task)]++, plain[worker]++;
+          helped += worker != 0;
+          std::this_thread::sleep_for(std::chrono::microseconds(100));
+        });
+        for (auto& n : runs) CHECK(n == 1);
+        CHECK(plain[0] + plain[1] + plain[2] == 50);
+      } while (size > 1 && !helped && std::chrono::steady_clock::now() < until);
+      CHECK((helped > 0) == (size > 1));
+      CHECK(team.asked > 0);
+    }
+}
+
+TEST(an_exception_of_a_team_comes_back) {
+  Team team(4);
+  Borrowed borrowed(&team);
+  for (int round = 0; round < 20; ++round)
+    CHECK_THROWS(std::runtime_error, "all",
+                 parallel_for(64, 3, [&](int64_t, int) { throw std::runtime_error("all"); }));
+}
+
+TEST(who_is_lent_nothing_has_our_pool) {
+  Team team(2);
+  Borrowed borrowed(&team);
+  {
+    Borrowed none(nullptr);
+    parallel_for(50, 2, [&](int64_t, int) {});
+    CHECK(team.asked == 0);
+  }
+  parallel_for(50, 2, [&](int64_t, int) {});
+  CHECK(team.asked == 1);
+  parallel_for(1, 2, [&](int64_t, int) {});  // nothing to help with
+  parallel_for(50, 1, [&](int64_t, int) {});
+  CHECK(team.asked == 1);
 }
 
 TEST(the_number_of_threads) {
