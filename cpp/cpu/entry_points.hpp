@@ -4,10 +4,23 @@
 #include "kernels.hpp"
 #include "simd/simd.hpp"
 
+// A row of the ISA table has of its own what its flags change, and may share the rest with the row
+// whose flags it adds to (cmake/isa.cmake).
+#ifndef FANANO_SHARED
+#define FANANO_SHARED FANANO_ISA
+#endif
+
 namespace fanano::FANANO_ISA {
 
 int64_t flash_scratch(const Problem&, int64_t rows);
 void flash(const Problem&, const Plan&, int64_t task, void* scratch);
+
+double peak(Dtype, int64_t rounds);
+uint64_t read(const void* data, int64_t bytes);
+
+}  // namespace fanano::FANANO_ISA
+
+namespace fanano::FANANO_SHARED {
 
 int64_t materialised_scratch(const Problem&, int64_t rows);
 void materialised(const Problem&, const Plan&, int64_t task, void* scratch, void* scores);
@@ -27,7 +40,8 @@ OnlineSoftmax<double> absorb(OnlineSoftmax<double>, Dtype, const void* x, int64_
                              int64_t stride);
 double merge(const MergeRow&, const void* a, double lse_a, const void* b, double lse_b, void* out);
 
-double peak(Dtype, int64_t rounds);
-uint64_t read(const void* data, int64_t bytes);
+}  // namespace fanano::FANANO_SHARED
 
-}  // namespace fanano::FANANO_ISA
+namespace fanano::FANANO_ISA {
+namespace shared = fanano::FANANO_SHARED;
+}

@@ -239,7 +239,7 @@ static bool left_to_decode(const Problem& p, const Plan& plan, int64_t task, voi
   if (b.rows.begin == 0 && b.head % group % together == 0) {
     int64_t teams = teams_of(p.shape);
     int64_t team = b.kv_head * (teams / p.shape.kv_heads) + b.head % group / together;
-    decode(p, plan, b.batch * teams + team, memory, nullptr);
+    shared::decode(p, plan, b.batch * teams + team, memory, nullptr);
   }
   return true;
 }

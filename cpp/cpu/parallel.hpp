@@ -40,8 +40,8 @@ class Scheduler : public Lender {
   ~Scheduler() = default;
 };
 
-// While it lives, the loops that this thread calls for are helped from there; null: by our own pool.
-// What they compute does not depend on it.
+// While it lives, the loops that this thread calls for are helped from there, or by our own pool
+// (null). What they compute does not depend on it.
 class Borrowed {
  public:
   explicit Borrowed(Lender*);
