@@ -80,17 +80,18 @@ void load_dout(const Problem& p, const Block& b, Range r, Queries<A>& x, A* rows
 }
 
 // Whether logits change by anything but 1 with their score times the scale; and of raw scores s by
-// what, into slope: by what softcap * tanh does. By a scale of 0 nothing changes, and no sum may
-// overflow before it is multiplied.
+// what, into slope: by what softcap * tanh does, if it is one that the logits take for any. By a
+// scale of 0 nothing changes, and no sum may overflow before it is multiplied.
 FANANO_FN bool has_slopes(const Score& score) { return score.softcap != 0 || score.scale == 0; }
 
 template <class A> void score_slopes(const ScoreConstants<A>& c, int64_t n, const A* s, A* slope) {
-  if (c.scale.sign == 0) return void(std::fill_n(slope, n * strip_rows<A>, A(0)));
+  if (c.scale.sign == 0 || c.softcap == 0)
+    return void(std::fill_n(slope, n * strip_rows<A>, A(c.scale.sign == 0 ? 0 : 1)));
   const Vec<A> unit = Vec<A>::all(c.scale.size), power = Vec<A>::all(c.scale.power);
   for (int64_t at = 0; at < n * strip_rows<A>; at += Vec<A>::width) {
     Vec<A> y = Vec<A>::load(s + at) * power * unit, size = max(y, Vec<A>::all(0) - y);
-    Vec<A> e = exp(Vec<A>::all(0) - (size + size));
-    softcap_slope(e, Vec<A>::all(1)).store(slope + at);
+    Vec<A> root = exp(Vec<A>::all(0) - size);  // of e^-2|y|, which exp() would say is 0 too early
+    softcap_slope(root * root, Vec<A>::all(1)).store(slope + at);
   }
 }
 

@@ -37,7 +37,7 @@ enum Data {
 
 // How q, k, v and the results lie in memory: gaps between rows and within them; the last number
 // first; or (of q, k and v) one sequence that stands for all.
-enum Strides { dense, gaps, backward, repeated };
+enum Strides { dense, gaps, reversed, repeated };
 
 struct Case {
   Shape shape;

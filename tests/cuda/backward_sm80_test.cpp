@@ -123,7 +123,7 @@ TEST(the_order_of_warps_changes_nothing) {
 }
 
 TEST(layouts) {
-  for (Strides strides : {gaps, backward, repeated}) {
+  for (Strides strides : {gaps, reversed, repeated}) {
     Case c{{2, 2, 1, 9, 40, 21, 3}};
     c.strides = strides;
     check_halves(c);

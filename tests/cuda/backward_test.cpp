@@ -77,7 +77,7 @@ TEST(hard_numbers) {
 }
 
 TEST(layouts) {
-  for (Strides strides : {gaps, backward, repeated}) {
+  for (Strides strides : {gaps, reversed, repeated}) {
     Case c{{2, 2, 1, 9, 20, 5, 3}};
     c.strides = strides;
     check_with(c, Dtype::float64), check_next(c);

@@ -96,7 +96,7 @@ TEST(a_scale_of_0) {
 TEST(strides) {
   for (int64_t dim : {20, 64, 200}) {
     Case c{flash_shape(2, 2, 1, 3, dim == 64 ? 530 : 40, dim)};
-    for (Strides strides : {gaps, backward, repeated}) c.strides = strides, check_next(c);
+    for (Strides strides : {gaps, reversed, repeated}) c.strides = strides, check_next(c);
   }
 }
 

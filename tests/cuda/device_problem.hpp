@@ -28,7 +28,7 @@ template <class T> class Operand {
     return all;
   }
   // The place of the first number, and of number i.
-  int64_t first() const { return strides_ == backward ? std::max<int64_t>(n_ - 1, 0) : 0; }
+  int64_t first() const { return strides_ == reversed ? std::max<int64_t>(n_ - 1, 0) : 0; }
   size_t at(size_t i) const {
     return size_t(first() + int64_t(i) / columns_ * row_ + int64_t(i) % columns_ * step_);
   }
@@ -37,7 +37,7 @@ template <class T> class Operand {
   // For results: nothing has been written, but to gaps. gaps: every second number of a row alone,
   // and three more after it.
   Operand(int64_t n, int64_t columns, Strides strides)
-      : n_(n), columns_(columns), strides_(strides), step_(strides == backward ? -1
+      : n_(n), columns_(columns), strides_(strides), step_(strides == reversed ? -1
                                                            : strides == gaps   ? 2
                                                                                : 1),
         row_(strides == gaps ? 2 * columns + 3 : columns * step_), memory_(memory_size()) {

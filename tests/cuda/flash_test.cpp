@@ -25,7 +25,7 @@ TEST(head_sizes) {
 TEST(strides) {
   for (int64_t dim : {20, 64, 200}) {
     Case c{flash_shape(2, 2, 1, 17, 40, dim)};
-    for (Strides strides : {gaps, backward}) c.strides = strides, check_flash(c);
+    for (Strides strides : {gaps, reversed}) c.strides = strides, check_flash(c);
   }
 }
 
