@@ -11,7 +11,8 @@ set(isa_scalar)
 set(isa_avx2 -mavx2 -mfma -mf16c)
 set(isa_avx512 ${isa_avx2} -mavx512f -mavx512bw -mavx512vl -mavx512dq -mprefer-vector-width=512)
 set(isa_avx512bf16 ${isa_avx512} -mavx512bf16)
-# The files that a row's own flags change; all others are those of the row that it adds to.
+# The files that a row's own flags change; all others are those of the row that it adds to, which
+# must be there, too.
 set(own_avx512bf16 flash peak)
 set(shared_avx512bf16 avx512)
 set(isa_neon -DFANANO_NEON)  # every aarch64 has it, so no flag of the compiler tells the rows apart

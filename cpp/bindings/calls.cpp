@@ -125,10 +125,10 @@ void check_runs_on(const Imported& query) {
   known = true;
 }
 
-// Who says how many threads it has is torch, and lends them.
+// Where the arrays' library has said how many threads it has, they help, if they can be borrowed.
 template <class F> void compute(int max_threads, F f) {
   without_gil([&] {
-    Borrowed borrowed(max_threads > 1 ? openmp_of_torch() : nullptr);
+    Borrowed borrowed(max_threads > 1 ? openmp() : nullptr);
     f();
   });
 }

@@ -13,6 +13,7 @@
 #include "buffer.hpp"
 #include "calls.hpp"
 #include "cpu/kernels.hpp"
+#include "cpu/openmp.hpp"
 #include "cpu/parallel.hpp"
 #include "cuda.hpp"
 #include "errors.hpp"
@@ -277,6 +278,9 @@ NB_MODULE(_core, m) {
 
   m.attr("most_threads") = most_threads;
   m.def("version", &version);
+  m.def("borrow_openmp", &borrow_openmp, arg("library"),
+        "From now on calls that are told of max_threads, more than 1, are helped by the OpenMP\n"
+        "threads of this shared library, which must be loaded. Returns whether they were found.");
   m.def("refusals", &refusal_rows,
         "Every error of the core: (id, name of the exception, words with blanks in braces).");
   m.def(
@@ -319,8 +323,8 @@ NB_MODULE(_core, m) {
       "get_num_threads", &get_num_threads,
       "How many threads a call uses at most.\n\n"
       "At first the environment variable FANANO_NUM_THREADS, else the CPUs that this process may\n"
-      "use. Calls with torch tensors use torch's threads, as many at most, and at most\n"
-      "torch.get_num_threads().");
+      "use. Calls with torch tensors are helped by torch's threads: by the smaller of this\n"
+      "number and torch.get_num_threads().");
   m.def(
       "set_num_threads", [](handle threads) { set_num_threads(integer(threads, "threads")); },
       arg("threads").none(), nb::sig("def set_num_threads(threads: int) -> None"),

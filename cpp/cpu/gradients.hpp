@@ -80,8 +80,9 @@ void load_dout(const Problem& p, const Block& b, Range r, Queries<A>& x, A* rows
 }
 
 // Whether logits change by anything but 1 with their score times the scale; and of raw scores s by
-// what, into slope: by what softcap * tanh does, if it is one that the logits take for any. By a
-// scale of 0 nothing changes, and no sum may overflow before it is multiplied.
+// what, into slope: by what softcap * tanh does, by 1 where it is too large to be any
+// (softcap_in_range). By a scale of 0 nothing changes, and no sum may overflow before it is
+// multiplied.
 FANANO_FN bool has_slopes(const Score& score) { return score.softcap != 0 || score.scale == 0; }
 
 template <class A> void score_slopes(const ScoreConstants<A>& c, int64_t n, const A* s, A* slope) {

@@ -1,6 +1,7 @@
 // Loops over many threads: tasks are claimed one by one, the caller works too and waits only for
 // tasks that were begun. Helpers come from a pool of our own, whose workers sleep and block all
-// signals (a second OpenMP runtime in a process costs 20x and hangs after fork), or are borrowed.
+// signals (a second OpenMP runtime in a process costs 20x and hangs after fork), or are borrowed;
+// who borrows a team waits for all of it.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +21,9 @@ void set_num_threads(int64_t);  // throws ValueError outside of [1, most_threads
 // The threads of somebody else's pool.
 class Lender {
  public:
-  // work() here, and help() in some of them at the same time; returns when work() has. More than
-  // `helpers`, or fewer, do no harm.
+  // work() here, and help() in some of them at the same time. Returns after work(); a team may wait
+  // for all of its threads first, a Scheduler waits for none. More than `helpers`, or fewer, do no
+  // harm.
   virtual void run(int helpers, const std::function<void()>& help,
                    const std::function<void()>& work) = 0;
 

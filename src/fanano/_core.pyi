@@ -138,6 +138,12 @@ most_threads: int = 4096
 
 def version() -> str: ...
 
+def borrow_openmp(library: str) -> bool:
+    """
+    From now on calls that are told of max_threads, more than 1, are helped by the OpenMP
+    threads of this shared library, which must be loaded. Returns whether they were found.
+    """
+
 def refusals() -> list[tuple[str, str, str]]:
     """
     Every error of the core: (id, name of the exception, words with blanks in braces).
@@ -190,8 +196,8 @@ def get_num_threads() -> int:
     How many threads a call uses at most.
 
     At first the environment variable FANANO_NUM_THREADS, else the CPUs that this process may
-    use. Calls with torch tensors use torch's threads, as many at most, and at most
-    torch.get_num_threads().
+    use. Calls with torch tensors are helped by torch's threads: by the smaller of this
+    number and torch.get_num_threads().
     """
 
 def set_num_threads(threads: int) -> None:

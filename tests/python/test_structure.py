@@ -17,7 +17,10 @@ SOURCES = [
     for path in (ROOT / folder).rglob(suffix)
 ] + [ROOT / "CMakeLists.txt"]
 ISA_OF = re.compile(r"fanano_(\w+)\.dir$")
-SHARED = {"avx512bf16": "avx512"}  # whose other kernels a row has (cmake/isa.cmake)
+
+ISA_TABLE = (ROOT / "cmake" / "isa.cmake").read_text()
+OWN = {k: set(v.split()) for k, v in re.findall(r"set\(own_(\w+) (.*)\)", ISA_TABLE)}
+SHARED = dict(re.findall(r"set\(shared_(\w+) (.*)\)", ISA_TABLE))  # whose other kernels a row has
 
 
 def lines(path):
@@ -198,6 +201,16 @@ def test_what_is_outside_the_table_runs_anywhere(build_dir):
         for line in tool("objdump", "-d", "--no-show-raw-insn", str(path)):
             assert not re.search(r"%[yz]mm|\tv[a-z]+ .*%xmm", line), f"{path.name}: {line}"
     assert checked > 5
+
+
+def test_a_row_has_of_its_own_what_its_flags_change():
+    """What looks at bf16_dot, which is all that they change: directly, or by terms_t."""
+    files = {p.stem: p.read_text() for p in (ROOT / "cpp" / "cpu").glob("*.cpp")}
+    changed = {name for name, text in files.items() if re.search(r"\b(bf16_dot|terms_t)\b", text)}
+    assert list(OWN) == ["avx512bf16"]
+    assert changed == OWN["avx512bf16"]
+    headers = {p.name for p in (ROOT / "cpp" / "cpu").rglob("*.hpp") if "bf16_dot" in p.read_text()}
+    assert headers == {"terms.hpp", "avx2.hpp", "avx512.hpp", "neon.hpp", "scalar.hpp"}
 
 
 def test_each_row_of_the_table_uses_what_it_may(build_dir):

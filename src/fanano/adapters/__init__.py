@@ -78,7 +78,8 @@ class Adapter(Protocol):
         the device of ``query``."""
 
     def max_threads(self) -> int:
-        """How many threads a call may use at most; 0: as many as fanano has."""
+        """How many threads a call may use at most, of those that the adapter had the core borrow if
+        any; 0: as many as fanano has, of its own."""
 
 
 # The library's module and our adapter's, in the order in which they are asked.

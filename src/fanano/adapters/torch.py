@@ -14,12 +14,17 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
+from .. import _core
 from . import Watched
 
 library = "torch"
 stream = None
 finisher = None
 max_threads = torch.get_num_threads
+
+# They spin for a while after each of torch's operations, and slow down whoever else works then.
+if torch.backends.openmp.is_available():  # type: ignore[no-untyped-call]
+    _core.borrow_openmp("libtorch_cpu.so")
 
 # DLPack's C exchange: the core reads and makes tensors without calling Python.
 _exchange = hasattr(torch.Tensor, "__dlpack_c_exchange_api__")

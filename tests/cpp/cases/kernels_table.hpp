@@ -6,6 +6,7 @@
 #include "attention.hpp"
 
 namespace fanano::cuda {
+inline namespace on_cpu {  // a build with CUDA links the device's table, too
 
 struct Kernel {
   const char* name;
@@ -40,4 +41,5 @@ inline const Kernel* const all_flash_kernels[] = {&forward_of[0], &forward_of[1]
 inline const Kernel* const all_backward_kernels[] = {&backward_of[0], &backward_of[1],
                                                      &backward_of[2], &backward_of[3]};
 
+}  // namespace on_cpu
 }  // namespace fanano::cuda
