@@ -59,7 +59,7 @@ template <class T> struct Weights {
     constexpr Real most = most_added<accumulator_t<T>>;
     const Shape& s = c.shape;
     const int64_t kv = b * s.kv_heads + h / (s.heads / s.kv_heads);
-    const double* q = &x.q[((b * s.heads + h) * s.queries + i) * s.dim];
+    const double* q = x.q.data() + ((b * s.heads + h) * s.queries + i) * s.dim;
     const Real own = c.sinks && i < used ? Real(x.sinks[h]) : Real(-INFINITY);
     m = own;
     for (int64_t j = 0; j < s.keys; ++j) {

@@ -93,7 +93,7 @@ template <class T> struct GradientSums {
     const Shape& s = c.shape;
     const int64_t kv = b * s.kv_heads + h / (s.heads / s.kv_heads);
     const int64_t at = (b * s.heads + h) * s.queries + i;
-    const double *q = &x.q[at * s.dim], *dout = &up.dout[at * s.value_dim];
+    const double *q = x.q.data() + at * s.dim, *dout = up.dout.data() + at * s.value_dim;
     const Real dlse = up.dlse.empty() ? 0 : Real(up.dlse[at]),
                kept = Real(kept_factor(c.dropout.p));
     const Real most_q = most(q, s.dim), most_dout = most(dout, s.value_dim);
@@ -106,7 +106,7 @@ template <class T> struct GradientSums {
     Real delta = 0, delta_apart = 0;
     for (int64_t j = 0; j < s.keys; ++j) {
       if (!row.seen[j]) continue;
-      const double* v = &x.v[(kv * s.keys + j) * s.value_dim];
+      const double* v = x.v.data() + (kv * s.keys + j) * s.value_dim;
       for (int64_t d = 0; d < s.value_dim; ++d) {
         dp[j] = in_.add(dp[j], Real(dout[d]) * Real(v[d]));
         apart[j] += std::fabs(Real(dout[d]) * Real(v[d]));
@@ -125,7 +125,7 @@ template <class T> struct GradientSums {
 
     for (int64_t j = 0; j < s.keys; ++j) {
       if (!row.seen[j]) continue;
-      const double* k = &x.k[(kv * s.keys + j) * s.dim];
+      const double* k = x.k.data() + (kv * s.keys + j) * s.dim;
       const Real ds = in_.round_kept(logit_gradient(p[j], dp[j], delta - dlse));
       Real slope = Real(c.used_scale());
       if (c.softcap != 0) slope /= std::pow(std::cosh(row.raw[j] / Real(c.softcap)), 2);
