@@ -1,7 +1,7 @@
 # The ISA table: name and compiler flags, best last. Adding a row here builds, tests and dispatches
 # it. What a row needs at run time is read off the flags themselves (cpp/cpu/isa.hpp).
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
-  set(FANANO_ISAS scalar avx2 avx512 avx512bf16)
+  set(FANANO_ISAS scalar avx2 avx512 avx512bf16 amx)
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
   set(FANANO_ISAS scalar neon)
 else()
@@ -11,18 +11,22 @@ set(isa_scalar)
 set(isa_avx2 -mavx2 -mfma -mf16c)
 set(isa_avx512 ${isa_avx2} -mavx512f -mavx512bw -mavx512vl -mavx512dq -mprefer-vector-width=512)
 set(isa_avx512bf16 ${isa_avx512} -mavx512bf16)
+set(isa_amx ${isa_avx512bf16} -mamx-tile -mamx-bf16)
 # The files that a row's own flags change; all others are those of the row that it adds to, which
 # must be there, too.
 set(own_avx512bf16 flash peak)
 set(shared_avx512bf16 avx512)
+set(own_amx flash peak)
+set(shared_amx avx512)
 set(isa_neon -DFANANO_NEON)  # every aarch64 has it, so no flag of the compiler tells the rows apart
 
 # Sanitized, a row takes minutes to compile: those that this machine cannot run are left out.
 if(FANANO_SANITIZE AND EXISTS /proc/cpuinfo)
   set(cpuinfo_avx512 avx512dq)
   set(cpuinfo_avx512bf16 avx512_bf16)
+  set(cpuinfo_amx amx_bf16)
   file(STRINGS /proc/cpuinfo cpuinfo REGEX "^flags" LIMIT_COUNT 1)
-  foreach(isa avx512 avx512bf16)
+  foreach(isa avx512 avx512bf16 amx)
     if(NOT "${cpuinfo} " MATCHES " ${cpuinfo_${isa}} ")
       list(REMOVE_ITEM FANANO_ISAS ${isa})
     endif()

@@ -47,7 +47,10 @@ double median(std::vector<double> x) {
 }
 
 void measure(const Micro& micro, int width, const Kernels& kernels, double seconds) {
-  Dtype dtype = std::strstr(micro.name, "float64") ? Dtype::float64 : Dtype::float32;
+  auto of = [&](const char* name) { return std::strstr(micro.name, name) != nullptr; };
+  Dtype dtype = of("float64")                      ? Dtype::float64
+                : micro.products && of("bfloat16") ? Dtype::bfloat16
+                                                   : Dtype::float32;
   auto peak_loop = [&](int64_t n) { return kernels.peak(dtype, n); };
   int64_t rounds = rounds_for(micro.run, seconds);
   int64_t peak_rounds = rounds_for(peak_loop, seconds);

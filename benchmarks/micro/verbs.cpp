@@ -17,7 +17,7 @@ template <class A> struct Buffers {
       o[most_dim * strip_rows<A>], rows[Vec<A>::width * most_dim];
 };
 template <class A> Buffers<A> buffers;
-alignas(64) char elements[strip_rows<float> * most_dim * sizeof(double)];  // of any type
+alignas(64) char elements[tile_keys * most_dim * sizeof(double)];  // of any type
 
 // Sizes that the compiler does not know, as in the kernels.
 int64_t opaque(int64_t n) {
@@ -34,27 +34,48 @@ template <class F> double repeat(int64_t rounds, double work, F f) {
   return double(rounds) * work;
 }
 
-template <class A, int Keys, int Dim> double score_of(int64_t rounds) {
+template <class T, int Keys, int Dim> double score_of(int64_t rounds) {
+  using A = accumulator_t<T>;
+  using E = terms_t<T>;
+  [[maybe_unused]] const Ready<E> ready;
   auto& b = buffers<A>;
-  int64_t n = opaque(Keys), dim = opaque(Dim);
+  int64_t n = opaque(Keys), dim = opaque(Dim), step = opaque(1);
+  auto x = reinterpret_cast<const T*>(elements);
+  Operand<E> k = load(x, dim, step, n, dim, reinterpret_cast<E*>(b.k));
   return repeat(rounds, 2.0 * Keys * Dim * strip_rows<A>,
-                [&] { score(b.q, Operand<A>{b.k, dim}, n, dim, b.s).store(b.rows); });
+                [&] { score(reinterpret_cast<E*>(b.q), k, n, dim, b.s).store(b.rows); });
 }
 
-template <class A, int Keys, int Dim> double accumulate_of(int64_t rounds) {
+template <class T, int Keys, int Dim> double accumulate_of(int64_t rounds) {
+  using A = accumulator_t<T>;
+  using E = terms_t<T>;
+  [[maybe_unused]] const Ready<E> ready;
   auto& b = buffers<A>;
-  int64_t n = opaque(Keys), dim = opaque(Dim);
+  int64_t n = opaque(Keys), dim = opaque(Dim), step = opaque(1);
+  auto x = reinterpret_cast<const T*>(elements);
+  Operand<E> v = load_values(x, dim, step, n, dim, reinterpret_cast<E*>(b.k));
   Strip<A> alpha = Strip<A>::all(1);
   return repeat(rounds, 2.0 * Keys * Dim * strip_rows<A>,
-                [&] { accumulate(b.s, Operand<A>{b.k, dim}, n, dim, alpha, b.o); });
+                [&] { accumulate(reinterpret_cast<E*>(b.s), v, n, dim, alpha, b.o); });
+}
+
+// Vectors of a tile of values.
+template <class T, int Dim> double load_values_of(int64_t rounds) {
+  using A = accumulator_t<T>;
+  int64_t dim = opaque(Dim), step = opaque(1);
+  auto x = reinterpret_cast<const T*>(elements);
+  auto to = reinterpret_cast<terms_t<T>*>(buffers<A>.k);
+  return repeat(rounds, tile_keys * Dim / Vec<A>::width,
+                [&] { load_values(x, dim, step, tile_keys, dim, to); });
 }
 
 // Weights of weights: with maxima of 10 they stay normal numbers.
-template <class A> double weigh_of(int64_t rounds) {
+template <class T> double weigh_of(int64_t rounds) {
+  using A = accumulator_t<T>;
   State<A> state{Strip<A>::all(10), Strip<A>::all(0), Strip<A>::all(0)};
   int64_t n = opaque(tile_keys);
   return repeat(rounds, tile_keys * M,
-                [&] { weigh<A>(state, n, A(1), weights(A(0)), buffers<A>.s); });
+                [&] { weigh<terms_t<T>>(state, n, A(1), weights(A(0)), false, buffers<A>.s); });
 }
 
 template <class A, Vec<A> (*F)(Vec<A>)> double map(int64_t rounds) {
@@ -103,12 +124,18 @@ constexpr Micro all[] = {
     {"score, float32, 128 keys, D = 64", true, score_of<float, 128, 64>},
     {"score, float32, 128 keys, D = 128", true, score_of<float, 128, 128>},
     {"score, float64, 128 keys, D = 64", true, score_of<double, 128, 64>},
+    {"score, bfloat16, 128 keys, D = 64", true, score_of<bfloat16, 128, 64>},
+    {"score, bfloat16, 128 keys, D = 128", true, score_of<bfloat16, 128, 128>},
     {"accumulate, float32, 32 keys, D = 64", true, accumulate_of<float, 32, 64>},
     {"accumulate, float32, 128 keys, D = 64", true, accumulate_of<float, 128, 64>},
     {"accumulate, float32, 128 keys, D = 128", true, accumulate_of<float, 128, 128>},
     {"accumulate, float64, 128 keys, D = 64", true, accumulate_of<double, 128, 64>},
+    {"accumulate, bfloat16, 128 keys, D = 64", true, accumulate_of<bfloat16, 128, 64>},
+    {"accumulate, bfloat16, 128 keys, D = 128", true, accumulate_of<bfloat16, 128, 128>},
     {"weigh, float32", false, weigh_of<float>},
     {"weigh, float64", false, weigh_of<double>},
+    {"weigh, bfloat16", false, weigh_of<bfloat16>},
+    {"load_values, bfloat16, D = 64", false, load_values_of<bfloat16, 64>},
     {"exp2, float32", false, map<float, exp2_of>},
     {"exp2, float64", false, map<double, exp2_of>},
     {"tanh, float32", false, map<float, tanh_of>},

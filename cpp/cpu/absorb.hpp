@@ -11,8 +11,8 @@
 
 namespace fanano::FANANO_ISA {
 
-// weight is l once more, of the weights as o sums them: terms may have been rounded. out = o /
-// weight makes a row of a single key exact; l is for the lse.
+// weight is l of the weights as o sums them: terms may have been rounded. out = o / weight makes a
+// row of a single key exact; l is for the lse, and there if that is wanted.
 template <class A> struct State { Strip<A> m, l, weight; };
 
 // The state of a row that has seen its sink alone: a logit without a value, -inf for none.
@@ -93,45 +93,44 @@ FANANO_FN Vec<A> careful_exponent(Vec<A> s, Vec<A> unit, Vec<A> minus_m, A least
 // sqrt(n) rounding errors, and an error in l is one in every column of the result.
 inline constexpr int weights_summed = 16;
 
-// p = 2^exponent(s, i), i the vector of the strip, in the place of s: as terms, and a zero after an
-// odd number of them where they are pairs. l and weight of the state grow by their sums.
-template <class E, class A, class F>
+// p = 2^exponent(s, i), i the vector of the strip, in the place of s: as terms, and zeros up to a
+// whole number of them. weight of the state grows by their sum; l by that of what they were before
+// they were rounded, if it is wanted.
+template <class E, bool With_l, class A, class F>
 FANANO_FN void weigh(State<A>& state, int64_t n, A lowest, A* s, F exponent) {
-  constexpr int w = Vec<A>::width;
+  constexpr int strip = strip_rows<A>, w = Vec<A>::width;
+  for (; n % at_once<E>; ++n) Strip<A>::all(-infinity<A>).store(s + n * strip);
   for (int64_t first = 0; first < n; first += weights_summed) {
-    Strip<A> part = Strip<A>::all(0), rounded = Strip<A>::all(0);
+    Strip<A> l = Strip<A>::all(0), weight = Strip<A>::all(0);
     for (int64_t j = first; j < first + weights_summed && j < n; j += together<E>) {
-      Strip<A> x[together<E>];
-#pragma GCC unroll 2
-      for (int k = 0; k < together<E>; ++k) {
-        bool there = k == 0 || j + k < n;
-        x[k] = there ? Strip<A>::load(s + (j + k) * strip_rows<A>) : Strip<A>::all(-infinity<A>);
 #pragma GCC unroll 4
-        for (int i = 0; i < M; ++i) {
-          x[k].v[i] = exp2(exponent(x[k].v[i], i), lowest);
-          part.v[i] = part.v[i] + x[k].v[i];
-        }
-      }
-      if constexpr (together<E> == 1) {
-        x[0].store(s + j * strip_rows<A>);
-      } else {
-        const Pairs ones = Pairs::all(0x3f803f80);
-        auto to = reinterpret_cast<uint32_t*>(s) + j / 2 * strip_rows<A>;
-#pragma GCC unroll 4
-        for (int i = 0; i < M; ++i) {
-          Pairs p = to_pairs(x[0].v[i], x[1].v[i]);
-          p.store(to + i * w);
-          rounded.v[i] = fma(p, ones, rounded.v[i]);
+      for (int i = 0; i < M; ++i) {
+        auto add = [&](int64_t key) {
+          Vec<A> x = exponent(Vec<A>::load(s + key * strip + i * w), i), p;
+          if constexpr (together<E> == 1)
+            p = exp2(x, lowest);
+          else
+            p = exp2_rounded(x, lowest);
+          if constexpr (With_l) l.v[i] = l.v[i] + exp2(x, lowest);
+          weight.v[i] = weight.v[i] + p;
+          return p;
+        };
+        if constexpr (together<E> == 1) {
+          add(j).store(s + j * strip + i * w);
+        } else {
+          Vec<A> p = add(j);
+          joined(p, add(j + 1)).store(reinterpret_cast<uint32_t*>(s + j / 2 * strip) + i * w);
         }
       }
     }
-    state.l = state.l + part;
-    state.weight = state.weight + (together<E> == 1 ? part : rounded);
+    if constexpr (With_l) state.l = state.l + l;
+    state.weight = state.weight + weight;
   }
 }
 
 // s becomes p = 2^(unit s - m), and is absorbed; returns p.
-template <class E, class A> E* weigh(State<A>& state, int64_t n, A unit, Weights<A> weights, A* s) {
+template <class E, class A>
+E* weigh(State<A>& state, int64_t n, A unit, Weights<A> weights, bool with_l, A* s) {
   const Vec<A> c = Vec<A>::all(unit);
   Strip<A> minus;
   Vec<A> largest = Vec<A>::all(0);
@@ -147,10 +146,16 @@ template <class E, class A> E* weigh(State<A>& state, int64_t n, A unit, Weights
   auto carefully = [&](Vec<A> x, int i) {
     return careful_exponent(x, c, minus.v[i], weights.least);
   };
-  if (careful)
-    weigh<E>(state, n, weights.lowest, s, carefully);
+  auto with = [&]<bool With_l>() {
+    if (careful)
+      weigh<E, With_l>(state, n, weights.lowest, s, carefully);
+    else
+      weigh<E, With_l>(state, n, weights.lowest, s, once);
+  };
+  if (with_l)
+    with.template operator()<true>();
   else
-    weigh<E>(state, n, weights.lowest, s, once);
+    with.template operator()<false>();
   return reinterpret_cast<E*>(s);
 }
 

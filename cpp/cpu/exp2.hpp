@@ -35,6 +35,17 @@ template <class T> FANANO_FN Vec<T> exp2(Vec<T> x, T lowest) {
   return select_less(x, Vec<T>::all(lowest), Vec<T>::all(0), power);
 }
 
+// The same, rounded to the eight bits of bfloat16, from a polynomial for those. The last addition
+// of p(f), f in [0, 1], is the one that rounds: between 1 and 2 all bfloat16 are equally far apart.
+FANANO_FN Vec<float> exp2_rounded(Vec<float> x, float lowest) {
+  const Vec<float> shift = Vec<float>::all(0x1.8p16f);  // whose last place is 2^-7
+  Vec<float> f = fraction_above(x), p = Vec<float>::all(exp2_short_term(0));
+  p = fma(p, f, Vec<float>::all(exp2_short_term(1)));
+  p = fma(p, f, Vec<float>::all(exp2_short_term(2)));
+  p = fma(p, f, shift + Vec<float>::all(exp2_short_term(3))) - shift;
+  return scaled_by(p, x, lowest);
+}
+
 // 2^(s unit - m) for a whole number m, where the exponent's own rounding would show: the fraction
 // is taken from the product once more, after all that is whole has been taken off. m is at most
 // exact_exponent, beyond which its distance to another whole number may be rounded.

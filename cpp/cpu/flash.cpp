@@ -37,10 +37,10 @@ template <class A, class E> struct Scratch {
     q = arena.take<E>(strips * dim * strip_rows<A>);
     o = arena.take<A>(strips * value_dim * strip_rows<A>);
     s = arena.take<A>(tile_keys * strip_rows<A>);
-    k = arena.take<E>(tile_keys * round_up(shape.dim, together<E>));
-    v = arena.take<E>(tile_keys * shape.value_dim);
+    k = arena.take<E>(tile_keys * round_up(shape.dim, at_once<E>));
+    v = arena.take<E>(tile_keys * value_dim);
     rows = arena.take<A>(w * longest_row(dim, value_dim));
-    block = arena.take<A>(shape.value_dim * strip_rows<A>);
+    block = arena.take<A>(careful_strips<E> * value_dim * strip_rows<A>);
     bias = p.mask.data ? arena.take<A>(tile_keys * strip_rows<A>) : nullptr;
     see = arena.take<Visible<A>>(1);
     bytes = arena.used;
@@ -97,7 +97,8 @@ template <class T, class E, class Out> class RowBlock {
       largest = hide(see, seen, score_.scale.power, scratch_.s);
     // absorb: m, l; s becomes p
     Strip<A> alpha = absorb(scratch_.states[i], largest, score_.factor, headroom);
-    E* p = weigh<E>(scratch_.states[i], seen, score_.factor, weights(headroom), scratch_.s);
+    E* p = weigh<E>(scratch_.states[i], seen, score_.factor, weights(headroom), p_.lse.data,
+                    scratch_.s);
     if (kept_.on) {
       uint64_t kept[tile_keys];
       kept_.look(r.begin, j0, seen, kept);
@@ -194,8 +195,10 @@ template <class T, class E, class Out> class RowBlock {
   RowBlock(const Problem& p, const Plan& plan, int64_t task, const Scratch<A, E>& scratch)
       : p_(p), b_(block_of(p, plan, task)), scratch_(scratch) {}
 
-  void run() const {
+  // Inlined into its callers, AMX's crashes GCC 12.
+  __attribute__((noinline)) void run() const {
     if (strips_) {
+      [[maybe_unused]] const Ready<E> ready;
       load_queries();
       stream(0);
       bool again = find_broken();

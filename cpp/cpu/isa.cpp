@@ -8,6 +8,10 @@
 #if defined(__x86_64__) || defined(_M_X64)
 #include <cpuid.h>
 #endif
+#if defined(__linux__) && defined(__x86_64__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace fanano {
 
@@ -22,6 +26,17 @@ uint64_t saved_by_the_system() {
   return uint64_t(high) << 32 | low;
 }
 
+// Tile registers are large, and Linux saves them only for a process that has asked for them, once
+// for all of its threads. Elsewhere nobody has tried.
+bool tiles_granted() {
+#if defined(__linux__) && defined(__x86_64__)
+  constexpr int request_permission = 0x1023, tile_data = 18;  // of asm/prctl.h, and of XCR0
+  return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+#else
+  return false;
+#endif
+}
+
 uint32_t detect() {
   uint32_t a, b, c, d, bits = 0;
   auto has = [](uint32_t word, int bit) { return (word >> bit & 1) != 0; };
@@ -31,12 +46,14 @@ uint32_t detect() {
   if (ymm && has(c, 12)) bits |= fma_bit;
   if (ymm && has(c, 29)) bits |= f16c_bit;
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return bits;
-  uint32_t leaves = a;
+  uint32_t leaves = a, tile_bits = d;
   if (ymm && has(b, 5)) bits |= avx2_bit;
   bool foundation = has(b, 16) && has(b, 17) && has(b, 30) && has(b, 31);  // F, DQ, BW, VL
   if (zmm && foundation) bits |= avx512_bit;
   if (zmm && foundation && leaves >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && has(a, 5))
     bits |= avx512bf16_bit;
+  bool tiles = (saved >> 17 & 3) == 3 && has(tile_bits, 22) && has(tile_bits, 24);
+  if (tiles && (bits & avx512bf16_bit) && tiles_granted()) bits |= amx_bit;
   return bits;
 }
 
@@ -61,7 +78,8 @@ std::string feature_names(uint32_t bits) {
              {fma_bit, "fma"},
              {f16c_bit, "f16c"},
              {avx512_bit, "avx512"},
-             {avx512bf16_bit, "avx512bf16"}};
+             {avx512bf16_bit, "avx512bf16"},
+             {amx_bit, "amx"}};
   std::string names;
   for (auto& feature : all)
     if (bits & feature.bit) names += (names.empty() ? "" : ", ") + std::string(feature.name);

@@ -14,7 +14,8 @@ enum Feature : uint32_t {
   fma_bit = 2,
   f16c_bit = 4,
   avx512_bit = 8,
-  avx512bf16_bit = 16
+  avx512bf16_bit = 16,
+  amx_bit = 32
 };
 
 // The features that the compiler was told it may use in this translation unit: a row's needs are
@@ -35,6 +36,9 @@ constexpr uint32_t compiled_features() {
 #endif
 #ifdef __AVX512BF16__
   bits |= avx512bf16_bit;
+#endif
+#ifdef __AMX_BF16__
+  bits |= amx_bit;
 #endif
   return bits;
 }

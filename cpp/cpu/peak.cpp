@@ -2,7 +2,7 @@
 // from memory to registers and nothing else. Every figure we publish is a fraction of what one of
 // these loops reaches in the same process.
 #include "entry_points.hpp"
-#include "terms.hpp"
+#include "tile.hpp"
 #include "typed.hpp"
 
 namespace fanano::FANANO_ISA {
@@ -36,6 +36,19 @@ template <class E> double products(int64_t rounds) {
   }
   return 2.0 * double(rounds) * chains * Vec<A>::width * together<E>;
 }
+
+#ifdef __AMX_BF16__
+template <> double products<bfloat16>(int64_t rounds) {
+  const Ready<bfloat16> ready;
+  tiles::zero<0>(), tiles::zero<1>(), tiles::zero<2>(), tiles::zero<3>(), tiles::zero<4>(),
+      tiles::zero<6>();
+  for (int64_t i = 0; i < rounds; ++i) {
+    tiles::multiply<0, 4, 6>(), tiles::multiply<1, 4, 6>();
+    tiles::multiply<2, 4, 6>(), tiles::multiply<3, 4, 6>();
+  }
+  return 2.0 * double(rounds) * 4 * tiles::side * tiles::side * tiles::deep;
+}
+#endif
 
 }  // namespace
 

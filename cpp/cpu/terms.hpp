@@ -35,6 +35,14 @@ template <> struct Terms<bfloat16> {
 
 template <class T> inline constexpr int together = Terms<T>::together;
 
+// Whether products are made of whole tiles (amx.hpp), and of how many terms at once: weights and q
+// are zeros up to there.
+template <class T> inline constexpr bool tiled = bf16_tiles && std::is_same_v<T, bfloat16>;
+template <class T> inline constexpr int at_once = tiled<T> ? 32 : together<T>;
+
+// What has to be there while products are made.
+template <class T> struct Ready {};
+
 // The terms of prefill for inputs of type T.
 template <class T>
 using terms_t = std::conditional_t<bf16_dot && std::is_same_v<T, bfloat16>, T, accumulator_t<T>>;

@@ -50,6 +50,7 @@ FANANO_FN Strip<A, V> operator+(const Strip<A, V>& a, const Strip<A, V>& b) {
 template <class E> struct Operand {
   const E* data;
   int64_t row;  // stride, of rows or pairs of them
+  int64_t column = together<E>;
 };
 
 // ---- load ---------------------------------------------------------------------------------------
@@ -75,11 +76,12 @@ Operand<E> load_values(const T* x, int64_t row, int64_t column, int64_t n, int64
 }
 
 // As pairs; after an odd number of rows, zeros are the last one's partners.
-inline Operand<bfloat16> load_values(const bfloat16* x, int64_t row, int64_t column, int64_t n,
-                                     int64_t dim, bfloat16* buffer) {
+template <class E>
+  requires(together<E> == 2)
+Operand<E> load_values(const E* x, int64_t row, int64_t column, int64_t n, int64_t dim, E* buffer) {
   for (int64_t j = 0; j < n; j += 2) {
-    const bfloat16 *first = x + j * row, *second = first + row;
-    bfloat16* to = buffer + j * dim;
+    const E *first = x + j * row, *second = first + row;
+    E* to = buffer + j * dim;
     if (j + 1 == n)
       for (int64_t d = 0; d < dim; ++d) to[2 * d] = first[d * column], to[2 * d + 1] = {0};
     else if (column == 1)
@@ -255,6 +257,14 @@ template <class A, class E> Strip<A> score(const E* q, Operand<E> k, int64_t n, 
 
 // ---- accumulate ---------------------------------------------------------------------------------
 
+// o = o * alpha + c, one column.
+template <class A> FANANO_FN void join(const Strip<A>& c, const Strip<A>& alpha, A* o) {
+  Strip<A> sum = Strip<A>::load(o);
+#pragma GCC unroll 4
+  for (int m = 0; m < M; ++m) sum.v[m] = fma(sum.v[m], alpha.v[m], c.v[m]);
+  sum.store(o);
+}
+
 // o = o * alpha + v p. The tile's sum starts at zero and joins o at its end: three times more exact
 // than running on from o, and the rescaling is free.
 template <class A, class E>
@@ -264,14 +274,17 @@ void accumulate(const E* p, Operand<E> v, int64_t n, int64_t dim, const Strip<A>
     Strip<A> c[R];
     multiply<R>(c, p, v.data + d * together<E>, together<E>, v.row, steps);
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      Strip<A> sum = Strip<A>::load(o + (d + r) * strip_rows<A>);
-#pragma GCC unroll 4
-      for (int m = 0; m < M; ++m) sum.v[m] = fma(sum.v[m], alpha.v[m], c[r].v[m]);
-      sum.store(o + (d + r) * strip_rows<A>);
-    }
+    for (int r = 0; r < R; ++r) join(c[r], alpha, o + (d + r) * strip_rows<A>);
   });
 }
+
+}  // namespace fanano::FANANO_ISA
+
+#ifdef __AMX_BF16__
+#include "amx.hpp"
+#endif
+
+namespace fanano::FANANO_ISA {
 
 // ---- finish -------------------------------------------------------------------------------------
 

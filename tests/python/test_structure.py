@@ -204,18 +204,21 @@ def test_what_is_outside_the_table_runs_anywhere(build_dir):
 
 
 def test_a_row_has_of_its_own_what_its_flags_change():
-    """What looks at bf16_dot, which is all that they change: directly, or by terms_t."""
+    """What looks at bf16_dot or bf16_tiles, all that they change: directly, or by terms_t."""
+    looks = r"\bbf16_(dot|tiles)\b"
     files = {p.stem: p.read_text() for p in (ROOT / "cpp" / "cpu").glob("*.cpp")}
-    changed = {name for name, text in files.items() if re.search(r"\b(bf16_dot|terms_t)\b", text)}
-    assert list(OWN) == ["avx512bf16"]
-    assert changed == OWN["avx512bf16"]
-    headers = {p.name for p in (ROOT / "cpp" / "cpu").rglob("*.hpp") if "bf16_dot" in p.read_text()}
+    changed = {n for n, text in files.items() if re.search(looks + "|terms_t", text)}
+    assert list(OWN) == ["avx512bf16", "amx"]
+    assert changed == OWN["avx512bf16"] == OWN["amx"]
+    texts = {p.name: p.read_text() for p in (ROOT / "cpp" / "cpu").rglob("*.hpp")}
+    headers = {name for name, text in texts.items() if re.search(looks, text)}
     assert headers == {"terms.hpp", "avx2.hpp", "avx512.hpp", "neon.hpp", "scalar.hpp"}
 
 
 def test_each_row_of_the_table_uses_what_it_may(build_dir):
     """The other way round: an AVX2 kernel that has no AVX2 in it was compiled without its flags."""
-    wanted = {"avx2": "%ymm", "avx512": "%zmm", "avx512bf16": "%zmm", "neon": "fmla"}
+    wanted = {"avx2": "%ymm", "avx512": "%zmm", "avx512bf16": "%zmm", "amx": "tdpbf16ps"}
+    wanted["neon"] = "fmla"
     for path, isa in objects(build_dir):
         if isa in wanted and path.name.startswith(("flash", "decode")):
             text = "\n".join(tool("objdump", "-d", "--no-show-raw-insn", str(path)))

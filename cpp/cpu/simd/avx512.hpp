@@ -1,4 +1,4 @@
-// AVX-512 F, BW, DQ and VL, and BF16 where the flags have it.
+// AVX-512 F, BW, DQ and VL, and BF16 and AMX where the flags have them.
 #pragma once
 
 #include <immintrin.h>
@@ -9,6 +9,11 @@ inline constexpr int vector_bytes = 64, vector_registers = 32;
 inline constexpr bool bf16_dot = true;
 #else
 inline constexpr bool bf16_dot = false;
+#endif
+#ifdef __AMX_BF16__
+inline constexpr bool bf16_tiles = true;
+#else
+inline constexpr bool bf16_tiles = false;
 #endif
 }  // namespace fanano::FANANO_ISA
 
@@ -31,6 +36,14 @@ FANANO_FN f32 select_bits(uint64_t bits, f32 t, f32 f) {
 }
 FANANO_FN f64 select_bits(uint64_t bits, f64 t, f64 f) {
   return {_mm512_mask_blend_pd(__mmask8(bits), f.v, t.v)};
+}
+
+FANANO_FN f32 fraction_above(f32 x) {
+  return {_mm512_reduce_ps(x.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)};
+}
+FANANO_FN f32 scaled_by(f32 p, f32 x, float lowest) {
+  __mmask16 there = _mm512_cmp_ps_mask(x.v, f32::all(lowest).v, _CMP_NLT_UQ);
+  return {_mm512_maskz_scalef_ps(there, p.v, x.v)};
 }
 
 // As in avx2.hpp.
@@ -60,15 +73,6 @@ FANANO_FN void store_half(f32 a, float16* p) {
 FANANO_FN f32 fma(Pairs a, Pairs b, f32 c) {
   return {
       _mm512_dpbf16_ps(c.v, __builtin_bit_cast(__m512bh, a.v), __builtin_bit_cast(__m512bh, b.v))};
-}
-// The conversion leaves `first` in the lower half of the register, `second` in the upper one.
-FANANO_FN Pairs to_pairs(f32 first, f32 second) {
-  alignas(64) static constexpr uint16_t order[] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
-                                                   21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
-                                                   11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-  __m512i halves = __builtin_bit_cast(__m512i, _mm512_cvtne2ps_pbh(second.v, first.v));
-  __m512i pairs = _mm512_permutexvar_epi16(_mm512_load_si512(order), halves);
-  return {__builtin_bit_cast(Pairs::Native, pairs)};
 }
 #endif
 

@@ -3,7 +3,7 @@
 
 namespace fanano::FANANO_ISA {
 inline constexpr int vector_bytes = 16, vector_registers = 16;
-inline constexpr bool bf16_dot = true;
+inline constexpr bool bf16_dot = true, bf16_tiles = false;
 }  // namespace fanano::FANANO_ISA
 
 #include "vec.hpp"
@@ -32,21 +32,10 @@ FANANO_FN Vec<float> fma_once(Vec<float> a, Vec<float> b, Vec<float> c) {
   return {__builtin_convertvector(sum, Vec<float>::Native)};
 }
 
-// What the instruction of other machines does, so that its kernels run on all: subnormal numbers
-// are taken for zeros.
-FANANO_FN Vec<float> flushed(Vec<float> x) {
-  auto bits = (Vec<float>::Integer)x.v;
-  return {(bits & 0x7f800000) != 0 ? x.v : Vec<float>::Native{}};
-}
+// What the instruction of other machines does, so that its kernels run on all.
 FANANO_FN Vec<float> fma(Pairs a, Pairs b, Vec<float> c) {
   c = flushed(fma(flushed(second_of(a)), flushed(second_of(b)), c));
   return flushed(fma(flushed(first_of(a)), flushed(first_of(b)), c));
-}
-FANANO_FN Pairs to_pairs(Vec<float> first, Vec<float> second) {
-  Pairs pairs;
-  for (int i = 0; i < Pairs::width; ++i)
-    pairs.v[i] = to_bfloat16(first.v[i]).bits | uint32_t(to_bfloat16(second.v[i]).bits) << 16;
-  return pairs;
 }
 
 }  // namespace fanano::FANANO_ISA

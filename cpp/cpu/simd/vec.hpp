@@ -64,11 +64,36 @@ template <class T> FANANO_FN Vec<T> power_of_two(Vec<T> shifted) {
   return {(typename Vec<T>::Native)((Integer)shifted.v << mantissa<T>)};
 }
 
+// x - n and p 2^n, n the whole number below x; the latter 0 where x is below `lowest`, which is at
+// least 1 - bias.
+template <class T> FANANO_FN Vec<T> shifted_floor(Vec<T> x) {
+  const Vec<T> shift = Vec<T>::all(magic<T> + bias<T>);
+  Vec<T> nearest = x + shift;
+  return select_less(x, nearest - shift, nearest - Vec<T>::all(1), nearest);
+}
+template <class T> FANANO_FN Vec<T> fraction_above(Vec<T> x) {
+  return x - (shifted_floor(x) - Vec<T>::all(magic<T> + bias<T>));
+}
+template <class T> FANANO_FN Vec<T> scaled_by(Vec<T> p, Vec<T> x, T lowest) {
+  return select_less(x, Vec<T>::all(lowest), Vec<T>::all(0), p * power_of_two(shifted_floor(x)));
+}
+
 // Two bfloat16 in each lane, the first in the low half.
 using Pairs = Vec<uint32_t>;
 
 FANANO_FN Vec<float> first_of(Pairs x) { return {(Vec<float>::Native)(x.v << 16)}; }
 FANANO_FN Vec<float> second_of(Pairs x) { return {(Vec<float>::Native)(x.v & 0xffff0000)}; }
+
+// Without subnormal numbers, which products of pairs take for zeros.
+FANANO_FN Vec<float> flushed(Vec<float> x) {
+  auto bits = (Vec<float>::Integer)x.v;
+  return {(bits & 0x7f800000) != 0 ? x.v : Vec<float>::Native{}};
+}
+
+// Of floats that are bfloat16 numbers.
+FANANO_FN Pairs joined(Vec<float> first, Vec<float> second) {
+  return {(Pairs::Native)first.v >> 16 | (Pairs::Native)second.v};
+}
 
 // Words of 32 bits, each lane one. What dropout's counters need: the lanes' numbers from first up,
 // the halves of products by m, and a bit for each lane that is at least as large.

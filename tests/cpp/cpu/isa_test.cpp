@@ -17,6 +17,7 @@ TEST(the_compiler_sees_the_same_features) {
         (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")));
   CHECK(!(bits & avx512bf16_bit) || (bits & avx512_bit));
+  CHECK(!(bits & amx_bit) || (bits & avx512bf16_bit));
 #else
   CHECK(machine_features() == 0);
 #endif
@@ -27,6 +28,7 @@ TEST(this_file_is_compiled_for_any_machine) { CHECK(compiled_features() == 0); }
 TEST(names_of_features) {
   CHECK(feature_names(0) == "");
   CHECK(feature_names(avx2_bit | f16c_bit) == "avx2, f16c");
+  CHECK(feature_names(avx512bf16_bit | amx_bit) == "avx512bf16, amx");
 }
 
 TEST(the_scalar_kernels_are_the_last_resort) {

@@ -28,37 +28,38 @@ template <class T> void from_floats(const float* x, uint16_t* out, int64_t strid
   narrow(x, reinterpret_cast<T*>(out), stride, n);
 }
 
+Vec<float> exp2_rounded_of(Vec<float> x) { return exp2_rounded(x, 1 - bias<float>); }
+
+void join(const float* x, const float* y, uint16_t* to, int64_t n) {
+  for (int64_t i = 0; i < n; i += Vec<float>::width)
+    joined(Vec<float>::load(x + i), Vec<float>::load(y + i))
+        .store(reinterpret_cast<uint32_t*>(to + 2 * i));
+}
+
 // A template, so that nothing is looked up where there is no such instruction.
-template <class A> constexpr auto pairs() {
-  struct {
-    void (*make)(const A*, const A*, uint16_t*, int64_t) = nullptr;
-    void (*multiply)(const uint16_t*, const uint16_t*, A*, int64_t) = nullptr;
-  } functions;
-  if constexpr (bf16_dot) {
-    functions.make = [](const A* x, const A* y, uint16_t* to, int64_t n) {
-      for (int64_t i = 0; i < n; i += Vec<A>::width)
-        to_pairs(Vec<A>::load(x + i), Vec<A>::load(y + i))
-            .store(reinterpret_cast<uint32_t*>(to + 2 * i));
-    };
-    functions.multiply = [](const uint16_t* p, const uint16_t* q, A* c, int64_t n) {
+template <class A> constexpr auto pair_products() {
+  void (*multiply)(const uint16_t*, const uint16_t*, A*, int64_t) = nullptr;
+  if constexpr (bf16_dot)
+    multiply = [](const uint16_t* p, const uint16_t* q, A* c, int64_t n) {
       auto load = [](const uint16_t* x) {
         return Terms<bfloat16>::load(reinterpret_cast<const bfloat16*>(x));
       };
       for (int64_t i = 0; i < n; i += Vec<A>::width)
         fma(load(p + 2 * i), load(q + 2 * i), Vec<A>::load(c + i)).store(c + i);
     };
-  }
-  return functions;
+  return multiply;
 }
 
 }  // namespace
 
 extern const VectorFunctions vector_functions;
 const VectorFunctions vector_functions = {
-    FANANO_NAME(FANANO_ISA), map<float, exp2_of>, map<double, exp2_of>,    map<float, exp_of>,
-    map<double, exp_of>,     map<float, tanh_of>, map<double, tanh_of>,    map<float, ceil_of>,
-    map<double, ceil_of>,    to_floats<float16>,  to_floats<bfloat16>,     from_floats<float16>,
-    from_floats<bfloat16>,   pairs<float>().make, pairs<float>().multiply,
+    FANANO_NAME(FANANO_ISA), map<float, exp2_of>,         map<double, exp2_of>,
+    map<float, exp_of>,      map<double, exp_of>,         map<float, tanh_of>,
+    map<double, tanh_of>,    map<float, ceil_of>,         map<double, ceil_of>,
+    to_floats<float16>,      to_floats<bfloat16>,         from_floats<float16>,
+    from_floats<bfloat16>,   map<float, exp2_rounded_of>, join,
+    pair_products<float>(),
 };
 
 }  // namespace fanano::FANANO_ISA

@@ -23,9 +23,11 @@ struct VectorFunctions {  // n is a multiple of 16
   void (*narrow_float16)(const float*, uint16_t*, int64_t stride, int64_t n);
   void (*narrow_bfloat16)(const float*, uint16_t*, int64_t stride, int64_t n);
 
-  // Where there are products of pairs, else null: x to pairs of (x[i], y[i]); c += the two products
-  // of the pairs p and q.
-  void (*to_pairs)(const float* x, const float* y, uint16_t* pairs, int64_t n);
+  // 2^x to the eight bits of bfloat16; pairs of (x[i], y[i]), which are such numbers.
+  void (*exp2_rounded)(const float*, float*, int64_t n);
+  void (*join)(const float* x, const float* y, uint16_t* pairs, int64_t n);
+
+  // Where there are products of pairs, else null: c += the two products of the pairs p and q.
   void (*pair_products)(const uint16_t* p, const uint16_t* q, float* c, int64_t n);
 };
 

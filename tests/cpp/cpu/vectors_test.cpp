@@ -159,28 +159,60 @@ TEST(ceil_goes_up) {
   }
 }
 
+TEST(exp2_of_eight_bits) {
+  std::vector<float> x = range<float>(-125.99f, 40, 2000003);
+  for (int i = -126; i < 40; ++i)
+    for (float f : {-0x1p-20f, 0.0f, 0x1p-20f}) x.push_back(i < -125 ? i : i + f);
+  for (const VectorFunctions* f : runnable_ones()) {
+    std::vector<float> y = apply(f->exp2_rounded, x);
+    double largest = 0;
+    for (size_t i = 0; i < x.size(); ++i) {
+      double right = std::exp2(double(x[i])), unit = std::exp2(std::floor(double(x[i])) - 7);
+      CHECK(to_float(to_bfloat16(y[i])) == y[i]);
+      largest = std::max(largest, std::fabs(y[i] - right) / unit);
+    }
+    std::printf("       %s: of 8 bits errs by %.3f units\n", f->isa, largest);
+    CHECK(largest <= 0.5 + 256 * 9e-5);
+    std::vector<float> y_of =
+        apply(f->exp2_rounded, {0, 1, -1, -126, -126.5f, -1000, -infinity<float>, std::nanf("")});
+    for (int i = 0; float right : {1.f, 2.f, 0.5f, 0x1p-126f, 0.f, 0.f, 0.f})
+      CHECK(y_of[i++] == right);
+    CHECK(std::isnan(y_of[7]));
+  }
+}
+
+TEST(halves_of_pairs) {
+  std::vector<float> x, y;
+  for (int i = 0; i < 64; ++i)
+    x.push_back(std::ldexp(1 + i / 128.f, i - 32)), y.push_back(-2 * x[i]);
+  x[7] = infinity<float>, y[8] = std::nanf(""), y[9] = 0;
+  std::vector<uint16_t> p(2 * x.size());
+  for (const VectorFunctions* f : runnable_ones()) {
+    f->join(x.data(), y.data(), p.data(), int64_t(x.size()));
+    for (size_t i = 0; i < x.size(); ++i) {
+      CHECK(p[2 * i] == to_bfloat16(x[i]).bits);
+      CHECK(std::isnan(y[i]) ? (p[2 * i + 1] & 0x7fff) > 0x7f80
+                             : p[2 * i + 1] == to_bfloat16(y[i]).bits);
+    }
+  }
+}
+
 // What prefill takes for granted of products of pairs: which half is which, roundings, specials.
 TEST(pairs) {
   constexpr int64_t n = 4096;
-  std::vector<float> x(n), y(n), c(n), sum(n);
+  std::vector<float> c(n), sum(n);
   std::vector<uint16_t> p(2 * n), q(2 * n);
   for (int64_t i = 0; i < n; ++i) {
-    x[i] = std::ldexp(1 + float(i * 37 % n) / n, int(i % 90) - 80);
-    y[i] = i % 5 ? float(i * 53 % n) / n : 0;
+    p[2 * i] = to_bfloat16(std::ldexp(1 + float(i * 37 % n) / n, int(i % 90) - 80)).bits;
+    p[2 * i + 1] = to_bfloat16(i % 5 ? float(i * 53 % n) / n : 0).bits;
+    q[2 * i] = to_bfloat16(float(i % 11) - 5).bits;
+    q[2 * i + 1] = to_bfloat16(float(i % 3) + 0.5f).bits;
     c[i] = float(i % 7) - 3;
   }
-  x[7] = infinity<float>, y[8] = std::nanf("");
+  p[2 * 7] = to_bfloat16(infinity<float>).bits, p[2 * 8 + 1] = to_bfloat16(std::nanf("")).bits;
   for (const VectorFunctions* f : runnable_ones()) {
-    std::printf("       %s: %s\n", f->isa, f->to_pairs ? "has pairs" : "has none");
-    if (!f->to_pairs) continue;
-    f->to_pairs(x.data(), y.data(), p.data(), n);
-    for (int64_t i = 0; i < n; ++i) {
-      CHECK(std::isnan(x[i]) || p[2 * i] == to_bfloat16(x[i]).bits);
-      CHECK(std::isnan(y[i]) ? (p[2 * i + 1] & 0x7fff) > 0x7f80
-                             : p[2 * i + 1] == to_bfloat16(y[i]).bits);
-      q[2 * i] = to_bfloat16(float(i % 11) - 5).bits;
-      q[2 * i + 1] = to_bfloat16(float(i % 3) + 0.5f).bits;
-    }
+    std::printf("       %s: %s\n", f->isa, f->pair_products ? "has pairs" : "has none");
+    if (!f->pair_products) continue;
     sum = c;
     f->pair_products(p.data(), q.data(), sum.data(), n);
     auto at = [](uint16_t bits) { return double(to_float(bfloat16{bits})); };

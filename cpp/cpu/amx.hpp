@@ -1,0 +1,190 @@
+// The tile verbs of tile.hpp for bfloat16 by tile registers (AMX): an instruction multiplies 16 rows
+// of 32 numbers by 32 rows of 16, the latter as pairs of neighbours, and adds to 16 x 16 floats.
+//
+// S^T = K Q^T takes keys as they stand in memory, O^T += V^T P^T needs v transposed; q and the
+// weights are pairs by strips, as products of pairs take them. All tiles are of one size: what is
+// not there is zeros. Of the eight registers, 0 to 3 hold sums, 4 and 5 the left factor's rows, 6
+// and 7 the pairs. tile.hpp includes this where the instructions are.
+#pragma once
+
+#include <cstring>
+
+namespace fanano::FANANO_ISA {
+
+namespace tiles {
+
+inline constexpr int side = 16, deep = 32;  // rows and columns of a product; terms of each
+inline constexpr int64_t strip_bytes = strip_rows<float> * int64_t(sizeof(float));
+
+// All registers hold whole tiles.
+struct Shape {
+  uint8_t palette = 1, start = 0, reserved[14] = {};
+  uint16_t bytes[16] = {};
+  uint8_t rows[16] = {};
+  constexpr Shape() {
+    for (int i = 0; i < 8; ++i) bytes[i] = 2 * deep, rows[i] = side;
+  }
+};
+inline constexpr Shape shape;
+
+// They are there while it lives: one is enough for a task.
+struct Session {
+  Session() { __asm__ volatile("ldtilecfg %0" ::"m"(shape)); }
+  ~Session() { __asm__ volatile("tilerelease" ::: "memory"); }
+  Session(const Session&) = delete;
+};
+
+template <int To> FANANO_FN void zero() { __asm__ volatile("tilezero %%tmm%c0" ::"i"(To)); }
+template <int To> FANANO_FN void load(const void* p, int64_t stride) {
+  __asm__ volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(p), "r"(stride), "i"(To) : "memory");
+}
+template <int From> FANANO_FN void store(void* p, int64_t stride) {
+  __asm__ volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(p), "r"(stride), "i"(From) : "memory");
+}
+template <int To, int A, int B> FANANO_FN void multiply() {
+  __asm__ volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(To), "i"(A), "i"(B));
+}
+
+// The registers of sums, R x 16 rows by 32 of a strip: zeros, or to and from memory, where rows are
+// a strip apart.
+template <int R> FANANO_FN void clear() {
+  zero<0>(), zero<1>();
+  if constexpr (R == 2) zero<2>(), zero<3>();
+}
+template <int R> FANANO_FN void load_sums(const float* from) {
+  constexpr int below = side * strip_rows<float>;
+  load<0>(from, strip_bytes), load<1>(from + side, strip_bytes);
+  if constexpr (R == 2)
+    load<2>(from + below, strip_bytes), load<3>(from + below + side, strip_bytes);
+}
+template <int R> FANANO_FN void store_sums(float* to) {
+  constexpr int below = side * strip_rows<float>;
+  store<0>(to, strip_bytes), store<1>(to + side, strip_bytes);
+  if constexpr (R == 2) store<2>(to + below, strip_bytes), store<3>(to + below + side, strip_bytes);
+}
+
+// sums += a b, 32 terms a step. Rows of a are `row` apart.
+template <int R>
+FANANO_FN void multiply_more(const bfloat16* a, int64_t row, const bfloat16* b, int64_t steps) {
+  const auto other = a + side * row;
+  const int64_t bytes = row * int64_t(sizeof *a);
+  for (int64_t i = 0; i < steps; ++i) {
+    const auto pairs = b + i * deep * strip_rows<float>;
+    load<4>(a + i * deep, bytes), load<6>(pairs, strip_bytes);
+    multiply<0, 4, 6>();
+    load<7>(pairs + 2 * side, strip_bytes);
+    multiply<1, 4, 7>();
+    if constexpr (R == 2) {
+      load<5>(other + i * deep, bytes);
+      multiply<2, 5, 6>();
+      multiply<3, 5, 7>();
+    }
+  }
+}
+
+}  // namespace tiles
+
+template <> struct Ready<bfloat16> : tiles::Session {};
+
+// load: rows side by side in the buffer, where no two of them are in each other's way in a cache,
+// and zeros after a row and the last row.
+inline Operand<bfloat16> load(const bfloat16* x, int64_t row, int64_t column, int64_t n,
+                              int64_t dim, bfloat16* buffer) {
+  int64_t padded = round_up(dim, tiles::deep);
+  for (int64_t j = 0; j < n; ++j) {
+    bfloat16* to = buffer + j * padded;
+    if (column == 1)
+      std::memcpy(to, x + j * row, size_t(dim) * sizeof *to);
+    else
+      copy_terms(x + j * row, column, to, dim);
+    std::memset(to + dim, 0, size_t(padded - dim) * sizeof *to);
+  }
+  int64_t missing = round_up(n, tiles::side) - n;
+  std::memset(buffer + n * padded, 0, size_t(missing * padded) * sizeof *buffer);
+  return {buffer, padded};
+}
+
+// Transposed: of each column, the tile's keys side by side. 32 keys by 16 columns are a square of
+// pairs.
+inline Operand<bfloat16> load_values(const bfloat16* x, int64_t row, int64_t column, int64_t n,
+                                     int64_t dim, bfloat16* buffer) {
+  static_assert(tiles::side == Pairs::width && tiles::deep == 2 * Pairs::width);
+  auto squares = [&](int64_t d, int64_t j, auto row_of) {
+    Pairs square[tiles::side];
+#pragma GCC unroll 16
+    for (int i = 0; i < tiles::side; ++i)
+      square[i] = joined(load_brain(row_of(2 * i)), load_brain(row_of(2 * i + 1)));
+    transpose(square);
+#pragma GCC unroll 16
+    for (int i = 0; i < tiles::side; ++i)
+      square[i].store(reinterpret_cast<uint32_t*>(buffer + (d + i) * tile_keys + j));
+  };
+  for (int64_t d = 0; d < dim; d += tiles::side)
+    for (int64_t j = 0; j < n; j += tiles::deep) {
+      const bfloat16* from = x + j * row + d * column;
+      if (column == 1 && d + tiles::side <= dim && j + tiles::deep <= n) {
+        squares(d, j, [&](int i) { return from + i * row; });
+      } else {
+        bfloat16 some[tiles::deep][tiles::side] = {};
+        for (int64_t i = 0; i < tiles::deep && j + i < n; ++i)
+          copy_terms(from + i * row, column, some[i], clamp(dim - d, 0, tiles::side));
+        squares(d, j, [&](int i) { return some[i]; });
+      }
+    }
+  return {buffer, 2, tile_keys};
+}
+
+inline Strip<float> score(const bfloat16* q, Operand<bfloat16> k, int64_t n, int64_t dim,
+                          float* s) {
+  constexpr int strip = strip_rows<float>;
+  Strip<float> largest = Strip<float>::all(-infinity<float>);
+  int64_t looked = 0;  // one block late: what has just been stored is not to be had at once
+  auto look = [&](int64_t end) {
+    Strip<float> most = largest;
+    for (int64_t j = looked; j < end; ++j) {
+      Strip<float> x = Strip<float>::load(s + j * strip);
+#pragma GCC unroll 4
+      for (int m = 0; m < M; ++m) most.v[m] = max(most.v[m], x.v[m]);
+    }
+    largest = most, looked = end;
+  };
+  in_groups<2>(round_up(n, tiles::side) / tiles::side, [&]<int R>(int64_t i) {
+    int64_t j = i * tiles::side;
+    for (int m = 0; m < strip; m += 2 * tiles::side) {
+      tiles::clear<R>();
+      tiles::multiply_more<R>(k.data + j * k.row, k.row, q + 2 * m,
+                              round_up(dim, tiles::deep) / tiles::deep);
+      tiles::store_sums<R>(s + j * strip + m);
+    }
+    look(j);
+  });
+  look(n);
+  return largest;
+}
+// o = o * alpha.
+inline void rescale(const Strip<float>& alpha, int64_t dim, float* o) {
+  const Vec<float> one = Vec<float>::all(1);
+  Vec<float> change = Vec<float>::all(0);
+  for (int m = 0; m < M; ++m) change = max(change, select_equal(alpha.v[m], one, change, one));
+  bool any = false;
+  for (int lane = 0; lane < Vec<float>::width; ++lane) any |= change.v[lane] != 0;
+  for (int64_t d = 0; any && d < round_up(dim, tiles::side); ++d, o += strip_rows<float>)
+    join(Strip<float>::all(0), alpha, o);
+}
+
+// In registers, o is where sums begin: 32 terms are added before they join what is there, and it is
+// for results of eight bits.
+inline void accumulate(const bfloat16* p, Operand<bfloat16> v, int64_t n, int64_t dim,
+                       const Strip<float>& alpha, float* o) {
+  rescale(alpha, dim, o);
+  in_groups<2>(round_up(dim, tiles::side) / tiles::side, [&]<int R>(int64_t i) {
+    int64_t d = i * tiles::side;
+    for (int m = 0; m < strip_rows<float>; m += 2 * tiles::side) {
+      tiles::load_sums<R>(o + d * strip_rows<float> + m);
+      tiles::multiply_more<R>(v.data + d * v.column, v.column, p + 2 * m,
+                              round_up(n, tiles::deep) / tiles::deep);
+      tiles::store_sums<R>(o + d * strip_rows<float> + m);
+    }
+  });
+}
+}  // namespace fanano::FANANO_ISA
