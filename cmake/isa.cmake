@@ -20,15 +20,17 @@ set(own_amx flash peak)
 set(shared_amx avx512)
 set(isa_neon -DFANANO_NEON)  # every aarch64 has it, so no flag of the compiler tells the rows apart
 
-# Sanitized, a row takes minutes to compile: those that this machine cannot run are left out.
+# Sanitized, a row takes minutes to compile: there are the last resort and the best that this machine
+# can run, with the one that it shares.
 if(FANANO_SANITIZE AND EXISTS /proc/cpuinfo)
+  set(cpuinfo_avx2 avx2)
   set(cpuinfo_avx512 avx512dq)
   set(cpuinfo_avx512bf16 avx512_bf16)
   set(cpuinfo_amx amx_bf16)
   file(STRINGS /proc/cpuinfo cpuinfo REGEX "^flags" LIMIT_COUNT 1)
-  foreach(isa avx512 avx512bf16 amx)
-    if(NOT "${cpuinfo} " MATCHES " ${cpuinfo_${isa}} ")
-      list(REMOVE_ITEM FANANO_ISAS ${isa})
+  foreach(isa avx2 avx512 avx512bf16 amx)
+    if("${cpuinfo} " MATCHES " ${cpuinfo_${isa}} ")
+      set(FANANO_ISAS scalar ${shared_${isa}} ${isa})
     endif()
   endforeach()
 endif()

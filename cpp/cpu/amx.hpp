@@ -1,5 +1,5 @@
-// The tile verbs of tile.hpp for bfloat16 by tile registers (AMX): an instruction multiplies 16 rows
-// of 32 numbers by 32 rows of 16, the latter as pairs of neighbours, and adds to 16 x 16 floats.
+// The tile verbs of tile.hpp for bfloat16 by tile registers (AMX): an instruction multiplies 16
+// rows of 32 numbers by 32 rows of 16, the latter as pairs of neighbours, and adds to 16 x 16 floats.
 //
 // S^T = K Q^T takes keys as they stand in memory, O^T += V^T P^T needs v transposed; q and the
 // weights are pairs by strips, as products of pairs take them. All tiles are of one size: what is
@@ -93,10 +93,7 @@ inline Operand<bfloat16> load(const bfloat16* x, int64_t row, int64_t column, in
   int64_t padded = round_up(dim, tiles::deep);
   for (int64_t j = 0; j < n; ++j) {
     bfloat16* to = buffer + j * padded;
-    if (column == 1)
-      std::memcpy(to, x + j * row, size_t(dim) * sizeof *to);
-    else
-      copy_terms(x + j * row, column, to, dim);
+    copy_terms(x + j * row, column, to, dim);
     std::memset(to + dim, 0, size_t(padded - dim) * sizeof *to);
   }
   int64_t missing = round_up(n, tiles::side) - n;

@@ -54,7 +54,10 @@ FANANO_FN bool bears_pairs(double scale) { return scale <= 0x1p20 && scale >= -0
 template <class E, class T>
 FANANO_FN void copy_terms(const T* x, int64_t stride, E* to, int64_t n) {
   if constexpr (std::is_same_v<E, bfloat16>)
-    for (int64_t i = 0; i < n; ++i) to[i] = x[i * stride];
+    if (stride == 1)
+      std::memcpy(to, x, size_t(n) * sizeof *to);
+    else
+      for (int64_t i = 0; i < n; ++i) to[i] = x[i * stride];
   else
     widen(x, stride, to, n);
 }
