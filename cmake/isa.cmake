@@ -20,9 +20,12 @@ set(own_amx flash peak)
 set(shared_amx avx512)
 set(isa_neon -DFANANO_NEON)  # every aarch64 has it, so no flag of the compiler tells the rows apart
 
-# Sanitized, a row takes minutes to compile: there are the last resort and the best that this machine
-# can run, with the one that it shares.
+# Sanitized, a row takes minutes to compile: there are the last resort and the best that this
+# machine can run, with the one that it shares. What another would add is the same text.
 if(FANANO_SANITIZE AND EXISTS /proc/cpuinfo)
+  if("avx2" IN_LIST FANANO_ISAS)
+    set(FANANO_ISAS scalar)
+  endif()
   set(cpuinfo_avx2 avx2)
   set(cpuinfo_avx512 avx512dq)
   set(cpuinfo_avx512bf16 avx512_bf16)

@@ -82,6 +82,10 @@ int main(int count, char** arguments) {
         std::printf("%s: this CPU lacks %s\n", table->isa, feature_names(missing).c_str());
         continue;
       }
+      if (!obtain(*kernels)) {
+        std::printf("%s: refused by the system\n", table->isa);
+        continue;
+      }
       auto peak_loop = [&](int64_t n) { return kernels->peak(Dtype::float32, n); };
       int64_t rounds = rounds_for(peak_loop, 0.02);
       std::printf("%s: %.1f GFLOP/s of multiply-adds, float32, one thread\n", table->isa,

@@ -1,5 +1,5 @@
 // The tile verbs of tile.hpp for bfloat16 by tile registers (AMX): an instruction multiplies 16
-// rows of 32 numbers by 32 rows of 16, the latter as pairs of neighbours, and adds to 16 x 16 floats.
+// rows of 32 numbers by 32 rows of 16, the latter as pairs, and adds to 16 x 16 floats.
 //
 // S^T = K Q^T takes keys as they stand in memory, O^T += V^T P^T needs v transposed; q and the
 // weights are pairs by strips, as products of pairs take them. All tiles are of one size: what is
@@ -26,6 +26,7 @@ struct Shape {
   }
 };
 inline constexpr Shape shape;
+static_assert(sizeof shape == 64);
 
 // They are there while it lives: one is enough for a task.
 struct Session {
@@ -45,29 +46,15 @@ template <int To, int A, int B> FANANO_FN void multiply() {
   __asm__ volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(To), "i"(A), "i"(B));
 }
 
-// The registers of sums, R x 16 rows by 32 of a strip: zeros, or to and from memory, where rows are
-// a strip apart.
-template <int R> FANANO_FN void clear() {
-  zero<0>(), zero<1>();
-  if constexpr (R == 2) zero<2>(), zero<3>();
-}
-template <int R> FANANO_FN void load_sums(const float* from) {
-  constexpr int below = side * strip_rows<float>;
-  load<0>(from, strip_bytes), load<1>(from + side, strip_bytes);
-  if constexpr (R == 2)
-    load<2>(from + below, strip_bytes), load<3>(from + below + side, strip_bytes);
-}
-template <int R> FANANO_FN void store_sums(float* to) {
-  constexpr int below = side * strip_rows<float>;
-  store<0>(to, strip_bytes), store<1>(to + side, strip_bytes);
-  if constexpr (R == 2) store<2>(to + below, strip_bytes), store<3>(to + below + side, strip_bytes);
-}
-
-// sums += a b, 32 terms a step. Rows of a are `row` apart.
+// sums = a b: R x 16 rows of a, at most 2, by 32 of a strip; 32 terms a step. Rows of a are `row`
+// apart, of sums a strip.
 template <int R>
-FANANO_FN void multiply_more(const bfloat16* a, int64_t row, const bfloat16* b, int64_t steps) {
+FANANO_FN void multiply(const bfloat16* a, int64_t row, const bfloat16* b, int64_t steps,
+                        float* sums) {
   const auto other = a + side * row;
   const int64_t bytes = row * int64_t(sizeof *a);
+  zero<0>(), zero<1>();
+  if constexpr (R == 2) zero<2>(), zero<3>();
   for (int64_t i = 0; i < steps; ++i) {
     const auto pairs = b + i * deep * strip_rows<float>;
     load<4>(a + i * deep, bytes), load<6>(pairs, strip_bytes);
@@ -80,6 +67,20 @@ FANANO_FN void multiply_more(const bfloat16* a, int64_t row, const bfloat16* b, 
       multiply<3, 5, 7>();
     }
   }
+  store<0>(sums, strip_bytes), store<1>(sums + side, strip_bytes);
+  if constexpr (R == 2) {
+    sums += side * strip_rows<float>;
+    store<2>(sums, strip_bytes), store<3>(sums + side, strip_bytes);
+  }
+}
+
+// The same by all of a strip.
+template <int R>
+FANANO_FN void multiply_strip(const bfloat16* a, int64_t row, const bfloat16* b, int64_t terms,
+                              float* sums) {
+  static_assert(strip_rows<float> % (2 * side) == 0);
+  for (int m = 0; m < strip_rows<float>; m += 2 * side)
+    multiply<R>(a, row, b + 2 * m, round_up(terms, deep) / deep, sums + m);
 }
 
 }  // namespace tiles
@@ -106,6 +107,7 @@ inline Operand<bfloat16> load(const bfloat16* x, int64_t row, int64_t column, in
 inline Operand<bfloat16> load_values(const bfloat16* x, int64_t row, int64_t column, int64_t n,
                                      int64_t dim, bfloat16* buffer) {
   static_assert(tiles::side == Pairs::width && tiles::deep == 2 * Pairs::width);
+  static_assert(tile_keys % tiles::deep == 0);
   auto squares = [&](int64_t d, int64_t j, auto row_of) {
     Pairs square[tiles::side];
 #pragma GCC unroll 16
@@ -147,41 +149,23 @@ inline Strip<float> score(const bfloat16* q, Operand<bfloat16> k, int64_t n, int
   };
   in_groups<2>(round_up(n, tiles::side) / tiles::side, [&]<int R>(int64_t i) {
     int64_t j = i * tiles::side;
-    for (int m = 0; m < strip; m += 2 * tiles::side) {
-      tiles::clear<R>();
-      tiles::multiply_more<R>(k.data + j * k.row, k.row, q + 2 * m,
-                              round_up(dim, tiles::deep) / tiles::deep);
-      tiles::store_sums<R>(s + j * strip + m);
-    }
+    tiles::multiply_strip<R>(k.data + j * k.row, k.row, q, dim, s + j * strip);
     look(j);
   });
   look(n);
   return largest;
 }
-// o = o * alpha.
-inline void rescale(const Strip<float>& alpha, int64_t dim, float* o) {
-  const Vec<float> one = Vec<float>::all(1);
-  Vec<float> change = Vec<float>::all(0);
-  for (int m = 0; m < M; ++m) change = max(change, select_equal(alpha.v[m], one, change, one));
-  bool any = false;
-  for (int lane = 0; lane < Vec<float>::width; ++lane) any |= change.v[lane] != 0;
-  for (int64_t d = 0; any && d < round_up(dim, tiles::side); ++d, o += strip_rows<float>)
-    join(Strip<float>::all(0), alpha, o);
-}
 
-// In registers, o is where sums begin: 32 terms are added before they join what is there, and it is
-// for results of eight bits.
 inline void accumulate(const bfloat16* p, Operand<bfloat16> v, int64_t n, int64_t dim,
                        const Strip<float>& alpha, float* o) {
-  rescale(alpha, dim, o);
+  constexpr int strip = strip_rows<float>;
+  alignas(64) float sums[2 * tiles::side * strip];
   in_groups<2>(round_up(dim, tiles::side) / tiles::side, [&]<int R>(int64_t i) {
     int64_t d = i * tiles::side;
-    for (int m = 0; m < strip_rows<float>; m += 2 * tiles::side) {
-      tiles::load_sums<R>(o + d * strip_rows<float> + m);
-      tiles::multiply_more<R>(v.data + d * v.column, v.column, p + 2 * m,
-                              round_up(n, tiles::deep) / tiles::deep);
-      tiles::store_sums<R>(o + d * strip_rows<float> + m);
-    }
+    tiles::multiply_strip<R>(v.data + d * v.column, v.column, p, n, sums);
+    for (int r = 0; r < R * tiles::side; ++r)
+      join(Strip<float>::load(sums + r * strip), alpha, o + (d + r) * strip);
   });
 }
+
 }  // namespace fanano::FANANO_ISA

@@ -26,17 +26,6 @@ uint64_t saved_by_the_system() {
   return uint64_t(high) << 32 | low;
 }
 
-// Tile registers are large, and Linux saves them only for a process that has asked for them, once
-// for all of its threads. Elsewhere nobody has tried.
-bool tiles_granted() {
-#if defined(__linux__) && defined(__x86_64__)
-  constexpr int request_permission = 0x1023, tile_data = 18;  // of asm/prctl.h, and of XCR0
-  return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
-#else
-  return false;
-#endif
-}
-
 uint32_t detect() {
   uint32_t a, b, c, d, bits = 0;
   auto has = [](uint32_t word, int bit) { return (word >> bit & 1) != 0; };
@@ -52,8 +41,10 @@ uint32_t detect() {
   if (zmm && foundation) bits |= avx512_bit;
   if (zmm && foundation && leaves >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && has(a, 5))
     bits |= avx512bf16_bit;
+#if defined(__linux__)  // elsewhere nobody has tried
   bool tiles = (saved >> 17 & 3) == 3 && has(tile_bits, 22) && has(tile_bits, 24);
-  if (tiles && (bits & avx512bf16_bit) && tiles_granted()) bits |= amx_bit;
+  if (tiles && (bits & avx512bf16_bit)) bits |= amx_bit;
+#endif
   return bits;
 }
 
@@ -69,6 +60,14 @@ uint32_t machine_features() {
 uint32_t machine_features() { return 0; }
 
 #endif
+
+bool obtain(const Kernels& k) {
+#if defined(__linux__) && defined(__x86_64__)
+  constexpr int request_permission = 0x1023, tile_data = 18;  // of asm/prctl.h, and of XCR0
+  if (k.features & amx_bit) return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+#endif
+  return true;
+}
 
 std::string feature_names(uint32_t bits) {
   const struct {
@@ -105,7 +104,11 @@ const Kernels& choose_isa(const char* forced, uint32_t features) {
 }
 
 const Kernels& chosen_isa() {
-  static const Kernels& chosen = choose_isa(std::getenv("FANANO_ISA"), machine_features());
+  static const Kernels& chosen = []() -> const Kernels& {
+    const char* forced = std::getenv("FANANO_ISA");
+    const Kernels& best = choose_isa(forced, machine_features());
+    return obtain(best) ? best : choose_isa(forced, machine_features() & ~amx_bit);
+  }();
   return chosen;
 }
 

@@ -49,6 +49,12 @@ std::string feature_names(uint32_t bits);  // "avx512, avx512bf16"
 std::vector<const Kernels*> compiled_isas();  // best first
 bool runnable(const Kernels&);
 
+// Asks the system for what the row needs and a process has not from the start: Linux saves tile
+// registers, which are large, only for those that have asked, once for all threads. From then on it
+// refuses alternate signal stacks that have no room for them (sigaltstack: ENOMEM below 11 KiB),
+// and it refuses here while there is such a stack: false.
+bool obtain(const Kernels&);
+
 // The best row that a machine of these features can run, or the one that is forced by its name
 // (null or "": none is); ValueError when that one is not compiled or cannot run there.
 const Kernels& choose_isa(const char* forced, uint32_t features);

@@ -40,8 +40,13 @@ template <class E> double products(int64_t rounds) {
 #ifdef __AMX_BF16__
 template <> double products<bfloat16>(int64_t rounds) {
   const Ready<bfloat16> ready;
-  tiles::zero<0>(), tiles::zero<1>(), tiles::zero<2>(), tiles::zero<3>(), tiles::zero<4>(),
-      tiles::zero<6>();
+  bfloat16 numbers[tiles::side * tiles::deep];
+  for (uint32_t bits = 1; bfloat16& x : numbers) {
+    bits = bits * 1664525 + 1013904223;
+    assign(x, float(int32_t(bits)) * 0x1p-31f);
+  }
+  tiles::load<4>(numbers, 2 * tiles::deep), tiles::load<6>(numbers, 2 * tiles::deep);
+  tiles::zero<0>(), tiles::zero<1>(), tiles::zero<2>(), tiles::zero<3>();
   for (int64_t i = 0; i < rounds; ++i) {
     tiles::multiply<0, 4, 6>(), tiles::multiply<1, 4, 6>();
     tiles::multiply<2, 4, 6>(), tiles::multiply<3, 4, 6>();

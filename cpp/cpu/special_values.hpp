@@ -60,12 +60,12 @@ template <class A> FANANO_FN bool any_nan(Vec<A> x) {
 }
 
 // A sum of pairs that is small may lack products that were taken for zeros: where a row gives
-// weight to a tiny value, it is made again from numbers, from where it began.
+// weight to a tiny value, it is made again from numbers.
 template <class A>
-Vec<A> with_tiny(Vec<A> c, Vec<A> again, const bfloat16* p, Operand<bfloat16> v, int64_t n,
-                 int64_t d, const Visible<A>& see, int m) {
+Vec<A> with_tiny(Vec<A> c, const bfloat16* p, Operand<bfloat16> v, int64_t n, int64_t d,
+                 const Visible<A>& see, int m) {
   const Vec<A> zero = Vec<A>::all(0), limit = Vec<A>::all(16 * tiny);
-  Vec<A> is_tiny = zero;
+  Vec<A> again = zero, is_tiny = zero;
   for (int64_t i = 0; 2 * i < n; ++i) {
     Pairs weight = weights_of<A>(p, i, m), value = seen_terms(v, i, d, n, see, m);
     auto add = [&](Vec<A> w, Vec<A> x) {
@@ -80,9 +80,9 @@ Vec<A> with_tiny(Vec<A> c, Vec<A> again, const bfloat16* p, Operand<bfloat16> v,
   return select_less(max(c, zero - c), limit, again, c);
 }
 
-// o = o * alpha + v p, with care. A row's weights of what it must not see are exactly 0, but 0 times
-// a NaN or an infinity is NaN: where a sum is not finite it is made again, by the same steps, with
-// the values selected row by row. block holds a strip of sums, dim columns.
+// o = o * alpha + v p, with care. A row's weights of what it must not see are exactly 0, but 0
+// times a NaN or an infinity is NaN: where a sum is not finite it is made again, by the same steps,
+// with the values selected row by row. block holds a strip of sums, dim columns.
 template <class A, class E>
 void accumulate(const E* p, Operand<E> v, int64_t n, int64_t dim, const Strip<A>& alpha, A* o,
                 const Visible<A>& see, A* block) {
@@ -98,7 +98,7 @@ void accumulate(const E* p, Operand<E> v, int64_t n, int64_t dim, const Strip<A>
           again = fma(weights_of<A>(p, i, m), seen_terms(v, i, d, n, see, m), again);
         c = select_equal(none, Vec<A>::all(0), c, again);
       }
-      if constexpr (together<E> == 2) c = with_tiny(c, Vec<A>::all(0), p, v, n, d, see, m);
+      if constexpr (together<E> == 2) c = with_tiny(c, p, v, n, d, see, m);
       fma(Vec<A>::load(o + at), alpha.v[m], c).store(o + at);
     }
   }
@@ -106,34 +106,34 @@ void accumulate(const E* p, Operand<E> v, int64_t n, int64_t dim, const Strip<A>
 
 #ifdef __AMX_BF16__
 
-// Here sums begin at o. Values that are not finite are left out, and then added where they are
-// seen. block holds o as it was, and what is left of v.
+// By the same steps is by tiles here: values that are not finite are left out, and then added where
+// they are seen. block holds the tile's sums, and what is left of v.
 template <class A>
 void accumulate(const bfloat16* p, Operand<bfloat16> v, int64_t n, int64_t dim,
                 const Strip<A>& alpha, A* o, const Visible<A>& see, A* block) {
+  static_assert(tile_keys * sizeof(bfloat16) <= strip_rows<A> * sizeof(A));
   const Vec<A> zero = Vec<A>::all(0);
   const int64_t columns = round_up(dim, tiles::side), size = columns * strip_rows<A>;
-  auto infinite = [](bfloat16 x) { return (x.bits & 0x7f80) == 0x7f80; };
-  rescale(alpha, dim, o);
-  for (int64_t i = 0; i < size; ++i) block[i] = o[i];
-  auto finite = reinterpret_cast<bfloat16*>(block + size);
+  auto rest = reinterpret_cast<bfloat16*>(block + size);
   for (int64_t i = 0; i < columns * v.column; ++i)
-    finite[i] = infinite(v.data[i]) ? bfloat16{0} : v.data[i];
-  accumulate(p, {finite, v.row, v.column}, n, dim, Strip<A>::all(1), o);
+    rest[i] = (v.data[i].bits & 0x7f80) == 0x7f80 ? bfloat16{0} : v.data[i];
+  for (int64_t i = 0; i < size; ++i) block[i] = 0;
+  accumulate(p, {rest, v.row, v.column}, n, dim, Strip<A>::all(1), block);
 
   for (int64_t d = 0; d < dim; ++d) {
-    if (ordinary({v.data + d * v.column, v.row, v.column}, n, 1)) continue;
+    bool plain = ordinary({v.data + d * v.column, v.row, v.column}, n, 1);
     for (int m = 0; m < M; ++m) {
       int64_t at = d * strip_rows<A> + m * Vec<A>::width;
-      Vec<A> sum = Vec<A>::load(o + at);
-      for (int64_t i = 0; 2 * i < n; ++i) {
+      Vec<A> c = Vec<A>::load(block + at);
+      for (int64_t i = 0; !plain && 2 * i < n; ++i) {
         Pairs weight = weights_of<A>(p, i, m), value = seen_terms(v, i, d, n, see, m);
         auto add = [&](Vec<A> w, Vec<A> x) {
-          sum = select_equal(x - x, zero, sum, fma(w, x, sum));  // NaN where x is not finite
+          c = select_equal(x - x, zero, c, fma(w, x, c));  // NaN where x is not finite
         };
         add(first_of(weight), first_of(value)), add(second_of(weight), second_of(value));
       }
-      with_tiny(sum, Vec<A>::load(block + at), p, v, n, d, see, m).store(o + at);
+      if (!plain) c = with_tiny(c, p, v, n, d, see, m);
+      fma(Vec<A>::load(o + at), alpha.v[m], c).store(o + at);
     }
   }
 }

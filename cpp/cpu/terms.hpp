@@ -53,13 +53,12 @@ FANANO_FN bool bears_pairs(double scale) { return scale <= 0x1p20 && scale >= -0
 // n numbers, `stride` apart, as terms.
 template <class E, class T>
 FANANO_FN void copy_terms(const T* x, int64_t stride, E* to, int64_t n) {
-  if constexpr (std::is_same_v<E, bfloat16>)
-    if (stride == 1)
-      std::memcpy(to, x, size_t(n) * sizeof *to);
-    else
-      for (int64_t i = 0; i < n; ++i) to[i] = x[i * stride];
-  else
+  if constexpr (!std::is_same_v<E, T>)
     widen(x, stride, to, n);
+  else if (stride == 1)
+    std::memcpy(to, x, size_t(n) * sizeof *to);
+  else
+    for (int64_t i = 0; i < n; ++i) to[i] = x[i * stride];
 }
 
 }  // namespace fanano::FANANO_ISA

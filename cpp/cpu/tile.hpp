@@ -169,7 +169,7 @@ void pack(const T* x, int64_t row, int64_t column, int64_t n, int64_t dim, float
           bfloat16* strip, bfloat16* rows) {
   auto fill = [&](int64_t i, uint32_t* pairs) {
     auto to = reinterpret_cast<bfloat16*>(pairs);
-    if (factor == 1 && std::is_same_v<T, bfloat16>)
+    if (factor == 1)
       copy_terms(x + i * row, column, to, dim);
     else
       for (int64_t d = 0; d < dim; ++d) assign(to[d], number(x[i * row + d * column]) * factor);

@@ -97,3 +97,25 @@ def test_scores_that_only_their_scale_lifts(scale):
     q, k = times(q, 2.0**-63), times(k, 1 / (abs(scale) * 2.0**-63))
     out = fanano.attention(q, k, v, scale=scale)
     compare.judge_attention(out, None, q, k, v, scale=scale)
+
+
+@pytest.mark.parametrize("after", ["zeros", "ones that weigh nothing"])
+def test_subnormal_sums_outlive_the_tiles_after(after):
+    """What a row has is tiny, and the next 300 keys add nothing to it: in their rows alone, too."""
+    q, k, v = drawn(70, 400, 16, 3, seed=4)
+    v[:] = 0 if after == "zeros" else 1
+    q[:], k[:] = 1, -90
+    k[0], v[0] = 90, 2.0**-128
+    out = fanano.attention(q, k, v)
+    assert (out == v[0]).all()
+    assert (fanano.attention(q[:1], k, v) == v[0]).all()
+
+
+def test_subnormal_sums_do_not_depend_on_neighbours():
+    """Rows that see one tile, alone and beside rows of the same strip that see more."""
+    q, k, v = drawn(40, 300, 16, 3, seed=5)
+    v = times(v, 2.0**-129)
+    few = fanano.attention(q[:20], k, v, is_causal=True, q_offset=107)
+    more = fanano.attention(q, k, v, is_causal=True, q_offset=107)
+    assert np.count_nonzero(few.astype(np.float32)) > 30
+    assert more[:20].tobytes() == few.tobytes()

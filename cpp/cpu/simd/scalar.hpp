@@ -32,7 +32,12 @@ FANANO_FN Vec<float> fma_once(Vec<float> a, Vec<float> b, Vec<float> c) {
   return {__builtin_convertvector(sum, Vec<float>::Native)};
 }
 
-// What the instruction of other machines does, so that its kernels run on all.
+// What the instruction of other machines does, so that its kernels run on all: subnormal numbers
+// are taken for zeros.
+FANANO_FN Vec<float> flushed(Vec<float> x) {
+  auto bits = (Vec<float>::Integer)x.v;
+  return {(bits & 0x7f800000) != 0 ? x.v : Vec<float>::Native{}};
+}
 FANANO_FN Vec<float> fma(Pairs a, Pairs b, Vec<float> c) {
   c = flushed(fma(flushed(second_of(a)), flushed(second_of(b)), c));
   return flushed(fma(flushed(first_of(a)), flushed(first_of(b)), c));

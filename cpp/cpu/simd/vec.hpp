@@ -84,12 +84,6 @@ using Pairs = Vec<uint32_t>;
 FANANO_FN Vec<float> first_of(Pairs x) { return {(Vec<float>::Native)(x.v << 16)}; }
 FANANO_FN Vec<float> second_of(Pairs x) { return {(Vec<float>::Native)(x.v & 0xffff0000)}; }
 
-// Without subnormal numbers, which products of pairs take for zeros.
-FANANO_FN Vec<float> flushed(Vec<float> x) {
-  auto bits = (Vec<float>::Integer)x.v;
-  return {(bits & 0x7f800000) != 0 ? x.v : Vec<float>::Native{}};
-}
-
 // Of floats that are bfloat16 numbers.
 FANANO_FN Pairs joined(Vec<float> first, Vec<float> second) {
   return {(Pairs::Native)first.v >> 16 | (Pairs::Native)second.v};
