@@ -51,6 +51,25 @@ def test_the_forced_one_runs(kernel):
     assert result.stdout.split() == [kernel.isa, kernel.isa, "True"], result.stderr
 
 
+SIGNAL_STACK = """
+import ctypes, fanano, numpy as np
+class Stack(ctypes.Structure):
+    _fields_ = [("begin", ctypes.c_void_p), ("flags", ctypes.c_int), ("bytes", ctypes.c_size_t)]
+assert fanano.kernels()
+fanano.attention(*3 * [np.ones((1, 1, 4, 8), np.float32)])
+memory = ctypes.create_string_buffer(8192)
+stack = Stack(ctypes.cast(memory, ctypes.c_void_p), 0, len(memory))
+print(ctypes.CDLL(None, use_errno=True).sigaltstack(ctypes.byref(stack), None))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems ask for nothing")
+def test_only_what_runs_is_asked_of_the_system():
+    """Tile registers change a process: from then on a signal stack must have room for them."""
+    result = forced("scalar", "-c", SIGNAL_STACK, timeout=60)
+    assert result.stdout == "0\n", result.stderr
+
+
 BITS = """
 import fanano, numpy as np, hashlib
 rng = np.random.default_rng(0)
