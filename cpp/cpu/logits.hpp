@@ -79,9 +79,13 @@ template <class A> Strip<A> hide(const Visible<A>& see, int64_t n, A factor, A* 
 }
 
 // A raw score times the scale, and capped.
-template <class A> FANANO_FN Vec<A> capped(const ScoreConstants<A>& c, Vec<A> x) {
+template <bool Capped, class A> FANANO_FN Vec<A> capped(const ScoreConstants<A>& c, Vec<A> x) {
   Vec<A> y = x * Vec<A>::all(c.scale.power) * Vec<A>::all(c.scale.size);
-  return c.softcap != 0 ? tanh(y) * Vec<A>::all(c.softcap) : y;
+  if constexpr (Capped) y = tanh(y) * Vec<A>::all(c.softcap);
+  return y;
+}
+template <class A> FANANO_FN Vec<A> capped(const ScoreConstants<A>& c, Vec<A> x) {
+  return c.softcap != 0 ? capped<true>(c, x) : capped<false>(c, x);
 }
 
 // y - slope |p - j|; j is relative to j0, as the row's position is.
@@ -109,21 +113,29 @@ Strip<A> logits(const ScoreConstants<A>& c, const Mask& mask, Range rows, int64_
   }
   auto of = [](const A* rows, int m) { return Vec<A>::load(rows + m * Vec<A>::width); };
   const Vec<A> hidden = Vec<A>::all(-infinity<A>);
-  Strip<A> largest = Strip<A>::all(-infinity<A>);
-  for (int64_t j = 0; j < n; ++j) {
-    Strip<A> x = Strip<A>::load(s + j * strip_rows<A>);
-    for (int m = 0; m < M; ++m) {
-      int64_t lane = m * Vec<A>::width;
-      Vec<A> y = capped(c, x.v[m]);
-      if (c.slope != 0) y = sloped(of(high, m), of(low, m), of(minus, m), Vec<A>::all(A(j)), y);
-      if (bias) y = biased(y, of(bias + j * strip_rows<A>, m));
-      if (!see.whole) y = select_bits(see.rows[j] >> lane, y, hidden);
-      largest.v[m] = max(largest.v[m], y);
-      x.v[m] = y;
+  auto make = [&]<bool Capped, bool Sloped>() {
+    Strip<A> largest = Strip<A>::all(-infinity<A>);
+    for (int64_t j = 0; j < n; ++j) {
+      uint64_t seen = see.whole ? ~uint64_t(0) : see.rows[j];
+#pragma GCC unroll 4
+      for (int m = 0; m < M; ++m) {
+        int64_t lane = m * Vec<A>::width;
+        Vec<A> y = capped<Capped>(c, Vec<A>::load(s + j * strip_rows<A> + lane));
+        if constexpr (Sloped)
+          y = sloped(of(high, m), of(low, m), of(minus, m), Vec<A>::all(A(j)), y);
+        if (bias) y = biased(y, of(bias + j * strip_rows<A>, m));
+        if (!see.whole) y = select_bits(seen >> lane, y, hidden);
+        largest.v[m] = max(largest.v[m], y);
+        y.store(s + j * strip_rows<A> + lane);
+      }
     }
-    x.store(s + j * strip_rows<A>);
-  }
-  return largest;
+    return largest;
+  };
+  if (c.softcap != 0)
+    return c.slope != 0 ? make.template operator()<true, true>()
+                        : make.template operator()<true, false>();
+  return c.slope != 0 ? make.template operator()<false, true>()
+                      : make.template operator()<false, false>();
 }
 
 }  // namespace fanano::FANANO_ISA
