@@ -14,9 +14,9 @@ set(isa_avx512bf16 ${isa_avx512} -mavx512bf16)
 set(isa_amx ${isa_avx512bf16} -mamx-tile -mamx-bf16)
 # The files that a row's own flags change; all others are those of the row that it adds to, which
 # must be there, too.
-set(own_avx512bf16 flash peak)
+set(own_avx512bf16 flash backward backward_rows backward_bias peak)
 set(shared_avx512bf16 avx512)
-set(own_amx flash peak)
+set(own_amx ${own_avx512bf16})
 set(shared_amx avx512)
 set(isa_neon -DFANANO_NEON)  # every aarch64 has it, so no flag of the compiler tells the rows apart
 

@@ -46,15 +46,24 @@ template <int To, int A, int B> FANANO_FN void multiply() {
   __asm__ volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(To), "i"(A), "i"(B));
 }
 
-// sums = a b: R x 16 rows of a, at most 2, by 32 of a strip; 32 terms a step. Rows of a are `row`
-// apart, of sums a strip.
-template <int R>
-FANANO_FN void multiply(const bfloat16* a, int64_t row, const bfloat16* b, int64_t steps,
-                        float* sums) {
-  const auto other = a + side * row;
-  const int64_t bytes = row * int64_t(sizeof *a);
+// The sums are of R x 16 rows of the left factor, at most 2, by 32 columns.
+template <int R> FANANO_FN void zero_sums() {
   zero<0>(), zero<1>();
   if constexpr (R == 2) zero<2>(), zero<3>();
+}
+template <int R> FANANO_FN void store_sums(float* to, int64_t stride) {
+  store<0>(to, stride), store<1>(to + side, stride);
+  if constexpr (R == 2) {
+    to += side * stride / int64_t(sizeof *to);
+    store<2>(to, stride), store<3>(to + side, stride);
+  }
+}
+
+// sums += a b, 32 terms a step. Rows of a are `row` apart, those of b a strip of pairs.
+template <int R>
+FANANO_FN void add(const bfloat16* a, int64_t row, const bfloat16* b, int64_t steps) {
+  const auto other = a + side * row;
+  const int64_t bytes = row * int64_t(sizeof *a);
   for (int64_t i = 0; i < steps; ++i) {
     const auto pairs = b + i * deep * strip_rows<float>;
     load<4>(a + i * deep, bytes), load<6>(pairs, strip_bytes);
@@ -67,20 +76,18 @@ FANANO_FN void multiply(const bfloat16* a, int64_t row, const bfloat16* b, int64
       multiply<3, 5, 7>();
     }
   }
-  store<0>(sums, strip_bytes), store<1>(sums + side, strip_bytes);
-  if constexpr (R == 2) {
-    sums += side * strip_rows<float>;
-    store<2>(sums, strip_bytes), store<3>(sums + side, strip_bytes);
-  }
 }
 
-// The same by all of a strip.
+// sums = a b, for all of a strip.
 template <int R>
 FANANO_FN void multiply_strip(const bfloat16* a, int64_t row, const bfloat16* b, int64_t terms,
                               float* sums) {
   static_assert(strip_rows<float> % (2 * side) == 0);
-  for (int m = 0; m < strip_rows<float>; m += 2 * side)
-    multiply<R>(a, row, b + 2 * m, round_up(terms, deep) / deep, sums + m);
+  for (int m = 0; m < strip_rows<float>; m += 2 * side) {
+    zero_sums<R>();
+    add<R>(a, row, b + 2 * m, round_up(terms, deep) / deep);
+    store_sums<R>(sums + m, strip_bytes);
+  }
 }
 
 }  // namespace tiles

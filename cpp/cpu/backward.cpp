@@ -17,46 +17,59 @@ namespace fanano::FANANO_ISA {
 
 namespace {
 
-template <class A> inline constexpr int64_t block_strips = block_rows<A> / strip_rows<A>;
-template <class A> inline constexpr int64_t pass_strips = blocks_together * block_strips<A>;
 template <class A> inline constexpr int64_t pass_rows = blocks_together * block_rows<A>;
+template <class A> inline constexpr int64_t pass_strips = pass_rows<A> / strip_rows<A>;
 
-// A strip of a pass: also its rows as they stand, by panels, and its dq, [column][row].
-template <class A> struct PassStrip : Queries<A> {
-  A *q_panels, *dout_panels, *dq;
-  bool finite;  // q and dout
+// A strip of a pass: also its rows by panels, and its dq, [column][row].
+template <class A, class E> struct PassStrip : Queries<A, E> {
+  E *q_panels, *dout_panels;
+  A* dq;
+  uint64_t broken_q, broken_dout;  // rows that panels leave something out of
 };
 
-template <class A> struct Scratch {
-  PassStrip<A>* strips;
-  Visible<A>* see;  // of each strip of a block, and so are
-  A *s, *ds;
-  A *k, *v, *rows, *block, *bias, *slope;
+// A: accumulator, E: terms of the products.
+template <class A, class E> struct Scratch {
+  PassStrip<A, E>* strips;
+  Visible<A>* see;         // of each strip of a chain, and so are
+  Pieces<A, E>* pieces;
+  E *k, *v, *k_sums;
+  A *rows, *block, *bias, *slope;
   KeySums<A> sums, more;  // where they are not split over tasks
 
   Scratch(void* memory, const Problem& p, const BackwardPlan& plan, int64_t& bytes) {
     constexpr int w = Vec<A>::width, strip = strip_rows<A>;
+    constexpr int64_t piece = tile_keys * strip, chain = chain_strips<A, E>;
     const Shape& shape = p.shape;
     Arena arena{static_cast<char*>(memory)};
-    int64_t dim = round_up(shape.dim, w), value_dim = round_up(shape.value_dim, w);
-    strips = arena.take<PassStrip<A>>(pass_strips<A>);
+    int64_t dim = packed_dim<A, E>(shape.dim), value_dim = packed_dim<A, E>(shape.value_dim);
+    strips = arena.take<PassStrip<A, E>>(pass_strips<A>);
     for (int64_t i = 0; i < pass_strips<A>; ++i) {
-      A* q = arena.take<A>(dim * strip);
-      A* dout = arena.take<A>(value_dim * strip);
+      E* q = arena.take<E>(dim * strip);
+      E* dout = arena.take<E>(value_dim * strip);
       A* dq = arena.take<A>(dim * strip);
-      A* q_panels = arena.take<A>(panels_size<A>(dim));
-      A* dout_panels = arena.take<A>(panels_size<A>(value_dim));
+      E* q_panels = arena.take<E>(panels_size<A>(dim));
+      E* dout_panels = arena.take<E>(panels_size<A>(value_dim));
       if (!memory) continue;
-      PassStrip<A>& x = strips[i];
+      PassStrip<A, E>& x = strips[i];
       x.q = q, x.dout = dout, x.dq = dq, x.q_panels = q_panels, x.dout_panels = dout_panels;
     }
-    see = arena.take<Visible<A>>(block_strips<A>);
-    s = arena.take<A>(block_rows<A> * tile_keys);
-    ds = arena.take<A>(block_rows<A> * tile_keys);
-    k = arena.take<A>(tile_keys * shape.dim);
-    v = arena.take<A>(tile_keys * shape.value_dim);
+    see = arena.take<Visible<A>>(chain);
+    pieces = arena.take<Pieces<A, E>>(chain);
+    auto make = [&](int64_t i, const Pieces<A, E>& made) {
+      if (memory) pieces[i] = made;
+    };
+    if constexpr (std::is_same_v<A, E>) {
+      for (int64_t i = 0; i < chain; ++i) make(i, in_place(arena.take<A>(piece), arena.take<A>(piece)));
+    } else {
+      A *s = arena.take<A>(piece), *dp = arena.take<A>(piece);
+      for (int64_t i = 0; i < chain; ++i)
+        make(i, {s, dp, arena.take<E>(piece), arena.take<E>(piece), reinterpret_cast<E*>(dp)});
+    }
+    k = arena.take<E>(tile_keys * round_up(shape.dim, at_once<E>));
+    v = arena.take<E>(tile_keys * round_up(shape.value_dim, at_once<E>));
+    k_sums = together<E> == 1 ? nullptr : arena.take<E>(tile_keys * round_up(shape.dim, w));
     rows = arena.take<A>(w * longest_row(dim, value_dim));
-    block = arena.take<A>(shape.dim * strip);
+    block = arena.take<A>(careful_strips<E> * round_up(shape.dim, w) * strip);
     bias = p.mask.data ? arena.take<A>(tile_keys * strip) : nullptr;
     slope = has_slopes(p.score) ? arena.take<A>(tile_keys * strip) : nullptr;
     if (!plan.split) sums = KeySums<A>(arena, shape);
@@ -77,13 +90,13 @@ template <class A> struct ScaleBack {
 };
 
 // Rows of one head, and all keys that they see.
-template <class T> class Pass {
+template <class T, class E> class Pass {
   using A = accumulator_t<T>;
   static constexpr int strip = strip_rows<A>;
 
   const Problem& p_;
   const Block b_;
-  const Scratch<A>& scratch_;
+  const Scratch<A, E>& scratch_;
   const KeySums<A>& sums_;
   const Differentiator<A> differentiate_{p_,
                                          b_,
@@ -95,65 +108,71 @@ template <class T> class Pass {
   const Range rows_ = {b_.rows.begin, b_.used};
   const int64_t strips_ = round_up(rows_.size(), strip) / strip;
 
-  // load: q and dout of a strip, [column][row] and by panels
-  void load_strip(PassStrip<A>& x, Range r, const RowNumbers<A>& numbers) const {
+  // load: q and dout of a strip, packed and by panels
+  void load_strip(PassStrip<A, E>& x, Range r, const RowNumbers<A>& numbers) const {
     load_queries<T>(p_, b_, r, numbers, differentiate_.constants.scale.sign, x, scratch_.rows);
-    load_dout<T>(p_, b_, r, x, scratch_.rows);
-    load_panels(at<const T>(p_.q, b_.batch, b_.head, r.begin), p_.q.row, p_.q.column, r.size(),
-                dim_, x.q_panels);
-    with_out<T>(p_, [&]<class Out>() {
+    load_dout<T>(p_, b_, r, x.dout, scratch_.rows);
+    x.broken_q = load_finite_panels<A>(at<const T>(p_.q, b_.batch, b_.head, r.begin), p_.q.row,
+                                       p_.q.column, r.size(), dim_, x.q_panels);
+    with_out<T, E>(p_, [&]<class Out>() {
       const Tensor& t = p_.gradient.dout;
-      load_panels(at<const Out>(t, b_.batch, b_.head, r.begin), t.row, t.column, r.size(),
-                  value_dim_, x.dout_panels);
+      x.broken_dout = load_finite_panels<A>(at<const Out>(t, b_.batch, b_.head, r.begin), t.row,
+                                            t.column, r.size(), value_dim_, x.dout_panels);
     });
-    auto all_finite = [](const A* panels, int64_t dim) {
-      return finite(Operand<A>{panels, strip}, panels_size<A>(dim) / strip, strip);
-    };
-    x.finite = all_finite(x.q_panels, dim_) && all_finite(x.dout_panels, value_dim_);
     for (int64_t i = 0; i < round_up(dim_, Vec<A>::width) * strip; ++i) x.dq[i] = 0;
   }
 
   // dq += dS k
-  void add_queries(const PassStrip<A>& x, Tile<A>& tile, int64_t n, const A* ds,
+  void add_queries(const PassStrip<A, E>& x, Tile<E>& tile, Operand<E> k, int64_t n, const E* ds,
                    Visible<A>& see) const {
     const Strip<A> one = Strip<A>::all(1);
     if ((see.whole && !b_.elements.additive()) || tile.finite_keys(dim_))
-      return accumulate(ds, tile.k, n, dim_, one, x.dq);
+      return accumulate(ds, k, n, dim_, one, x.dq);
     look(b_.mask, b_.elements, true, x.rows, tile.j0, n, see);
-    accumulate(ds, tile.k, n, dim_, one, x.dq, see, scratch_.block);
+    accumulate(ds, k, n, dim_, one, x.dq, see, scratch_.block);
   }
 
-  // A block of rows, the strips [first, last), and a tile.
-  void step(int64_t first, int64_t last, Tile<A>& tile) const {
+  // What is not finite of the rows, to dk and dv of the tile that begins at j0.
+  void add_broken_rows(const PassStrip<A, E>& x, int64_t j0, int64_t n, const Pieces<A, E>& made,
+                       const Visible<A>& see) const {
+    add_broken(x.broken_q, at<const T>(p_.q, b_.batch, b_.head, x.rows.begin), p_.q.row,
+               p_.q.column, n, dim_, made.ds, see, sums_.dk + j0 * sums_.dk_row, sums_.dk_row);
+    with_out<T, E>(p_, [&]<class Out>() {
+      const Tensor& t = p_.gradient.dout;
+      add_broken(x.broken_dout, at<const Out>(t, b_.batch, b_.head, x.rows.begin), t.row, t.column,
+                 n, value_dim_, made.p, see, sums_.dv + j0 * sums_.dv_row, sums_.dv_row);
+    });
+  }
+
+  // A chain of rows, the strips [first, last), and a tile.
+  void step(int64_t first, int64_t last, Tile<E>& tile, Operand<E> k_sums) const {
     Range columns =
         b_.mask.columns({scratch_.strips[first].rows.begin, scratch_.strips[last - 1].rows.end});
     auto seen_of = [&](Range c) { return clamp(c.end - tile.j0, 0, tile.n); };
     int64_t n = seen_of(columns);
     if (columns.begin >= tile.j0 + n) return;
 
-    WeightedBlock<A> of_k, of_v;
-    bool finite = true;
+    WeightedBlock<A, E> of_k, of_v;
     for (int64_t i = first; i < last; ++i) {
-      const PassStrip<A>& x = scratch_.strips[i];
+      const PassStrip<A, E>& x = scratch_.strips[i];
+      const Pieces<A, E>& made = scratch_.pieces[i - first];
       Visible<A>& see = scratch_.see[i - first];
-      A* s = scratch_.s + (i - first) * tile_keys * strip;
-      A* ds = scratch_.ds + (i - first) * tile_keys * strip;
       int64_t seen = seen_of(b_.mask.columns(x.rows));
-      if (seen == 0 || !differentiate_(x, tile, seen, true, !x.finite, see, s, ds)) continue;
-      add_queries(x, tile, seen, ds, see);
-      end_weights(s, seen, n), end_weights(ds, seen, n);
-      of_k.add({ds, x.q_panels, x.rows.size(), seen, &see});
-      of_v.add({s, x.dout_panels, x.rows.size(), seen, &see});
-      finite &= x.finite;
+      const bool broken = x.broken_q | x.broken_dout;
+      if (seen == 0 || !differentiate_(x, tile, seen, true, broken, see, made)) continue;
+      add_queries(x, tile, k_sums, seen, made.of_keys, see);
+      end_weights<A>(made.p, seen, n), end_weights<A>(made.ds, seen, n);
+      of_k.add({made.ds, x.q_panels, x.rows.size(), seen});
+      of_v.add({made.p, x.dout_panels, x.rows.size(), seen});
+      if (broken) add_broken_rows(x, tile.j0, seen, made, see);
     }
     // dk += dS^T q, dv += P^T dout
-    auto add = finite ? add_rows<A> : add_seen_rows<A>;
-    add(of_k, n, dim_, sums_.dk + tile.j0 * sums_.dk_row, sums_.dk_row);
-    add(of_v, n, value_dim_, sums_.dv + tile.j0 * sums_.dv_row, sums_.dv_row);
+    add_rows(of_k, n, dim_, sums_.dk + tile.j0 * sums_.dk_row, sums_.dk_row);
+    add_rows(of_v, n, value_dim_, sums_.dv + tile.j0 * sums_.dv_row, sums_.dv_row);
   }
 
   // finish: dq, times the scale
-  void finish(const PassStrip<A>& x) const {
+  void finish(const PassStrip<A, E>& x) const {
     const ScaleBack<A> back(p_.score.scale);
     for (int64_t i = 0; i < dim_ * strip; i += Vec<A>::width)
       back(Vec<A>::load(x.dq + i)).store(x.dq + i);
@@ -163,7 +182,7 @@ template <class T> class Pass {
   }
 
  public:
-  Pass(const Problem& p, const Block& b, const Scratch<A>& scratch, const KeySums<A>& sums)
+  Pass(const Problem& p, const Block& b, const Scratch<A, E>& scratch, const KeySums<A>& sums)
       : p_(p), b_(b), scratch_(scratch), sums_(sums) {}
 
   void run(const RowNumbers<A>& numbers) const {
@@ -174,10 +193,14 @@ template <class T> class Pass {
     Range tiles = strips_ ? b_.mask.tiles(rows_, tile_keys) : Range{};
     int64_t end = strips_ ? b_.mask.columns(rows_).end : 0;
     for (int64_t j0 = tiles.begin * tile_keys; j0 < end; j0 += tile_keys) {
-      Tile<A> tile =
-          load_tile<T>(p_, b_, j0, clamp(end - j0, 0, tile_keys), scratch_.k, scratch_.v);
-      for (int64_t i = 0; i < strips_; i += block_strips<A>)
-        step(i, clamp(i + block_strips<A>, i, strips_), tile);
+      int64_t n = clamp(end - j0, 0, tile_keys);
+      Tile<E> tile = load_tile<T>(p_, b_, j0, n, scratch_.k, scratch_.v);
+      Operand<E> k_sums = tile.k;
+      if constexpr (together<E> != 1)
+        k_sums = load_values(at<const T>(p_.k, b_.batch, b_.kv_head, j0), p_.k.row, p_.k.column, n,
+                             dim_, scratch_.k_sums);
+      for (int64_t i = 0; i < strips_; i += chain_strips<A, E>)
+        step(i, clamp(i + chain_strips<A, E>, i, strips_), tile, k_sums);
     }
     for (int64_t i = 0; i < strips_; ++i) finish(scratch_.strips[i]);
     for (int64_t i = b_.used; i < b_.rows.end; ++i) {  // padding
@@ -188,11 +211,10 @@ template <class T> class Pass {
 };
 
 // The passes over one key head that belong to one of its sums.
-template <class T>
+template <class T, class E, class A>
 void make_sum(const Problem& p, const BackwardPlan& plan, int64_t key_head, int64_t number,
-              const Scratch<accumulator_t<T>>& scratch, const RowNumbers<accumulator_t<T>>& numbers,
-              const KeySums<accumulator_t<T>>& sums) {
-  constexpr int64_t rows = pass_rows<accumulator_t<T>>;
+              const Scratch<A, E>& scratch, const RowNumbers<A>& numbers, const KeySums<A>& sums) {
+  constexpr int64_t rows = pass_rows<A>;
   const Shape& s = p.shape;
   int64_t group = s.heads / s.kv_heads, first = key_head % s.kv_heads * group;
   int64_t passes = (s.queries + rows - 1) / rows;
@@ -202,7 +224,7 @@ void make_sum(const Problem& p, const BackwardPlan& plan, int64_t key_head, int6
       if ((h + i) % plan.sums != number) continue;
       Block b = head_block(p, key_head / s.kv_heads, first + h,
                            {i * rows, clamp((i + 1) * rows, 0, s.queries)});
-      Pass<T>(p, b, scratch, sums).run(numbers);
+      Pass<T, E>(p, b, scratch, sums).run(numbers);
     }
 }
 
@@ -239,7 +261,9 @@ int64_t key_sums(const Problem& p) {
 
 int64_t backward_scratch(const Problem& p, const BackwardPlan& plan) {
   int64_t bytes = 0;
-  with_accumulator(p.dtype, [&]<class A>() { Scratch<A>(nullptr, p, plan, bytes); });
+  with_terms(p, [&]<class T, class E>() {
+    Scratch<accumulator_t<T>, E>(nullptr, p, plan, bytes);
+  });
   for (int64_t other : {row_scratch(p), bias_scratch(p)}) bytes = other > bytes ? other : bytes;
   return bytes;
 }
@@ -247,10 +271,11 @@ int64_t backward_scratch(const Problem& p, const BackwardPlan& plan) {
 // A key head; or one of its sums, to be added to the others later.
 void backward_keys(const Problem& p, const BackwardPlan& plan, int64_t task, void* memory,
                    void* workspace) {
-  with_type(p.dtype, [&]<class T>() {
+  with_terms(p, [&]<class T, class E>() {
     using A = accumulator_t<T>;
+    [[maybe_unused]] const Ready<E> ready;
     int64_t bytes;
-    const Scratch<A> scratch(memory, p, plan, bytes);
+    const Scratch<A, E> scratch(memory, p, plan, bytes);
     const RowNumbers<A> numbers(workspace, p.shape);
     if (plan.split)
       return make_sum<T>(p, plan, task / plan.sums, task % plan.sums, scratch, numbers,

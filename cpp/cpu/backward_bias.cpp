@@ -11,26 +11,27 @@ namespace {
 
 template <class A> inline constexpr int64_t block_strips = block_rows<A> / strip_rows<A>;
 
-template <class A> struct Scratch {
-  A *s, *ds, *k, *v, *rows, *bias;
+template <class A, class E> struct Scratch {
+  Pieces<A, A> made;
+  E *k, *v;
+  A *rows, *bias;
   A* sums;  // of a block of rows and a tile of keys, as s: [strip][key][row]
-  Queries<A>* queries;
+  Queries<A, E>* queries;
   Visible<A>* see;
 
   Scratch(void* memory, const Problem& p, int64_t& bytes) {
     constexpr int w = Vec<A>::width, strip = strip_rows<A>;
     const Shape& shape = p.shape;
     Arena arena{static_cast<char*>(memory)};
-    int64_t dim = round_up(shape.dim, w), value_dim = round_up(shape.value_dim, w);
-    queries = arena.take<Queries<A>>(block_strips<A>);
+    int64_t dim = packed_dim<A, E>(shape.dim), value_dim = packed_dim<A, E>(shape.value_dim);
+    queries = arena.take<Queries<A, E>>(block_strips<A>);
     for (int64_t i = 0; i < block_strips<A>; ++i) {
-      A *q = arena.take<A>(dim * strip), *dout = arena.take<A>(value_dim * strip);
+      E *q = arena.take<E>(dim * strip), *dout = arena.take<E>(value_dim * strip);
       if (memory) queries[i].q = q, queries[i].dout = dout;
     }
-    s = arena.take<A>(tile_keys * strip);
-    ds = arena.take<A>(tile_keys * strip);
-    k = arena.take<A>(tile_keys * shape.dim);
-    v = arena.take<A>(tile_keys * shape.value_dim);
+    made = in_place(arena.take<A>(tile_keys * strip), arena.take<A>(tile_keys * strip));
+    k = arena.take<E>(tile_keys * round_up(shape.dim, at_once<E>));
+    v = arena.take<E>(tile_keys * round_up(shape.value_dim, at_once<E>));
     rows = arena.take<A>(w * longest_row(dim, value_dim));
     bias = arena.take<A>(tile_keys * strip);
     sums = arena.take<A>(block_rows<A> * tile_keys);
@@ -59,25 +60,20 @@ Part part_of(const Problem& p, int64_t rows, int64_t task) {
   return part;
 }
 
-template <class T> class BiasPart {
+template <class T, class E> class BiasPart {
   using A = accumulator_t<T>;
   static constexpr int strip = strip_rows<A>;
 
   const Problem& p_;
   const Part part_;
-  const Scratch<A>& scratch_;
+  const Scratch<A, E>& scratch_;
 
   A* sums(int64_t i) const { return scratch_.sums + i * tile_keys * strip; }
 
-  // sums += dS; rows beyond the last hold anything.
-  void add(int64_t i, int64_t rows, int64_t n) const {
-    for (int64_t j = 0; j < n * strip; j += strip)
-      for (int m = 0; m < M; ++m) {
-        int64_t at = j + m * Vec<A>::width;
-        uint64_t there = first_bits(rows) >> (m * Vec<A>::width);
-        Vec<A> more = select_bits(there, Vec<A>::load(scratch_.ds + at), Vec<A>::all(0));
-        (Vec<A>::load(sums(i) + at) + more).store(sums(i) + at);
-      }
+  // sums += dS
+  void add(int64_t i, int64_t n) const {
+    for (int64_t at = 0; at < n * strip; at += Vec<A>::width)
+      (Vec<A>::load(sums(i) + at) + Vec<A>::load(scratch_.made.ds + at)).store(sums(i) + at);
   }
 
   // One block of rows of one head.
@@ -94,20 +90,20 @@ template <class T> class BiasPart {
     for (int64_t i = 0; i < strips; ++i) {
       int64_t begin = rows.begin + i * strip;
       Range r{begin, clamp(begin + strip, begin, rows.end)};
-      Queries<A>& x = scratch_.queries[i];
+      Queries<A, E>& x = scratch_.queries[i];
       load_queries<T>(p_, b, r, numbers, differentiate.constants.scale.sign, x, scratch_.rows);
-      load_dout<T>(p_, b, r, x, scratch_.rows);
+      load_dout<T>(p_, b, r, x.dout, scratch_.rows);
     }
     Range tiles = b.mask.tiles(rows, tile_keys);
     tiles.begin = clamp(tiles.begin, part_.tiles.begin, part_.tiles.end);
     tiles.end = clamp(tiles.end, part_.tiles.begin, part_.tiles.end);
     int64_t end = b.mask.columns(rows).end;
     for (int64_t j0 = tiles.begin * tile_keys; j0 < tiles.end * tile_keys; j0 += tile_keys) {
-      Tile<A> tile = load_tile<T>(p_, b, j0, clamp(end - j0, 0, tile_keys), scratch_.k, scratch_.v);
+      Tile<E> tile = load_tile<T>(p_, b, j0, clamp(end - j0, 0, tile_keys), scratch_.k, scratch_.v);
       for (int64_t i = 0; i < strips; ++i) {
-        const Queries<A>& x = scratch_.queries[i];
-        if (differentiate(x, tile, tile.n, false, false, *scratch_.see, scratch_.s, scratch_.ds))
-          add(i, x.rows.size(), tile.n);
+        if (differentiate(scratch_.queries[i], tile, tile.n, false, false, *scratch_.see,
+                          scratch_.made))
+          add(i, tile.n);
       }
     }
   }
@@ -141,7 +137,7 @@ template <class T> class BiasPart {
   }
 
  public:
-  BiasPart(const Problem& p, int64_t task, const Scratch<A>& scratch)
+  BiasPart(const Problem& p, int64_t task, const Scratch<A, E>& scratch)
       : p_(p), part_(part_of(p, block_rows<A>, task)), scratch_(scratch) {}
 
   void run(const RowNumbers<A>& numbers) const {
@@ -162,18 +158,19 @@ template <class T> class BiasPart {
 int64_t bias_scratch(const Problem& p) {
   int64_t bytes = 0;
   if (p.gradient.dbias.data)
-    with_accumulator(p.dtype, [&]<class A>() { Scratch<A>(nullptr, p, bytes); });
+    with_terms(p, [&]<class T, class E>() { Scratch<accumulator_t<T>, E>(nullptr, p, bytes); });
   return bytes;
 }
 
 // A block of rows and a tile of keys of the mask, or all of them where it has one of either.
 void backward_bias(const Problem& p, const BackwardPlan&, int64_t task, void* memory,
                    void* workspace) {
-  with_type(p.dtype, [&]<class T>() {
+  with_terms(p, [&]<class T, class E>() {
     using A = accumulator_t<T>;
+    [[maybe_unused]] const Ready<E> ready;
     int64_t bytes;
-    const Scratch<A> scratch(memory, p, bytes);
-    BiasPart<T>(p, task, scratch).run(RowNumbers<A>(workspace, p.shape));
+    const Scratch<A, E> scratch(memory, p, bytes);
+    BiasPart<T, E>(p, task, scratch).run(RowNumbers<A>(workspace, p.shape));
   });
 }
 

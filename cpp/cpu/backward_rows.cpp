@@ -8,20 +8,21 @@ namespace fanano::FANANO_ISA {
 
 namespace {
 
-template <class A> struct Scratch {
-  A *q, *dout, *s, *dp, *k, *v, *rows, *bias;
+template <class A, class E> struct Scratch {
+  E *q, *dout, *k, *v;
+  A *s, *dp, *rows, *bias;
   Visible<A>* see;
 
   Scratch(void* memory, const Problem& p, int64_t& bytes) {
     constexpr int w = Vec<A>::width;
     Arena arena{static_cast<char*>(memory)};
-    int64_t dim = round_up(p.shape.dim, w), value_dim = round_up(p.shape.value_dim, w);
-    q = arena.take<A>(dim * strip_rows<A>);
-    dout = arena.take<A>(value_dim * strip_rows<A>);
+    int64_t dim = packed_dim<A, E>(p.shape.dim), value_dim = packed_dim<A, E>(p.shape.value_dim);
+    q = arena.take<E>(dim * strip_rows<A>);
+    dout = arena.take<E>(value_dim * strip_rows<A>);
     s = arena.take<A>(tile_keys * strip_rows<A>);
     dp = arena.take<A>(tile_keys * strip_rows<A>);
-    k = arena.take<A>(tile_keys * p.shape.dim);
-    v = arena.take<A>(tile_keys * p.shape.value_dim);
+    k = arena.take<E>(tile_keys * round_up(p.shape.dim, at_once<E>));
+    v = arena.take<E>(tile_keys * round_up(p.shape.value_dim, at_once<E>));
     rows = arena.take<A>(w * longest_row(dim, value_dim));
     bias = p.mask.data ? arena.take<A>(tile_keys * strip_rows<A>) : nullptr;
     see = arena.take<Visible<A>>(1);
@@ -60,11 +61,12 @@ template <class A> double dlse_of(const Problem& p, const Block& b, int64_t row)
 }
 
 // delta; of a row that sees nothing, whatever its dout is, what lse alone leaves of it.
-template <class T> accumulator_t<T> delta_of(const Problem& p, const Block& b, int64_t row) {
+template <class T, class E>
+accumulator_t<T> delta_of(const Problem& p, const Block& b, int64_t row) {
   using A = accumulator_t<T>;
   const Tensor& dout = p.gradient.dout;
   double sum = 0;
-  with_out<T>(p, [&]<class Out>() {
+  with_out<T, E>(p, [&]<class Out>() {
     const Out* x = at<const Out>(dout, b.batch, b.head, row);
     const Out* y = at<const Out>(p.out, b.batch, b.head, row);
     for (int64_t d = 0; d < p.shape.value_dim; ++d)
@@ -96,26 +98,24 @@ void add_products(const Strip<A>& alpha, int64_t n, const A* p, const A* dp, Str
   for (int m = 0; m < M; ++m) x.v[m] = fma(x.v[m], alpha.v[m], sum.v[m]);
 }
 
-template <class T>
-SummedState<accumulator_t<T>> softmax_state(const Problem& p, const Block& b, Range r,
-                                            const Scratch<accumulator_t<T>>& scratch) {
-  using A = accumulator_t<T>;
+template <class T, class E, class A>
+SummedState<A> softmax_state(const Problem& p, const Block& b, Range r,
+                             const Scratch<A, E>& scratch) {
+  [[maybe_unused]] const Ready<E> ready;
   const ScoreConstants<A> c = score_constants<A>(p, b.batch, b.head, log2e<double>);
   const OnlineSoftmax<A> first = sink_state(b.sink, A(0));
   const Range tiles = b.mask.tiles(r, tile_keys), columns = b.mask.columns(r);
   Visible<A>& see = *scratch.see;
   const Kept<A> dropout(p, b);
   SummedState<A> found{{Strip<A>::all(first.m), Strip<A>::all(first.l), Strip<A>::all(first.l)}};
-  Queries<A> x;
-  x.dout = scratch.dout;
-  load_dout<T>(p, b, r, x, scratch.rows);
+  load_dout<T>(p, b, r, scratch.dout, scratch.rows);
   pack(at<const T>(p.q, b.batch, b.head, r.begin), p.q.row, p.q.column, r.size(), p.shape.dim,
-       c.scale.sign, scratch.q, scratch.rows);
+       c.scale.sign, scratch.q, reinterpret_cast<E*>(scratch.rows));
   for (int64_t j0 = tiles.begin * tile_keys; j0 < columns.end; j0 += tile_keys) {
     int64_t n = clamp(columns.end - j0, 0, tile_keys);
     look(b.mask, b.elements, b.elements.boolean(), r, j0, n, see);
     if (see.none) continue;
-    Operand<A> k = load(at<const T>(p.k, b.batch, b.kv_head, j0), p.k.row, p.k.column, n,
+    Operand<E> k = load(at<const T>(p.k, b.batch, b.kv_head, j0), p.k.row, p.k.column, n,
                         p.shape.dim, scratch.k);
     score(scratch.q, k, n, p.shape.dim, scratch.s);
     const A* bias = load_bias(b.elements, r, j0, n, scratch.bias, scratch.rows);
@@ -129,7 +129,7 @@ SummedState<accumulator_t<T>> softmax_state(const Problem& p, const Block& b, Ra
       dropout.look(r.begin, j0, n, kept);
       drop(kept, n, weight);
     }
-    Operand<A> v = load(at<const T>(p.v, b.batch, b.kv_head, j0), p.v.row, p.v.column, n,
+    Operand<E> v = load(at<const T>(p.v, b.batch, b.kv_head, j0), p.v.row, p.v.column, n,
                         p.shape.value_dim, scratch.v);
     score(scratch.dout, v, n, p.shape.value_dim, scratch.dp);
     add_products(alpha, n, weight, scratch.dp, found.p_dp);
@@ -139,18 +139,16 @@ SummedState<accumulator_t<T>> softmax_state(const Problem& p, const Block& b, Ra
 }
 
 // The numbers of rows r, at most a strip.
-template <class T>
-void strip_numbers(const Problem& p, const Block& b, Range r,
-                   const RowNumbers<accumulator_t<T>>& to,
-                   const Scratch<accumulator_t<T>>& scratch) {
-  using A = accumulator_t<T>;
+template <class T, class E, class A>
+void strip_numbers(const Problem& p, const Block& b, Range r, const RowNumbers<A>& to,
+                   const Scratch<A, E>& scratch) {
   bool doubtful[strip_rows<A>], any = false;
   for (int64_t i = 0; i < r.size(); ++i) {
     int64_t row = row_index(p.shape, b, r.begin + i);
     double lse = double(*at<A>(p.lse, b.batch, b.head, r.begin + i));
     double x = pivot(lse) * log2e<double>, m = ceil(Vec<double>::all(x)).v[0];
     to.m[row] = A(m), to.weight[row] = A(exp2_nonpositive(m - x));
-    to.delta[row] = delta_of<T>(p, b, r.begin + i);
+    to.delta[row] = delta_of<T, E>(p, b, r.begin + i);
     doubtful[i] = lse - lse == 0 && !trusted<T>(lse, b, r.begin + i);
     any |= doubtful[i];
   }
@@ -173,7 +171,7 @@ void strip_numbers(const Problem& p, const Block& b, Range r,
 
 int64_t row_scratch(const Problem& p) {
   int64_t bytes = 0;
-  with_accumulator(p.dtype, [&]<class A>() { Scratch<A>(nullptr, p, bytes); });
+  with_terms(p, [&]<class T, class E>() { Scratch<accumulator_t<T>, E>(nullptr, p, bytes); });
   return bytes;
 }
 
@@ -186,10 +184,10 @@ int64_t row_numbers(const Problem& p) {
 // One block of rows of one head.
 void backward_rows(const Problem& p, const BackwardPlan&, int64_t task, void* memory,
                    void* workspace) {
-  with_type(p.dtype, [&]<class T>() {
+  with_terms(p, [&]<class T, class E>() {
     using A = accumulator_t<T>;
     int64_t bytes, blocks = (p.shape.queries + block_rows<A> - 1) / block_rows<A>;
-    Scratch<A> scratch(memory, p, bytes);
+    Scratch<A, E> scratch(memory, p, bytes);
     RowNumbers<A> numbers(workspace, p.shape);
     Range rows{task % blocks * block_rows<A>, (task % blocks + 1) * block_rows<A>};
     int64_t head = task / blocks;

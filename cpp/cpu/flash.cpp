@@ -13,11 +13,6 @@ namespace fanano::FANANO_ISA {
 
 namespace {
 
-// Columns of a packed strip of q.
-template <class A, class E> FANANO_FN int64_t padded_dim(int64_t dim) {
-  return round_up(dim, Vec<A>::width * together<E>);
-}
-
 // A: accumulator, E: terms of the products.
 template <class A, class E> struct Scratch {
   E *q, *k, *v;
@@ -31,7 +26,7 @@ template <class A, class E> struct Scratch {
     const Shape& shape = p.shape;
     Arena arena{static_cast<char*>(memory)};
     int64_t strips = round_up(query_rows, strip_rows<A>) / strip_rows<A>;
-    int64_t dim = padded_dim<A, E>(shape.dim), value_dim = round_up(shape.value_dim, w);
+    int64_t dim = packed_dim<A, E>(shape.dim), value_dim = round_up(shape.value_dim, w);
     states = arena.take<State<A>>(strips);
     broken = arena.take<Strip<A>>(strips);
     q = arena.take<E>(strips * dim * strip_rows<A>);
@@ -66,7 +61,7 @@ template <class T, class E, class Out> class RowBlock {
     int64_t begin = rows_.begin + i * strip;
     return {begin, clamp(begin + strip, begin, rows_.end)};
   }
-  FANANO_FN E* q(int64_t i) const { return scratch_.q + i * padded_dim<A, E>(dim_) * strip; }
+  FANANO_FN E* q(int64_t i) const { return scratch_.q + i * packed_dim<A, E>(dim_) * strip; }
   FANANO_FN A* o(int64_t i) const {
     return scratch_.o + i * round_up(value_dim_, Vec<A>::width) * strip;
   }
@@ -214,14 +209,10 @@ template <class T, class E, class Out> class RowBlock {
 
 }  // namespace
 
-// f<T, E, Out>, as the problem's types have it. Results to be merged are not rounded, and nor are
-// the weights that they are made from.
+// f<T, E, Out>, as the problem's types have it.
 template <class F> static void with_kernel(const Problem& p, F f) {
-  with_types(p.dtype, p.out_dtype, [&]<class T, class Out>() {
-    using A = accumulator_t<T>;
-    if constexpr (std::is_same_v<T, Out> && !std::is_same_v<terms_t<T>, A>)
-      if (bears_pairs(p.score.scale)) return f.template operator()<T, terms_t<T>, Out>();
-    f.template operator()<T, A, Out>();
+  with_terms(p, [&]<class T, class E>() {
+    with_out<T, E>(p, [&]<class Out>() { f.template operator()<T, E, Out>(); });
   });
 }
 

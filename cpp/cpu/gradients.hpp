@@ -36,29 +36,21 @@ FANANO_FN int64_t row_index(const Shape& s, const Block& b, int64_t row) {
   return (b.batch * s.heads + b.head) * s.queries + row;
 }
 
-// f<Out>(), Out the type of out and dout.
-template <class T, class F> FANANO_FN void with_out(const Problem& p, F f) {
-  if (p.out_dtype == p.dtype)
-    f.template operator()<T>();
-  else
-    f.template operator()<accumulator_t<T>>();
-}
-
 // A strip of query rows.
-template <class A> struct Queries {
+template <class A, class E> struct Queries {
   Range rows;
-  A *q, *dout;  // [column][row]; q with the sign of the scale
+  E *q, *dout;  // packed; q with the sign of the scale
   Strip<A> minus_m, weight, delta;
   bool large;  // an m beyond exact_exponent
 };
 
 // Fills in all but `dout`; the numbers of rows that are missing are 0. rows is as in pack().
-template <class T, class A>
+template <class T, class A, class E>
 void load_queries(const Problem& p, const Block& b, Range r, const RowNumbers<A>& numbers, A sign,
-                  Queries<A>& x, A* rows) {
+                  Queries<A, E>& x, A* rows) {
   x.rows = r;
   pack(at<const T>(p.q, b.batch, b.head, r.begin), p.q.row, p.q.column, r.size(), p.shape.dim, sign,
-       x.q, rows);
+       x.q, reinterpret_cast<E*>(rows));
   A minus_m[strip_rows<A>] = {}, weight[strip_rows<A>] = {}, delta[strip_rows<A>] = {};
   x.large = false;
   for (int64_t i = 0; i < r.size(); ++i) {
@@ -70,12 +62,12 @@ void load_queries(const Problem& p, const Block& b, Range r, const RowNumbers<A>
   x.delta = Strip<A>::load(delta);
 }
 
-template <class T, class A>
-void load_dout(const Problem& p, const Block& b, Range r, Queries<A>& x, A* rows) {
-  with_out<T>(p, [&]<class Out>() {
+template <class T, class E, class A>
+void load_dout(const Problem& p, const Block& b, Range r, E* dout, A* rows) {
+  with_out<T, E>(p, [&]<class Out>() {
     const Tensor& t = p.gradient.dout;
     pack(at<const Out>(t, b.batch, b.head, r.begin), t.row, t.column, r.size(), p.shape.value_dim,
-         A(1), x.dout, rows);
+         A(1), dout, reinterpret_cast<E*>(rows));
   });
 }
 
@@ -96,41 +88,72 @@ template <class A> void score_slopes(const ScoreConstants<A>& c, int64_t n, cons
   }
 }
 
+// P and dS of a strip and tile. First s and dp are there, as numbers; of these are made p and ds,
+// [key][row], for products with rows, and of_keys, dS as weights are, for those with keys.
+template <class A, class O> struct Pieces {
+  A *s, *dp;
+  O *p, *ds, *of_keys;
+};
+template <class A> FANANO_FN Pieces<A, A> in_place(A* s, A* dp) { return {s, dp, s, dp, dp}; }
+
 // s becomes P, without what dropout drops, and dp the gradient of the scores, 0 both where a row
-// does not see a key: by selection, for either may be anything there. power(s, i) is 2^(s - m), i
-// the vector; kept as Kept::look() has it, or null.
-template <class A, class F>
-FANANO_FN void weigh(const Queries<A>& x, int64_t n, const Visible<A>& see, const A* bias,
-                     const A* slope, const uint64_t* kept, A factor, A* s, A* dp, F power) {
+// does not see a key or is not there: by selection, for either may be anything. power(s, i) is
+// 2^(s - m), i the vector; kept as Kept::look() has it, or null.
+template <class A, class E, class O, class F>
+FANANO_FN void weigh(const Queries<A, E>& x, int64_t n, const Visible<A>& see, const A* bias,
+                     const A* slope, const uint64_t* kept, A factor, const Pieces<A, O>& to,
+                     F power) {
+  constexpr int strip = strip_rows<A>;
   const Vec<A> none = Vec<A>::all(0), hidden = Vec<A>::all(-infinity<A>);
-  for (int64_t j = 0; j < n; ++j) {
-    uint64_t rows = see.whole ? ~uint64_t(0) : see.rows[j];
+  const uint64_t there = first_bits(x.rows.size());
+  const bool all = see.whole && x.rows.size() == strip && n % together<O> == 0;
+  struct Pair { Vec<A> p, ds; };
+  auto make = [&](int64_t j, int m) {
+    int64_t lane = m * Vec<A>::width, at = j * strip + lane;
+    Vec<A> p = power(Vec<A>::load(to.s + at), m) * x.weight.v[m];
+    Vec<A> of_p = Vec<A>::load(to.dp + at), d = p;
+    if (kept) {
+      Vec<A> z = select_bits(kept[j] >> lane, Vec<A>::all(factor), none);
+      of_p = of_p * z, d = p * z;
+    }
+    Vec<A> g = logit_gradient(p, of_p, x.delta.v[m]);
+    if (slope) g = g * Vec<A>::load(slope + at);
+    if (bias) {
+      Vec<A> added = Vec<A>::load(bias + at);
+      d = select_equal(added, hidden, none, d), g = select_equal(added, hidden, none, g);
+    }
+    if (!all) {
+      uint64_t rows = j == n ? 0 : see.whole ? there : see.rows[j] & there;
+      d = select_bits(rows >> lane, d, none), g = select_bits(rows >> lane, g, none);
+    }
+    return Pair{d, g};
+  };
+  for (int64_t j = 0; j < n; j += together<O>) {
 #pragma GCC unroll 4
     for (int m = 0; m < M; ++m) {
-      int64_t lane = m * Vec<A>::width, at = j * strip_rows<A> + lane;
-      Vec<A> p = power(Vec<A>::load(s + at), m) * x.weight.v[m];
-      Vec<A> of_p = Vec<A>::load(dp + at), d = p;
-      if (kept) {
-        Vec<A> z = select_bits(kept[j] >> lane, Vec<A>::all(factor), none);
-        of_p = of_p * z, d = p * z;
+      int64_t at = j * strip + m * Vec<A>::width;
+      Pair first = make(j, m);
+      if constexpr (together<O> == 1) {
+        first.p.store(to.p + at), first.ds.store(to.ds + at);
+      } else {
+        Pair second = make(j + 1, m);
+        Brains ds = narrowed(first.ds, second.ds);
+        store_halves(narrowed(first.p, second.p), to.p + at, to.p + at + strip);
+        store_halves(ds, to.ds + at, to.ds + at + strip);
+        side_by_side(ds).store(
+            reinterpret_cast<uint16_t*>(to.of_keys + j * strip + m * Brains::width));
       }
-      Vec<A> g = logit_gradient(p, of_p, x.delta.v[m]);
-      if (slope) g = g * Vec<A>::load(slope + at);
-      if (bias) {
-        Vec<A> added = Vec<A>::load(bias + at);
-        d = select_equal(added, hidden, none, d), g = select_equal(added, hidden, none, g);
-      }
-      if (!see.whole)
-        d = select_bits(rows >> lane, d, none), g = select_bits(rows >> lane, g, none);
-      d.store(s + at), g.store(dp + at);
     }
   }
+  // Weights have zeros up to a whole number of terms.
+  int64_t end = round_up(n, at_once<O>) * strip;
+  for (int64_t i = round_up(n, together<O>) * strip; i < end; ++i) assign(to.of_keys[i], 0);
 }
 
 // Keys and values [j0, j0 + n).
-template <class A> struct Tile {
+template <class E> struct Tile {
   int64_t j0, n;
-  Operand<A> k, v;
+  Operand<E> k, v;
   enum { unknown, no, yes } finite_k = unknown;  // until somebody has to know
 
   bool finite_keys(int64_t dim) {
@@ -139,9 +162,8 @@ template <class A> struct Tile {
   }
 };
 
-template <class T>
-Tile<accumulator_t<T>> load_tile(const Problem& p, const Block& b, int64_t j0, int64_t n,
-                                 accumulator_t<T>* k, accumulator_t<T>* v) {
+template <class T, class E>
+Tile<E> load_tile(const Problem& p, const Block& b, int64_t j0, int64_t n, E* k, E* v) {
   return {
       j0, n, load(at<const T>(p.k, b.batch, b.kv_head, j0), p.k.row, p.k.column, n, p.shape.dim, k),
       load(at<const T>(p.v, b.batch, b.kv_head, j0), p.v.row, p.v.column, n, p.shape.value_dim, v)};
@@ -157,8 +179,10 @@ template <class A> struct Differentiator {
   // For the tile's first n keys; false where no row sees any of them: nothing is written then.
   // of_scores: dp becomes the gradient of k q times the scale, else that of the logit. read: look
   // at an additive mask, too, so that `see` says all.
-  bool operator()(const Queries<A>& x, const Tile<A>& tile, int64_t n, bool of_scores, bool read,
-                  Visible<A>& see, A* s, A* dp) const {
+  template <class E, class O>
+  bool operator()(const Queries<A, E>& x, const Tile<E>& tile, int64_t n, bool of_scores, bool read,
+                  Visible<A>& see, const Pieces<A, O>& to) const {
+    A *s = to.s, *dp = to.dp;
     const ScoreConstants<A>& c = constants;
     look(b.mask, b.elements, read || b.elements.boolean(), x.rows, tile.j0, n, see);
     if (see.none || (b.elements.additive() && hides_all(b.elements, x.rows, tile.j0, n)))
@@ -192,9 +216,9 @@ template <class A> struct Differentiator {
     if (dropout.on) dropout.look(x.rows.begin, tile.j0, n, words);
     const uint64_t* kept = dropout.on ? words : nullptr;
     if (x.large)
-      weigh(x, n, see, added, slopes, kept, dropout.factor, s, dp, carefully);
+      weigh(x, n, see, added, slopes, kept, dropout.factor, to, carefully);
     else
-      weigh(x, n, see, added, slopes, kept, dropout.factor, s, dp, exactly);
+      weigh(x, n, see, added, slopes, kept, dropout.factor, to, exactly);
     return true;
   }
 };

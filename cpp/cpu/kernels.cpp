@@ -3,12 +3,24 @@
 
 #include "entry_points.hpp"
 #include "isa.hpp"
+#include "terms.hpp"
 #include "tile_sizes.hpp"
 
 #define FANANO_TEXT(x) #x
 #define FANANO_NAME(x) FANANO_TEXT(x)
 
 namespace fanano::FANANO_ISA {
+
+namespace {
+
+// A row that shares another's kernels has its own where products are of pairs.
+template <auto Own, auto Shared, class... Args> auto own(const Problem& p, Args... args) {
+  if constexpr (shares_kernels)
+    if (!takes_pairs(p)) return (shared::kernels.*Shared)(p, args...);
+  return Own(p, args...);
+}
+
+}  // namespace
 
 extern const Kernels kernels;
 const Kernels kernels = {
@@ -18,21 +30,21 @@ const Kernels kernels = {
     strip_rows<double>,
     tile_keys,
     decode_keys,
-    flash_scratch,
+    own<flash_scratch, &Kernels::flash_scratch>,
     shared::materialised_scratch,
     shared::decode_scratch,
     shared::decode_state,
-    flash,
+    own<flash, &Kernels::flash>,
     shared::materialised,
     shared::decode_split,
     shared::decode,
-    shared::backward_scratch,
+    own<backward_scratch, &Kernels::backward_scratch>,
     shared::row_numbers,
     shared::key_sums,
-    shared::backward_rows,
-    shared::backward_keys,
+    own<backward_rows, &Kernels::backward_rows>,
+    own<backward_keys, &Kernels::backward_keys>,
     shared::backward_add,
-    shared::backward_bias,
+    own<backward_bias, &Kernels::backward_bias>,
     shared::backward_sinks,
     shared::softmax,
     shared::absorb,

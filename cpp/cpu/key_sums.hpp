@@ -24,40 +24,95 @@ void load_panels(const T* x, int64_t row, int64_t column, int64_t n, int64_t dim
     }
 }
 
+// Pairs are of neighbouring rows.
+inline void load_panels(const bfloat16* x, int64_t row, int64_t column, int64_t n, int64_t dim,
+                        bfloat16* panels) {
+  constexpr int strip = strip_rows<float>, w = Pairs::width;
+  for (int64_t d = 0; d < dim; d += strip)
+    for (int64_t i = 0; i < strip; i += 2, panels += 2 * strip) {
+      bfloat16 rows[2][strip] = {};
+      for (int64_t k = i; k < i + 2 && k < n; ++k)
+        copy_terms(x + k * row + d * column, column, rows[k - i], clamp(dim - d, 0, strip));
+      for (int k = 0; k < strip; k += w)
+        joined(load_brain(rows[0] + k), load_brain(rows[1] + k))
+            .store(reinterpret_cast<uint32_t*>(panels) + k);
+    }
+}
+
+FANANO_FN bool is_finite(auto x) { return number(x) - number(x) == 0; }
+
+// Panels have zeros for numbers that are not finite: 0 times those is NaN, and a row that does not
+// see a key must not reach it. add_broken() adds what was left out; returns the rows that need it.
+template <class A, class T, class E>
+uint64_t load_finite_panels(const T* x, int64_t row, int64_t column, int64_t n, int64_t dim,
+                            E* panels) {
+  constexpr int strip = strip_rows<A>;
+  load_panels(x, row, column, n, dim, panels);
+  int64_t size = panels_size<A>(dim);
+  if (finite(Operand<E>{panels, strip}, size / strip, strip)) return 0;
+  uint64_t broken = 0;
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t d = 0; d < dim; ++d)
+      if (!is_finite(x[i * row + d * column])) broken |= uint64_t(1) << i;
+  for (int64_t i = 0; i < size; ++i)
+    if (!is_finite(panels[i])) assign(panels[i], 0);
+  return broken;
+}
+
+// sums[j] += what panels left out, times its weight for the keys that see it.
+template <class A, class T, class E>
+void add_broken(uint64_t broken, const T* x, int64_t row, int64_t column, int64_t keys, int64_t dim,
+                const E* weights, const Visible<A>& see, A* sums, int64_t sums_row) {
+  for (int64_t i = 0; i < strip_rows<A>; ++i) {
+    if (!(broken >> i & 1)) continue;
+    for (int64_t j = 0; j < keys; ++j) {
+      if (!see.whole && !(see.rows[j] >> i & 1)) continue;
+      for (int64_t d = 0; d < dim; ++d)
+        if (T y = x[i * row + d * column]; !is_finite(y))
+          sums[j * sums_row + d] += number(weights[j * strip_rows<A> + i]) * number(y);
+    }
+  }
+}
+
 // Rows of a strip, and their weights for the first keys of a tile; the rest weighs nothing, and
 // only of those that the last one may share a group with the zeros are there.
-template <class A> struct WeightedRows {
-  const A *weights, *panels;
+template <class E> struct WeightedRows {
+  const E *weights, *panels;
   int64_t count, keys;
-  const Visible<A>* see;
 };
 
 // Makes them.
-template <class A> FANANO_FN void end_weights(A* weights, int64_t keys, int64_t n) {
-  int64_t end = clamp(keys + tile_sizes.group - 1, 0, n);
-  for (int64_t i = keys * strip_rows<A>; i < end * strip_rows<A>; ++i) weights[i] = 0;
+template <class A, class E> FANANO_FN void end_weights(E* weights, int64_t keys, int64_t n) {
+  int64_t end = tiled<E> ? round_up(keys, at_once<E>) : clamp(keys + tile_sizes.group - 1, 0, n);
+  for (int64_t i = keys * strip_rows<A>; i < end * strip_rows<A>; ++i) assign(weights[i], 0);
 }
 
-// The strips of a block that see anything of a tile.
-template <class A> struct WeightedBlock {
-  WeightedRows<A> strips[block_rows<A> / strip_rows<A>];
+// Strips whose rows are one chain of the sums of a tile: those of a block; of a pass where products
+// are by tiles, for such a sum comes and goes in the time of several products.
+template <class A, class E>
+inline constexpr int64_t chain_strips = block_rows<A> / strip_rows<A> *
+                                        (tiled<E> ? blocks_together : 1);
+
+// Those that see anything of a tile.
+template <class A, class E> struct WeightedBlock {
+  WeightedRows<E> strips[chain_strips<A, E>];
   int64_t count = 0;
-  void add(const WeightedRows<A>& rows) { strips[count++] = rows; }
+  void add(const WeightedRows<E>& rows) { strips[count++] = rows; }
 };
 
 // sums[j] += the rows times their weights for key j, for n keys and V vectors of columns. A block's
 // rows are summed in one chain, which joins what is there at its end.
-template <int V, class A>
-void add_columns(const WeightedBlock<A>& block, int64_t panel, int64_t n, A* sums, int64_t row) {
+template <int V, class A, class E>
+void add_columns(const WeightedBlock<A, E>& block, int64_t panel, int64_t n, A* sums, int64_t row) {
   in_groups<tile_sizes.group>(n, [&]<int R>(int64_t j) {
     Strip<A, V> c[R];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) c[r] = Strip<A, V>::all(0);
     for (int64_t i = 0; i < block.count; ++i) {
-      const WeightedRows<A>& x = block.strips[i];
+      const WeightedRows<E>& x = block.strips[i];
       if (x.keys <= j) continue;
-      multiply_more<R>(c, x.panels + panel, x.weights + j * strip_rows<A>, strip_rows<A>, 1,
-                       x.count);
+      multiply_more<R>(c, x.panels + panel, x.weights + j * strip_rows<A>, strip_rows<A>,
+                       together<E>, round_up(x.count, together<E>) / together<E>);
     }
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
@@ -68,16 +123,16 @@ void add_columns(const WeightedBlock<A>& block, int64_t panel, int64_t n, A* sum
 }
 
 // As many vectors as there are columns left.
-template <int V, class A>
-void add_rest(int64_t vectors, const WeightedBlock<A>& block, int64_t panel, int64_t n, A* sums,
+template <int V, class A, class E>
+void add_rest(int64_t vectors, const WeightedBlock<A, E>& block, int64_t panel, int64_t n, A* sums,
               int64_t row) {
   if (vectors == V) return add_columns<V>(block, panel, n, sums, row);
   if constexpr (V > 1) add_rest<V - 1>(vectors, block, panel, n, sums, row);
 }
 
 // For all columns. `row` is the stride of sums, a multiple of the width.
-template <class A>
-void add_rows(const WeightedBlock<A>& block, int64_t n, int64_t dim, A* sums, int64_t row) {
+template <class A, class E>
+void add_rows(const WeightedBlock<A, E>& block, int64_t n, int64_t dim, A* sums, int64_t row) {
   constexpr int w = Vec<A>::width, strip = strip_rows<A>;
   for (int64_t d = 0; d < dim; d += strip) {
     int64_t vectors = round_up(dim - d, w) / w;
@@ -85,27 +140,33 @@ void add_rows(const WeightedBlock<A>& block, int64_t n, int64_t dim, A* sums, in
   }
 }
 
-// The same where some numbers of the rows are not finite: a row that does not see a key is left
-// out of its sum, for 0 times NaN is NaN. Else the same numbers are added in the same order.
-template <class A>
-void add_seen_rows(const WeightedBlock<A>& block, int64_t n, int64_t dim, A* sums, int64_t row) {
-  constexpr int w = Vec<A>::width, strip = strip_rows<A>;
-  for (int64_t j = 0; j < n; ++j)
-    for (int64_t d = 0; d < dim; d += w) {
-      Vec<A> c = Vec<A>::all(0);
+#ifdef __AMX_BF16__
+
+// The same by tiles.
+inline void add_rows(const WeightedBlock<float, bfloat16>& block, int64_t n, int64_t dim,
+                     float* sums, int64_t row) {
+  constexpr int strip = strip_rows<float>, columns = 2 * tiles::side;
+  alignas(64) float c[2 * tiles::side * columns];
+  for (int64_t d = 0; d < dim; d += columns)
+    in_groups<2>(round_up(n, tiles::side) / tiles::side, [&]<int R>(int64_t group) {
+      int64_t j = group * tiles::side, panel = d / strip * strip * strip + d % strip * 2;
+      tiles::zero_sums<R>();
       for (int64_t i = 0; i < block.count; ++i) {
-        const WeightedRows<A>& x = block.strips[i];
+        const WeightedRows<bfloat16>& x = block.strips[i];
         if (x.keys <= j) continue;
-        const A* column = x.panels + d / strip * strip * strip + d % strip;
-        uint64_t seen = x.see->whole ? ~uint64_t(0) : x.see->rows[j];
-        for (int64_t k = 0; k < x.count; ++k)
-          if (seen >> k & 1)
-            c = fma(Vec<A>::load(column + k * strip), Vec<A>::all(x.weights[j * strip + k]), c);
+        tiles::add<R>(x.weights + j * strip, strip, x.panels + panel,
+                      round_up(x.count, tiles::deep) / tiles::deep);
       }
-      A* to = sums + j * row + d;
-      (Vec<A>::load(to) + c).store(to);
-    }
+      tiles::store_sums<R>(c, columns * int64_t(sizeof *c));
+      for (int64_t r = 0; r < R * tiles::side && j + r < n; ++r)
+        for (int64_t k = 0; k < columns && d + k < row; k += Vec<float>::width) {
+          float* to = sums + (j + r) * row + d + k;
+          (Vec<float>::load(to) + Vec<float>::load(c + r * columns + k)).store(to);
+        }
+    });
 }
+
+#endif
 
 // One sum of dk and dv of a key head, in the accumulator's type; rows are filled up to whole
 // vectors.

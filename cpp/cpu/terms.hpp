@@ -11,6 +11,7 @@
 #include <type_traits>
 
 #include "convert.hpp"
+#include "typed.hpp"
 
 namespace fanano::FANANO_ISA {
 
@@ -43,12 +44,37 @@ template <class T> inline constexpr int at_once = tiled<T> ? 32 : together<T>;
 // What has to be there while products are made.
 template <class T> struct Ready {};
 
-// The terms of prefill for inputs of type T.
+// The terms of prefill and its gradients for inputs of type T.
 template <class T>
 using terms_t = std::conditional_t<bf16_dot && std::is_same_v<T, bfloat16>, T, accumulator_t<T>>;
 
 // Scales with which a product that is subnormal does not reach a logit.
 FANANO_FN bool bears_pairs(double scale) { return scale <= 0x1p20 && scale >= -0x1p20; }
+
+// Whether a problem's products are of pairs. Results to be merged are not rounded, and nor is what
+// they are made from.
+FANANO_FN bool takes_pairs(const Problem& p) {
+  return bf16_dot && p.dtype == Dtype::bfloat16 && p.out_dtype == p.dtype &&
+         bears_pairs(p.score.scale);
+}
+
+// f<T, E>(), E the terms of this problem's products: in a row that shares another's kernels of
+// pairs alone, for all others are the same.
+template <class F> FANANO_FN void with_terms(const Problem& p, F f) {
+  with_type(p.dtype, [&]<class T>() {
+    using A = accumulator_t<T>;
+    if constexpr (!std::is_same_v<terms_t<T>, A>)
+      if (takes_pairs(p)) return f.template operator()<T, terms_t<T>>();
+    if constexpr (!shares_kernels) f.template operator()<T, A>();
+  });
+}
+
+// f<Out>(), Out the type of out and dout.
+template <class T, class E, class F> FANANO_FN void with_out(const Problem& p, F f) {
+  if constexpr (std::is_same_v<E, accumulator_t<T>>)
+    if (p.out_dtype != p.dtype) return f.template operator()<accumulator_t<T>>();
+  f.template operator()<T>();
+}
 
 // n numbers, `stride` apart, as terms.
 template <class E, class T>

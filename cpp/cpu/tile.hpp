@@ -131,6 +131,11 @@ template <class A> FANANO_FN void transpose(Vec<A> (&x)[Vec<A>::width]) {
   }
 }
 
+// Columns of a packed strip.
+template <class A, class E> FANANO_FN int64_t packed_dim(int64_t dim) {
+  return round_up(dim, Vec<A>::width * together<E>);
+}
+
 // n rows (at most a strip) to [column][row]; missing rows become zeros. fill(i, to) writes the dim
 // numbers of row i, map(x, m) changes them on their way into vector m. rows holds width x dim
 // numbers, both that and strip with dim rounded up to the width.

@@ -70,6 +70,9 @@ FANANO_FN void store_half(f32 a, float16* p) {
 }
 
 #ifdef __AVX512BF16__
+FANANO_FN Brains narrowed(f32 first, f32 second) {
+  return {__builtin_bit_cast(Brains::Native, _mm512_cvtne2ps_pbh(second.v, first.v))};
+}
 FANANO_FN f32 fma(Pairs a, Pairs b, f32 c) {
   return {
       _mm512_dpbf16_ps(c.v, __builtin_bit_cast(__m512bh, a.v), __builtin_bit_cast(__m512bh, b.v))};

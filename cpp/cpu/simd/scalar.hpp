@@ -32,6 +32,15 @@ FANANO_FN Vec<float> fma_once(Vec<float> a, Vec<float> b, Vec<float> c) {
   return {__builtin_convertvector(sum, Vec<float>::Native)};
 }
 
+FANANO_FN Brains narrowed(Vec<float> first, Vec<float> second) {
+  Brains x;
+  for (int i = 0; i < Vec<float>::width; ++i) {
+    x.v[i] = to_bfloat16(first.v[i]).bits;
+    x.v[i + Vec<float>::width] = to_bfloat16(second.v[i]).bits;
+  }
+  return x;
+}
+
 // What the instruction of other machines does, so that its kernels run on all: subnormal numbers
 // are taken for zeros.
 FANANO_FN Vec<float> flushed(Vec<float> x) {

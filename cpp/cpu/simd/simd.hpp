@@ -5,6 +5,17 @@
 #define FANANO_ISA scalar  // so that an editor can parse the kernels
 #endif
 
+// A row of the ISA table has of its own what its flags change, and may share the rest with the row
+// whose flags it adds to (cmake/isa.cmake).
+namespace fanano::FANANO_ISA {
+#ifdef FANANO_SHARED
+inline constexpr bool shares_kernels = true;
+#else
+#define FANANO_SHARED FANANO_ISA
+inline constexpr bool shares_kernels = false;
+#endif
+}  // namespace fanano::FANANO_ISA
+
 #if defined(__AVX512F__)
 #include "avx512.hpp"
 #elif defined(__AVX2__)

@@ -4,6 +4,8 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
+#include <utility>
 
 #include "../../math/exp2.hpp"
 #include "../../math/online_softmax.hpp"
@@ -11,6 +13,7 @@
 namespace fanano::FANANO_ISA {
 
 template <int Bytes> struct SignedOf;
+template <> struct SignedOf<2> { using type = int16_t; };
 template <> struct SignedOf<4> { using type = int32_t; };
 template <> struct SignedOf<8> { using type = int64_t; };
 
@@ -87,6 +90,22 @@ FANANO_FN Vec<float> second_of(Pairs x) { return {(Vec<float>::Native)(x.v & 0xf
 // Of floats that are bfloat16 numbers.
 FANANO_FN Pairs joined(Vec<float> first, Vec<float> second) {
   return {(Pairs::Native)first.v >> 16 | (Pairs::Native)second.v};
+}
+
+// Bits of bfloat16: of two vectors of floats, one after the other (narrowed() makes them); or side
+// by side, as Pairs have them.
+using Brains = Vec<uint16_t>;
+
+template <int... I>
+FANANO_FN Brains side_by_side(Brains x, std::integer_sequence<int, I...>) {
+  return {__builtin_shufflevector(x.v, x.v, (I / 2 + I % 2 * (Brains::width / 2))...)};
+}
+FANANO_FN Brains side_by_side(Brains x) {
+  return side_by_side(x, std::make_integer_sequence<int, Brains::width>());
+}
+FANANO_FN void store_halves(Brains x, bfloat16* first, bfloat16* second) {
+  std::memcpy(first, &x.v, vector_bytes / 2);
+  std::memcpy(second, reinterpret_cast<const char*>(&x.v) + vector_bytes / 2, vector_bytes / 2);
 }
 
 // Words of 32 bits, each lane one. What dropout's counters need: the lanes' numbers from first up,
