@@ -100,7 +100,7 @@ BackwardPlan make_backward_plan(const Problem& p, const Machine& machine) {
   // Heads of a group start at sums one apart, so that few rows of many heads are dealt out, too.
   plan.key_heads = s.batch * s.kv_heads;
   if (plan.key_heads) {
-    int64_t passes = ceil_div(blocks, blocks_together), group = s.heads / s.kv_heads;
+    int64_t passes = ceil_div(s.queries, k.pass_rows(p)), group = s.heads / s.kv_heads;
     plan.sums = std::clamp<int64_t>(group + passes - 1, 1, most_sums);
   }
   double work = double(s.batch) * double(s.heads) * double(s.queries) * double(s.keys) *

@@ -94,11 +94,14 @@ FANANO_FN void multiply_strip(const bfloat16* a, int64_t row, const bfloat16* b,
 
 template <> struct Ready<bfloat16> : tiles::Session {};
 
-// load: rows side by side in the buffer, where no two of them are in each other's way in a cache,
-// and zeros after a row and the last row.
+// load: rows side by side, where no two of them are in each other's way in a cache, and zeros after
+// a row and the last row: in the buffer, if they do not stand so already.
 inline Operand<bfloat16> load(const bfloat16* x, int64_t row, int64_t column, int64_t n,
                               int64_t dim, bfloat16* buffer) {
   int64_t padded = round_up(dim, tiles::deep);
+  bool aligned = reinterpret_cast<uintptr_t>(x) % (tiles::deep * sizeof *x) == 0;
+  if (aligned && column == 1 && row == dim && padded == dim && n % tiles::side == 0)
+    return {x, row};
   for (int64_t j = 0; j < n; ++j) {
     bfloat16* to = buffer + j * padded;
     copy_terms(x + j * row, column, to, dim);
@@ -161,6 +164,13 @@ inline Strip<float> score(const bfloat16* q, Operand<bfloat16> k, int64_t n, int
   });
   look(n);
   return largest;
+}
+
+inline void multiply(const bfloat16* q, Operand<bfloat16> k, int64_t n, int64_t dim, float* s) {
+  in_groups<2>(round_up(n, tiles::side) / tiles::side, [&]<int R>(int64_t i) {
+    int64_t j = i * tiles::side;
+    tiles::multiply_strip<R>(k.data + j * k.row, k.row, q, dim, s + j * strip_rows<float>);
+  });
 }
 
 inline void accumulate(const bfloat16* p, Operand<bfloat16> v, int64_t n, int64_t dim,

@@ -17,9 +17,6 @@ namespace fanano::FANANO_ISA {
 
 namespace {
 
-template <class A> inline constexpr int64_t pass_rows = blocks_together * block_rows<A>;
-template <class A> inline constexpr int64_t pass_strips = pass_rows<A> / strip_rows<A>;
-
 // A strip of a pass: also its rows by panels, and its dq, [column][row].
 template <class A, class E> struct PassStrip : Queries<A, E> {
   E *q_panels, *dout_panels;
@@ -42,8 +39,8 @@ template <class A, class E> struct Scratch {
     const Shape& shape = p.shape;
     Arena arena{static_cast<char*>(memory)};
     int64_t dim = packed_dim<A, E>(shape.dim), value_dim = packed_dim<A, E>(shape.value_dim);
-    strips = arena.take<PassStrip<A, E>>(pass_strips<A>);
-    for (int64_t i = 0; i < pass_strips<A>; ++i) {
+    strips = arena.take<PassStrip<A, E>>(pass_strips<A, E>);
+    for (int64_t i = 0; i < pass_strips<A, E>; ++i) {
       E* q = arena.take<E>(dim * strip);
       E* dout = arena.take<E>(value_dim * strip);
       A* dq = arena.take<A>(dim * strip);
@@ -214,7 +211,7 @@ template <class T, class E> class Pass {
 template <class T, class E, class A>
 void make_sum(const Problem& p, const BackwardPlan& plan, int64_t key_head, int64_t number,
               const Scratch<A, E>& scratch, const RowNumbers<A>& numbers, const KeySums<A>& sums) {
-  constexpr int64_t rows = pass_rows<A>;
+  constexpr int64_t rows = pass_strips<A, E> * strip_rows<A>;
   const Shape& s = p.shape;
   int64_t group = s.heads / s.kv_heads, first = key_head % s.kv_heads * group;
   int64_t passes = (s.queries + rows - 1) / rows;
@@ -252,6 +249,15 @@ KeySums<A> shared_sums(const Problem& p, const BackwardPlan& plan, int64_t index
 }
 
 }  // namespace
+
+int64_t pass_rows(const Problem& p) {
+  int64_t rows = 0;
+  with_terms(p, [&]<class T, class E>() {
+    using A = accumulator_t<T>;
+    rows = pass_strips<A, E> * strip_rows<A>;
+  });
+  return rows;
+}
 
 int64_t key_sums(const Problem& p) {
   Arena arena{nullptr};

@@ -60,6 +60,22 @@ template <class A> double dlse_of(const Problem& p, const Block& b, int64_t row)
   return dlse.data ? double(*at<A>(dlse, b.batch, b.head, row)) : 0;
 }
 
+// The sum of the products of n numbers, in double.
+template <class A, class X>
+double dot(const X* x, int64_t x_stride, const X* y, int64_t y_stride, int64_t n) {
+  constexpr int lanes = 8, many = 64;
+  double sums[lanes] = {}, sum = 0;
+  for (int64_t d = 0; d < n; d += many) {
+    A a[many] = {}, b[many] = {};
+    widen(x + d * x_stride, x_stride, a, clamp(n - d, 0, many));
+    widen(y + d * y_stride, y_stride, b, clamp(n - d, 0, many));
+    for (int i = 0; i < many; i += lanes)
+      for (int k = 0; k < lanes; ++k) sums[k] += double(a[i + k]) * double(b[i + k]);
+  }
+  for (double x : sums) sum += x;
+  return sum;
+}
+
 // delta; of a row that sees nothing, whatever its dout is, what lse alone leaves of it.
 template <class T, class E>
 accumulator_t<T> delta_of(const Problem& p, const Block& b, int64_t row) {
@@ -67,10 +83,8 @@ accumulator_t<T> delta_of(const Problem& p, const Block& b, int64_t row) {
   const Tensor& dout = p.gradient.dout;
   double sum = 0;
   with_out<T, E>(p, [&]<class Out>() {
-    const Out* x = at<const Out>(dout, b.batch, b.head, row);
-    const Out* y = at<const Out>(p.out, b.batch, b.head, row);
-    for (int64_t d = 0; d < p.shape.value_dim; ++d)
-      sum += double(number(x[d * dout.column])) * double(number(y[d * p.out.column]));
+    sum = dot<A>(at<const Out>(dout, b.batch, b.head, row), dout.column,
+                 at<const Out>(p.out, b.batch, b.head, row), p.out.column, p.shape.value_dim);
   });
   if (sum - sum != 0 && seen_keys(b, row, 1) == 0) sum = 0;
   return A(sum - dlse_of<A>(p, b, row));

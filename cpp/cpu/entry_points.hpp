@@ -15,6 +15,7 @@ namespace fanano::FANANO_ISA {
 int64_t flash_scratch(const Problem&, int64_t rows);
 void flash(const Problem&, const Plan&, int64_t task, void* scratch);
 
+int64_t pass_rows(const Problem&);
 int64_t backward_scratch(const Problem&, const BackwardPlan&);
 BackwardTask backward_rows, backward_keys, backward_bias;
 

@@ -35,15 +35,22 @@ template <class T> FANANO_FN Vec<T> exp2(Vec<T> x, T lowest) {
   return select_less(x, Vec<T>::all(lowest), Vec<T>::all(0), power);
 }
 
-// The same, rounded to the eight bits of bfloat16, from a polynomial for those. The last addition
-// of p(f), f in [0, 1], is the one that rounds: between 1 and 2 all bfloat16 are equally far apart.
-FANANO_FN Vec<float> exp2_rounded(Vec<float> x, float lowest) {
-  const Vec<float> shift = Vec<float>::all(0x1.8p16f);  // whose last place is 2^-7
+// The same for what ends as bfloat16, from a polynomial for its eight bits.
+FANANO_FN Vec<float> exp2_short(Vec<float> x, float lowest, Vec<float> shift) {
   Vec<float> f = fraction_above(x), p = Vec<float>::all(exp2_short_term(0));
   p = fma(p, f, Vec<float>::all(exp2_short_term(1)));
   p = fma(p, f, Vec<float>::all(exp2_short_term(2)));
   p = fma(p, f, shift + Vec<float>::all(exp2_short_term(3))) - shift;
   return scaled_by(p, x, lowest);
+}
+FANANO_FN Vec<float> exp2_short(Vec<float> x, float lowest) {
+  return exp2_short(x, lowest, Vec<float>::all(0));
+}
+
+// Rounded to them by the last addition of p(f), f in [0, 1]: between 1 and 2 all bfloat16 are
+// equally far apart, and the last place of 2^16 is 2^-7.
+FANANO_FN Vec<float> exp2_rounded(Vec<float> x, float lowest) {
+  return exp2_short(x, lowest, Vec<float>::all(0x1.8p16f));
 }
 
 // 2^(s unit - m) for a whole number m, where the exponent's own rounding would show: the fraction

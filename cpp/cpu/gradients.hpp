@@ -190,7 +190,7 @@ template <class A> struct Differentiator {
     const A* added = load_bias(b.elements, x.rows, tile.j0, n, bias, rows);
 
     // score
-    score(x.q, tile.k, n, p.shape.dim, s);
+    multiply(x.q, tile.k, n, p.shape.dim, s);
     const A* slopes = of_scores && has_slopes(p.score) ? slope : nullptr;
     if (slopes) score_slopes(c, n, s, slope);
     if (!c.plain)
@@ -198,13 +198,16 @@ template <class A> struct Differentiator {
     else if (c.scale.power != 1)
       hide(see, n, c.scale.power, s);
     for (int64_t i = 0; p.shape.value_dim == 0 && i < n * strip_rows<A>; ++i) dp[i] = 0;
-    score(x.dout, tile.v, n, p.shape.value_dim, dp);
+    multiply(x.dout, tile.v, n, p.shape.value_dim, dp);
 
     // absorb
     const Vec<A> unit = Vec<A>::all(c.factor);
     const Weights<A> limits = weights(A(0));
     auto exactly = [&](Vec<A> y, int m) {
-      return exp2_exactly(y, unit, x.minus_m.v[m], limits.lowest);
+      if constexpr (together<O> == 1)
+        return exp2_exactly(y, unit, x.minus_m.v[m], limits.lowest);
+      else
+        return exp2_short(exponent(y, unit, x.minus_m.v[m]), limits.lowest);
     };
     auto carefully = [&](Vec<A> y, int m) {  // row by row: neighbours must not matter
       Vec<A> minus_m = x.minus_m.v[m], size = max(minus_m, Vec<A>::all(0) - minus_m);

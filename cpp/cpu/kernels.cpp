@@ -38,6 +38,7 @@ const Kernels kernels = {
     shared::materialised,
     shared::decode_split,
     shared::decode,
+    own<pass_rows, &Kernels::pass_rows>,
     own<backward_scratch, &Kernels::backward_scratch>,
     shared::row_numbers,
     shared::key_sums,

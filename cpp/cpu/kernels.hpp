@@ -49,6 +49,9 @@ struct Kernels {
   void (*decode_split)(const Problem&, const Plan&, int64_t task, void* scratch, void* workspace);
   void (*decode)(const Problem&, const Plan&, int64_t task, void* scratch, void* workspace);
 
+  // Query rows that pass the keys together in backward.
+  int64_t (*pass_rows)(const Problem&);
+
   // Bytes that backward needs: of scratch for one thread, for the numbers of all rows, for one sum
   // of dk and dv.
   int64_t (*backward_scratch)(const Problem&, const BackwardPlan&);

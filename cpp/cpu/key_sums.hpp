@@ -87,11 +87,16 @@ template <class A, class E> FANANO_FN void end_weights(E* weights, int64_t keys,
   for (int64_t i = keys * strip_rows<A>; i < end * strip_rows<A>; ++i) assign(weights[i], 0);
 }
 
+// Strips that pass the keys together. Products by tiles are fast enough for what is done once for
+// each pass to show.
+template <class A, class E>
+inline constexpr int64_t pass_strips = (tiled<E> ? 8 : 4) * block_rows<A> / strip_rows<A>;
+
 // Strips whose rows are one chain of the sums of a tile: those of a block; of a pass where products
 // are by tiles, for such a sum comes and goes in the time of several products.
 template <class A, class E>
-inline constexpr int64_t chain_strips = block_rows<A> / strip_rows<A> *
-                                        (tiled<E> ? blocks_together : 1);
+inline constexpr int64_t chain_strips = tiled<E> ? pass_strips<A, E>
+                                                 : block_rows<A> / strip_rows<A>;
 
 // Those that see anything of a tile.
 template <class A, class E> struct WeightedBlock {

@@ -263,6 +263,12 @@ template <class A, class E> Strip<A> score(const E* q, Operand<E> k, int64_t n, 
   return largest;
 }
 
+// The same where nobody asks for the largest.
+template <class A, class E>
+void multiply(const E* q, Operand<E> k, int64_t n, int64_t dim, A* s) {
+  score(q, k, n, dim, s);
+}
+
 // ---- accumulate ---------------------------------------------------------------------------------
 
 // o = o * alpha + c, one column.
