@@ -168,6 +168,34 @@ def test_keys_that_no_row_sees(dtype):
 
 
 @dtypes
+@pytest.mark.parametrize("kind", ["bool", *compare.DTYPES])
+@pytest.mark.parametrize("garbage", [np.nan, np.inf, 3e38])
+def test_a_key_that_a_mask_hides_from_every_row(garbage, kind, dtype):
+    """Among others that they see, by strips of which the last is not full."""
+    _, k, v, *_ = arrays = problem(dtype, data="normal")
+    seen = np.broadcast_to(np.arange(KEYS) != 77, (ROWS, KEYS))
+    mask = seen if kind == "bool" else np.where(seen, 0, -np.inf).astype(compare.DTYPES[kind])
+    clean = run(arrays, attn_mask=mask)
+    with np.errstate(over="ignore"):
+        k[:, :, 77] = v[:, :, 77] = np.asarray(garbage).astype(k.dtype)
+    same(run(arrays, attn_mask=mask), clean)
+    assert (clean.dk[:, :, 77] == 0).all()
+    assert (clean.dv[:, :, 77] == 0).all()
+
+
+@pytest.mark.parametrize("size", [-60, 40])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+def test_gradients_are_proportional_to_dout(size, dtype):
+    """By a power of two, in every bit: none of what is small is lost."""
+    q, k, v, dout, dlse = problem(dtype)
+    factor = np.asarray(2.0**size).astype(q.dtype)
+    whole = run((q, k, v, dout, dlse), is_causal=True, q_offset=100)
+    scaled = run((q, k, v, dout * factor, dlse * 2.0**size), is_causal=True, q_offset=100)
+    for x, y in zip(whole[:3], scaled[:3], strict=True):
+        assert (x * factor).tobytes() == y.tobytes()
+
+
+@dtypes
 def test_rows_that_see_their_sinks_alone(dtype):
     """dlse reaches the sink, whatever dout is, and nothing reaches anything else."""
     q, _, _, dout, dlse = arrays = problem(dtype, rows=40, keys=20)
