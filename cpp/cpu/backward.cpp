@@ -27,7 +27,7 @@ template <class A, class E> struct PassStrip : Queries<A, E> {
 // A: accumulator, E: terms of the products.
 template <class A, class E> struct Scratch {
   PassStrip<A, E>* strips;
-  Visible<A>* see;         // of each strip of a chain, and so are
+  Visible<A>* see;  // of each strip of a chain, and so are
   Pieces<A, E>* pieces;
   E *k, *v, *k_sums;
   A *rows, *block, *bias, *slope;
@@ -56,7 +56,8 @@ template <class A, class E> struct Scratch {
       if (memory) pieces[i] = made;
     };
     if constexpr (std::is_same_v<A, E>) {
-      for (int64_t i = 0; i < chain; ++i) make(i, in_place(arena.take<A>(piece), arena.take<A>(piece)));
+      for (int64_t i = 0; i < chain; ++i)
+        make(i, in_place(arena.take<A>(piece), arena.take<A>(piece)));
     } else {
       A *s = arena.take<A>(piece), *dp = arena.take<A>(piece);
       for (int64_t i = 0; i < chain; ++i)
@@ -267,9 +268,7 @@ int64_t key_sums(const Problem& p) {
 
 int64_t backward_scratch(const Problem& p, const BackwardPlan& plan) {
   int64_t bytes = 0;
-  with_terms(p, [&]<class T, class E>() {
-    Scratch<accumulator_t<T>, E>(nullptr, p, plan, bytes);
-  });
+  with_terms(p, [&]<class T, class E>() { Scratch<accumulator_t<T>, E>(nullptr, p, plan, bytes); });
   for (int64_t other : {row_scratch(p), bias_scratch(p)}) bytes = other > bytes ? other : bytes;
   return bytes;
 }

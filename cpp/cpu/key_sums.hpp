@@ -95,8 +95,8 @@ inline constexpr int64_t pass_strips = (tiled<E> ? 8 : 4) * block_rows<A> / stri
 // Strips whose rows are one chain of the sums of a tile: those of a block; of a pass where products
 // are by tiles, for such a sum comes and goes in the time of several products.
 template <class A, class E>
-inline constexpr int64_t chain_strips = tiled<E> ? pass_strips<A, E>
-                                                 : block_rows<A> / strip_rows<A>;
+inline constexpr int64_t chain_strips =
+    tiled<E> ? pass_strips<A, E> : block_rows<A> / strip_rows<A>;
 
 // Those that see anything of a tile.
 template <class A, class E> struct WeightedBlock {

@@ -264,8 +264,7 @@ template <class A, class E> Strip<A> score(const E* q, Operand<E> k, int64_t n, 
 }
 
 // The same where nobody asks for the largest.
-template <class A, class E>
-void multiply(const E* q, Operand<E> k, int64_t n, int64_t dim, A* s) {
+template <class A, class E> void multiply(const E* q, Operand<E> k, int64_t n, int64_t dim, A* s) {
   score(q, k, n, dim, s);
 }
 

@@ -96,8 +96,7 @@ FANANO_FN Pairs joined(Vec<float> first, Vec<float> second) {
 // by side, as Pairs have them.
 using Brains = Vec<uint16_t>;
 
-template <int... I>
-FANANO_FN Brains side_by_side(Brains x, std::integer_sequence<int, I...>) {
+template <int... I> FANANO_FN Brains side_by_side(Brains x, std::integer_sequence<int, I...>) {
   return {__builtin_shufflevector(x.v, x.v, (I / 2 + I % 2 * (Brains::width / 2))...)};
 }
 FANANO_FN Brains side_by_side(Brains x) {
