@@ -16,7 +16,7 @@ set(isa_amx ${isa_avx512bf16} -mamx-tile -mamx-bf16)
 # must be there, too.
 set(own_avx512bf16 flash backward backward_rows backward_bias peak)
 set(shared_avx512bf16 avx512)
-set(own_amx ${own_avx512bf16})
+set(own_amx flash backward backward_rows backward_bias peak)
 set(shared_amx avx512)
 set(isa_neon -DFANANO_NEON)  # every aarch64 has it, so no flag of the compiler tells the rows apart
 
