@@ -92,8 +92,9 @@ template <class T> double weigh_of(int64_t rounds) {
   using A = accumulator_t<T>;
   State<A> state{Strip<A>::all(10), Strip<A>::all(0), Strip<A>::all(0)};
   int64_t n = opaque(tile_keys);
+  auto p = reinterpret_cast<terms_t<T>*>(buffers<A>.s);
   return repeat(rounds, tile_keys * M,
-                [&] { weigh<terms_t<T>>(state, n, A(1), weights(A(0)), false, buffers<A>.s); });
+                [&] { weigh<false>(state, n, A(1), weights(A(0)), false, buffers<A>.s, p); });
 }
 
 template <class A, Vec<A> (*F)(Vec<A>)> double map(int64_t rounds) {

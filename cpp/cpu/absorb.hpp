@@ -93,11 +93,11 @@ FANANO_FN Vec<A> careful_exponent(Vec<A> s, Vec<A> unit, Vec<A> minus_m, A least
 // sqrt(n) rounding errors, and an error in l is one in every column of the result.
 inline constexpr int weights_summed = 16;
 
-// p = 2^exponent(s, i), i the vector of the strip, in the place of s: as terms, and zeros up to a
-// whole number of them. weight of the state grows by their sum; l by that of what they were before
-// they were rounded, if it is wanted.
-template <class E, bool With_l, class A, class F>
-FANANO_FN void weigh(State<A>& state, int64_t n, A lowest, A* s, F exponent) {
+// p = 2^exponent(s, i), i the vector of the strip, as terms, and zeros up to a whole number of
+// them; in the place of s, but for those in two parts (Split). weight of the state grows by their
+// sum; l by that of what they were before they were rounded, if it is wanted.
+template <class E, bool Split, bool With_l, class A, class F>
+FANANO_FN void weigh(State<A>& state, int64_t n, A lowest, A* s, E* p, F exponent) {
   constexpr int strip = strip_rows<A>, w = Vec<A>::width;
   for (; n % at_once<E>; ++n) Strip<A>::all(-infinity<A>).store(s + n * strip);
   for (int64_t first = 0; first < n; first += weights_summed) {
@@ -105,21 +105,27 @@ FANANO_FN void weigh(State<A>& state, int64_t n, A lowest, A* s, F exponent) {
     for (int64_t j = first; j < first + weights_summed && j < n; j += together<E>) {
 #pragma GCC unroll 4
       for (int i = 0; i < M; ++i) {
-        auto add = [&](int64_t key) {
-          Vec<A> x = exponent(Vec<A>::load(s + key * strip + i * w), i), p;
-          if constexpr (together<E> == 1)
-            p = exp2(x, lowest);
-          else
-            p = exp2_rounded(x, lowest);
+        auto power = [&](int64_t key) {
+          Vec<A> x = exponent(Vec<A>::load(s + key * strip + i * w), i);
           if constexpr (With_l) l.v[i] = l.v[i] + exp2(x, lowest);
-          weight.v[i] = weight.v[i] + p;
-          return p;
+          if constexpr (together<E> == 1 || Split)
+            return exp2(x, lowest);
+          else
+            return exp2_rounded(x, lowest);
         };
+        Vec<A> first = power(j);
         if constexpr (together<E> == 1) {
-          add(j).store(s + j * strip + i * w);
+          first.store(p + j * strip + i * w);
+          weight.v[i] = weight.v[i] + first;
         } else {
-          Vec<A> p = add(j);
-          joined(p, add(j + 1)).store(reinterpret_cast<uint32_t*>(s + j / 2 * strip) + i * w);
+          Vec<A> second = power(j + 1);
+          auto to = reinterpret_cast<uint32_t*>(p + j * strip) + i * w;
+          if constexpr (Split)
+            store_parts(first, second, to, tile_keys / 2 * strip);
+          else
+            joined(first, second).store(to);
+          weight.v[i] = weight.v[i] + first;
+          weight.v[i] = weight.v[i] + second;
         }
       }
     }
@@ -128,9 +134,9 @@ FANANO_FN void weigh(State<A>& state, int64_t n, A lowest, A* s, F exponent) {
   }
 }
 
-// s becomes p = 2^(unit s - m), and is absorbed; returns p.
-template <class E, class A>
-E* weigh(State<A>& state, int64_t n, A unit, Weights<A> weights, bool with_l, A* s) {
+// p = 2^(unit s - m), in the place of s or not, which is lost; and is absorbed.
+template <bool Split, class E, class A>
+void weigh(State<A>& state, int64_t n, A unit, Weights<A> weights, bool with_l, A* s, E* p) {
   const Vec<A> c = Vec<A>::all(unit);
   Strip<A> minus;
   Vec<A> largest = Vec<A>::all(0);
@@ -148,15 +154,14 @@ E* weigh(State<A>& state, int64_t n, A unit, Weights<A> weights, bool with_l, A*
   };
   auto with = [&]<bool With_l>() {
     if (careful)
-      weigh<E, With_l>(state, n, weights.lowest, s, carefully);
+      weigh<E, Split, With_l>(state, n, weights.lowest, s, p, carefully);
     else
-      weigh<E, With_l>(state, n, weights.lowest, s, once);
+      weigh<E, Split, With_l>(state, n, weights.lowest, s, p, once);
   };
   if (with_l)
     with.template operator()<true>();
   else
     with.template operator()<false>();
-  return reinterpret_cast<E*>(s);
 }
 
 // 1 / l, and 0 for a row that saw nothing.

@@ -78,14 +78,24 @@ FANANO_FN void add(const bfloat16* a, int64_t row, const bfloat16* b, int64_t st
   }
 }
 
+// Which parts of two factors are multiplied: all that a product of their numbers has of its digits.
+struct Products {
+  int64_t count;
+  struct { int a, b; } of[4];
+};
+inline constexpr Products whole{1, {{0, 0}}};
+
 // sums = a b, for all of a strip.
 template <int R>
 FANANO_FN void multiply_strip(const bfloat16* a, int64_t row, const bfloat16* b, int64_t terms,
-                              float* sums) {
+                              float* sums, const Products& products = whole, int64_t a_part = 0,
+                              int64_t b_part = 0) {
   static_assert(strip_rows<float> % (2 * side) == 0);
   for (int m = 0; m < strip_rows<float>; m += 2 * side) {
     zero_sums<R>();
-    add<R>(a, row, b + 2 * m, round_up(terms, deep) / deep);
+    for (int64_t i = 0; i < products.count; ++i)
+      add<R>(a + products.of[i].a * a_part, row, b + products.of[i].b * b_part + 2 * m,
+             round_up(terms, deep) / deep);
     store_sums<R>(sums + m, strip_bytes);
   }
 }
@@ -112,35 +122,135 @@ inline Operand<bfloat16> load(const bfloat16* x, int64_t row, int64_t column, in
   return {buffer, padded};
 }
 
+// float16 in three parts: the nearest bfloat16, the same again if it is finite, and the rest, which
+// is a bfloat16 too. Products with a rest take the finite one, for 0 times an infinity is NaN.
+struct Parts {
+  Vec<float> nearest, finite, rest;
+  explicit Parts(Vec<float> x) {
+    const Vec<float> zero = Vec<float>::all(0), change = x - x;  // NaN where x is not finite
+    auto bits = (Pairs::Native)x.v;
+    nearest.v = (Vec<float>::Native)((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000);
+    finite = select_equal(change, zero, nearest, zero);
+    rest = select_equal(change, zero, x - nearest, zero);
+  }
+};
+// Of scores: all products, so that they are exact; of values times weights, which have been rounded
+// to two parts and have no third, all but that of the rests.
+namespace tiles {
+inline constexpr Products of_scores{4, {{0, 0}, {1, 2}, {2, 1}, {2, 2}}};
+inline constexpr Products of_values{3, {{0, 0}, {1, 1}, {2, 0}}};
+}  // namespace tiles
+
+// The parts of n numbers times the factor, each of them filled up with zeros to whole terms.
+inline void split_terms(const float16* x, int64_t stride, int64_t n, float factor, bfloat16* to) {
+  const int64_t part = round_up(n, tiles::deep);
+  for (int64_t d = 0; d < n; d += tiles::deep) {
+    float16 some[tiles::deep] = {};
+    copy_terms(x + d * stride, stride, some, clamp(n - d, 0, tiles::deep));
+    Vec<float> by = Vec<float>::all(factor);
+    Parts a(load_half(some) * by), b(load_half(some + tiles::side) * by);
+    auto store = [&](Vec<float> first, Vec<float> second, bfloat16* at) {
+      narrowed(first, second).store(reinterpret_cast<uint16_t*>(at));
+    };
+    store(a.nearest, b.nearest, to + d), store(a.finite, b.finite, to + part + d);
+    store(a.rest, b.rest, to + 2 * part + d);
+  }
+}
+
+inline void pack(const float16* x, int64_t row, int64_t column, int64_t n, int64_t dim,
+                 float factor, bfloat16* strip, bfloat16* rows) {
+  auto fill = [&](int64_t i, uint32_t* to) {
+    split_terms(x + i * row, column, dim, factor, reinterpret_cast<bfloat16*>(to));
+  };
+  pack(
+      n, 3 * round_up(dim, tiles::deep) / 2, fill, [](Pairs v, int) { return v; },
+      reinterpret_cast<uint32_t*>(strip), reinterpret_cast<uint32_t*>(rows));
+}
+
+inline Operand<bfloat16> load(const float16* x, int64_t row, int64_t column, int64_t n,
+                              int64_t dim, bfloat16* buffer) {
+  int64_t part = round_up(dim, tiles::deep), end = round_up(n, tiles::side);
+  for (int64_t j = 0; j < n; ++j) split_terms(x + j * row, column, dim, 1, buffer + j * 3 * part);
+  std::memset(buffer + n * 3 * part, 0, size_t((end - n) * 3 * part) * sizeof *buffer);
+  return {buffer, 3 * part, 2, part};
+}
+
 // Transposed: of each column, the tile's keys side by side. 32 keys by 16 columns are a square of
 // pairs.
-inline Operand<bfloat16> load_values(const bfloat16* x, int64_t row, int64_t column, int64_t n,
-                                     int64_t dim, bfloat16* buffer) {
+template <class T, class F>
+FANANO_FN void load_squares(const T* x, int64_t row, int64_t column, int64_t n, int64_t dim,
+                            F store) {
   static_assert(tiles::side == Pairs::width && tiles::deep == 2 * Pairs::width);
   static_assert(tile_keys % tiles::deep == 0);
-  auto squares = [&](int64_t d, int64_t j, auto row_of) {
+  for (int64_t d = 0; d < dim; d += tiles::side)
+    for (int64_t j = 0; j < n; j += tiles::deep) {
+      const T* from = x + j * row + d * column;
+      if (column == 1 && d + tiles::side <= dim && j + tiles::deep <= n) {
+        store(d, j, [&](int i) { return from + i * row; });
+      } else {
+        T some[tiles::deep][tiles::side] = {};
+        for (int64_t i = 0; i < tiles::deep && j + i < n; ++i)
+          copy_terms(from + i * row, column, some[i], clamp(dim - d, 0, tiles::side));
+        store(d, j, [&](int i) { return some[i]; });
+      }
+    }
+}
+FANANO_FN void store_square(Pairs (&square)[tiles::side], bfloat16* to, int64_t column) {
+  transpose(square);
+#pragma GCC unroll 16
+  for (int i = 0; i < tiles::side; ++i)
+    square[i].store(reinterpret_cast<uint32_t*>(to + i * column));
+}
+
+inline Operand<bfloat16> load_values(const bfloat16* x, int64_t row, int64_t column, int64_t n,
+                                     int64_t dim, bfloat16* buffer) {
+  load_squares(x, row, column, n, dim, [&](int64_t d, int64_t j, auto row_of) {
     Pairs square[tiles::side];
 #pragma GCC unroll 16
     for (int i = 0; i < tiles::side; ++i)
       square[i] = joined(load_brain(row_of(2 * i)), load_brain(row_of(2 * i + 1)));
-    transpose(square);
-#pragma GCC unroll 16
-    for (int i = 0; i < tiles::side; ++i)
-      square[i].store(reinterpret_cast<uint32_t*>(buffer + (d + i) * tile_keys + j));
-  };
-  for (int64_t d = 0; d < dim; d += tiles::side)
-    for (int64_t j = 0; j < n; j += tiles::deep) {
-      const bfloat16* from = x + j * row + d * column;
-      if (column == 1 && d + tiles::side <= dim && j + tiles::deep <= n) {
-        squares(d, j, [&](int i) { return from + i * row; });
-      } else {
-        bfloat16 some[tiles::deep][tiles::side] = {};
-        for (int64_t i = 0; i < tiles::deep && j + i < n; ++i)
-          copy_terms(from + i * row, column, some[i], clamp(dim - d, 0, tiles::side));
-        squares(d, j, [&](int i) { return some[i]; });
-      }
-    }
+    store_square(square, buffer + d * tile_keys + j, tile_keys);
+  });
   return {buffer, 2, tile_keys};
+}
+
+inline Operand<bfloat16> load_values(const float16* x, int64_t row, int64_t column, int64_t n,
+                                     int64_t dim, bfloat16* buffer) {
+  constexpr int64_t part = tile_keys;
+  load_squares(x, row, column, n, dim, [&](int64_t d, int64_t j, auto row_of) {
+    Pairs squares[3][tiles::side];
+    for (int i = 0; i < tiles::side; ++i) {
+      Parts first(load_half(row_of(2 * i))), second(load_half(row_of(2 * i + 1)));
+      squares[0][i] = joined(first.nearest, second.nearest);
+      squares[1][i] = joined(first.finite, second.finite);
+      squares[2][i] = joined(first.rest, second.rest);
+    }
+    for (int k = 0; k < 3; ++k)
+      store_square(squares[k], buffer + d * 3 * part + k * part + j, 3 * part);
+  });
+  return {buffer, 2, 3 * part, part};
+}
+
+// Weights in two parts, the nearest bfloat16 and that of the rest, `part` apart: those of two
+// neighbouring keys, which become the sums of their parts.
+FANANO_FN void store_parts(Vec<float>& first, Vec<float>& second, uint32_t* to, int64_t part) {
+  auto nearest = [](Vec<float> x, Vec<float> y) {
+    return Pairs{(Pairs::Native)side_by_side(narrowed(x, y)).v};
+  };
+  Pairs most = nearest(first, second);
+  Pairs rest = nearest(first - first_of(most), second - second_of(most));
+  first = first_of(most) + first_of(rest), second = second_of(most) + second_of(rest);
+  most.store(to), rest.store(to + part);
+}
+
+// Scores of R blocks of 16 keys, from j on.
+template <int R>
+FANANO_FN void multiply_keys(const bfloat16* q, Operand<bfloat16> k, int64_t j, int64_t dim,
+                             float* s) {
+  constexpr int strip = strip_rows<float>;
+  tiles::multiply_strip<R>(k.data + j * k.row, k.row, q, dim, s + j * strip,
+                           k.part ? tiles::of_scores : tiles::whole, k.part,
+                           round_up(dim, tiles::deep) * strip);
 }
 
 inline Strip<float> score(const bfloat16* q, Operand<bfloat16> k, int64_t n, int64_t dim,
@@ -159,7 +269,7 @@ inline Strip<float> score(const bfloat16* q, Operand<bfloat16> k, int64_t n, int
   };
   in_groups<2>(round_up(n, tiles::side) / tiles::side, [&]<int R>(int64_t i) {
     int64_t j = i * tiles::side;
-    tiles::multiply_strip<R>(k.data + j * k.row, k.row, q, dim, s + j * strip);
+    multiply_keys<R>(q, k, j, dim, s);
     look(j);
   });
   look(n);
@@ -168,8 +278,7 @@ inline Strip<float> score(const bfloat16* q, Operand<bfloat16> k, int64_t n, int
 
 inline void multiply(const bfloat16* q, Operand<bfloat16> k, int64_t n, int64_t dim, float* s) {
   in_groups<2>(round_up(n, tiles::side) / tiles::side, [&]<int R>(int64_t i) {
-    int64_t j = i * tiles::side;
-    tiles::multiply_strip<R>(k.data + j * k.row, k.row, q, dim, s + j * strip_rows<float>);
+    multiply_keys<R>(q, k, i * tiles::side, dim, s);
   });
 }
 
@@ -179,7 +288,8 @@ inline void accumulate(const bfloat16* p, Operand<bfloat16> v, int64_t n, int64_
   alignas(64) float sums[2 * tiles::side * strip];
   in_groups<2>(round_up(dim, tiles::side) / tiles::side, [&]<int R>(int64_t i) {
     int64_t d = i * tiles::side;
-    tiles::multiply_strip<R>(v.data + d * v.column, v.column, p, n, sums);
+    tiles::multiply_strip<R>(v.data + d * v.column, v.column, p, n, sums,
+                             v.part ? tiles::of_values : tiles::whole, v.part, tile_keys * strip);
     for (int r = 0; r < R * tiles::side; ++r)
       join(Strip<float>::load(sums + r * strip), alpha, o + (d + r) * strip);
   });

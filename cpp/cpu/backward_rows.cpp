@@ -136,7 +136,8 @@ SummedState<A> softmax_state(const Problem& p, const Block& b, Range r,
     Strip<A> largest = c.plain ? hide(see, n, c.scale.power, scratch.s)
                                : logits(c, b.mask, r, j0, bias, see, n, scratch.s);
     Strip<A> alpha = absorb(found.state, largest, c.factor, A(0));
-    A* weight = weigh<A>(found.state, n, c.factor, weights(A(0)), true, scratch.s);
+    A* weight = scratch.s;
+    weigh<false>(found.state, n, c.factor, weights(A(0)), true, scratch.s, weight);
     if (p.shape.value_dim == 0) continue;
     if (dropout.on) {
       uint64_t kept[tile_keys];

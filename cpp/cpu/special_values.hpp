@@ -7,7 +7,7 @@
 namespace fanano::FANANO_ISA {
 
 // Strips of sums that accumulate() needs room for, with care.
-template <class E> inline constexpr int careful_strips = tiled<E> ? 2 : 1;
+template <class E> inline constexpr int careful_strips = tiled<E> ? 4 : 1;
 
 // Whether a tile has none of them.
 template <class E> bool ordinary(Operand<E> v, int64_t n, int64_t dim) { return finite(v, n, dim); }
@@ -111,14 +111,14 @@ void accumulate(const E* p, Operand<E> v, int64_t n, int64_t dim, const Strip<A>
 template <class A>
 void accumulate(const bfloat16* p, Operand<bfloat16> v, int64_t n, int64_t dim,
                 const Strip<A>& alpha, A* o, const Visible<A>& see, A* block) {
-  static_assert(tile_keys * sizeof(bfloat16) <= strip_rows<A> * sizeof(A));
+  static_assert(tile_keys * sizeof(bfloat16) <= strip_rows<A> * sizeof(A));  // of each part
   const Vec<A> zero = Vec<A>::all(0);
   const int64_t columns = round_up(dim, tiles::side), size = columns * strip_rows<A>;
   auto rest = reinterpret_cast<bfloat16*>(block + size);
   for (int64_t i = 0; i < columns * v.column; ++i)
     rest[i] = (v.data[i].bits & 0x7f80) == 0x7f80 ? bfloat16{0} : v.data[i];
   for (int64_t i = 0; i < size; ++i) block[i] = 0;
-  accumulate(p, {rest, v.row, v.column}, n, dim, Strip<A>::all(1), block);
+  accumulate(p, {rest, v.row, v.column, v.part}, n, dim, Strip<A>::all(1), block);
 
   for (int64_t d = 0; d < dim; ++d) {
     bool plain = ordinary({v.data + d * v.column, v.row, v.column}, n, 1);

@@ -51,20 +51,33 @@ using terms_t = std::conditional_t<bf16_dot && std::is_same_v<T, bfloat16>, T, a
 // Scales with which a product that is subnormal does not reach a logit.
 FANANO_FN bool bears_pairs(double scale) { return scale <= 0x1p20 && scale >= -0x1p20; }
 
+// Those of prefill alone: a float16 is the sum of two bfloat16 (amx.hpp).
+template <class T>
+using prefill_t =
+    std::conditional_t<bf16_tiles && std::is_same_v<T, float16>, bfloat16, terms_t<T>>;
+
+// Parts that a number of type T is taken in, as terms: itself; or its nearest bfloat16, the same if
+// it is finite, and the rest.
+template <class T, class E>
+inline constexpr int parts = std::is_same_v<E, bfloat16> && !std::is_same_v<T, E> ? 3 : 1;
+
 // Whether a problem's products are of pairs. Results to be merged are not rounded, and nor is what
 // they are made from.
-FANANO_FN bool takes_pairs(const Problem& p) {
-  return bf16_dot && p.dtype == Dtype::bfloat16 && p.out_dtype == p.dtype &&
-         bears_pairs(p.score.scale);
+template <template <class> class Terms> FANANO_FN bool takes_pairs(const Problem& p) {
+  bool has = false;
+  with_type(p.dtype,
+            [&]<class T>() { has = !std::is_same_v<Terms<T>, accumulator_t<T>>; });
+  return has && p.out_dtype == p.dtype && bears_pairs(p.score.scale);
 }
 
 // f<T, E>(), E the terms of this problem's products: in a row that shares another's kernels of
 // pairs alone, for all others are the same.
-template <class F> FANANO_FN void with_terms(const Problem& p, F f) {
+template <template <class> class Terms = terms_t, class F>
+FANANO_FN void with_terms(const Problem& p, F f) {
   with_type(p.dtype, [&]<class T>() {
     using A = accumulator_t<T>;
-    if constexpr (!std::is_same_v<terms_t<T>, A>)
-      if (takes_pairs(p)) return f.template operator()<T, terms_t<T>>();
+    if constexpr (!std::is_same_v<Terms<T>, A>)
+      if (takes_pairs<Terms>(p)) return f.template operator()<T, Terms<T>>();
     if constexpr (!shares_kernels) f.template operator()<T, A>();
   });
 }

@@ -51,6 +51,7 @@ template <class E> struct Operand {
   const E* data;
   int64_t row;  // stride, of rows or pairs of them
   int64_t column = together<E>;
+  int64_t part = 0;  // where the next part of the same numbers stands; 0: they have one
 };
 
 // ---- load ---------------------------------------------------------------------------------------
