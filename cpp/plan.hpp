@@ -71,9 +71,8 @@ struct Plan {
 
 // ---- backward -----------------------------------------------------------------------------------
 
-// Query rows of a block: its P and dS, with a tile of 128 keys, are 32 KiB each, and its rows are
-// one chain of the sums of dk and dv. Blocks pass the keys a few together (Kernels::pass_rows). All
-// of it is part of the bits.
+// Query rows of a block: its P and dS, with a tile of 128 keys, are 32 KiB each as floats. Blocks
+// pass the keys a few together (Kernels::pass_rows). Both are part of the bits.
 template <class A> inline constexpr int64_t block_rows = 256 / int64_t(sizeof(A));
 
 // The passes over a key head are dealt out to this many sums of dk and dv, which are then added in

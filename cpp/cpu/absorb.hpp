@@ -120,12 +120,12 @@ FANANO_FN void weigh(State<A>& state, int64_t n, A lowest, A* s, E* p, F exponen
         } else {
           Vec<A> second = power(j + 1);
           auto to = reinterpret_cast<uint32_t*>(p + j * strip) + i * w;
+          weight.v[i] = weight.v[i] + first;
+          weight.v[i] = weight.v[i] + second;
           if constexpr (Split)
             store_parts(first, second, to, tile_keys / 2 * strip);
           else
             joined(first, second).store(to);
-          weight.v[i] = weight.v[i] + first;
-          weight.v[i] = weight.v[i] + second;
         }
       }
     }

@@ -122,8 +122,9 @@ inline Operand<bfloat16> load(const bfloat16* x, int64_t row, int64_t column, in
   return {buffer, padded};
 }
 
-// float16 in three parts: the nearest bfloat16, the same again if it is finite, and the rest, which
-// is a bfloat16 too. Products with a rest take the finite one, for 0 times an infinity is NaN.
+// float16 as the nearest bfloat16 and the rest, which is one, too. Where numbers may be infinite,
+// they have the nearest once more, 0 if it is not finite, for products with rests: 0 times an
+// infinity is NaN.
 struct Parts {
   Vec<float> nearest, finite, rest;
   explicit Parts(Vec<float> x) {
@@ -134,11 +135,11 @@ struct Parts {
     rest = select_equal(change, zero, x - nearest, zero);
   }
 };
-// Of scores: all products, so that they are exact; of values times weights, which have been rounded
-// to two parts and have no third, all but that of the rests.
+// Scores take all products, and are exact but for their sums; values and weights, in two parts, for
+// values that are not finite come with care (special_values.hpp), all but that of the rests.
 namespace tiles {
 inline constexpr Products of_scores{4, {{0, 0}, {1, 2}, {2, 1}, {2, 2}}};
-inline constexpr Products of_values{3, {{0, 0}, {1, 1}, {2, 0}}};
+inline constexpr Products of_values{3, {{0, 0}, {0, 1}, {1, 0}}};
 }  // namespace tiles
 
 // The parts of n numbers times the factor, each of them filled up with zeros to whole terms.
@@ -167,8 +168,8 @@ inline void pack(const float16* x, int64_t row, int64_t column, int64_t n, int64
       reinterpret_cast<uint32_t*>(strip), reinterpret_cast<uint32_t*>(rows));
 }
 
-inline Operand<bfloat16> load(const float16* x, int64_t row, int64_t column, int64_t n,
-                              int64_t dim, bfloat16* buffer) {
+inline Operand<bfloat16> load(const float16* x, int64_t row, int64_t column, int64_t n, int64_t dim,
+                              bfloat16* buffer) {
   int64_t part = round_up(dim, tiles::deep), end = round_up(n, tiles::side);
   for (int64_t j = 0; j < n; ++j) split_terms(x + j * row, column, dim, 1, buffer + j * 3 * part);
   std::memset(buffer + n * 3 * part, 0, size_t((end - n) * 3 * part) * sizeof *buffer);
@@ -218,29 +219,26 @@ inline Operand<bfloat16> load_values(const float16* x, int64_t row, int64_t colu
                                      int64_t dim, bfloat16* buffer) {
   constexpr int64_t part = tile_keys;
   load_squares(x, row, column, n, dim, [&](int64_t d, int64_t j, auto row_of) {
-    Pairs squares[3][tiles::side];
+    Pairs squares[2][tiles::side];
     for (int i = 0; i < tiles::side; ++i) {
       Parts first(load_half(row_of(2 * i))), second(load_half(row_of(2 * i + 1)));
       squares[0][i] = joined(first.nearest, second.nearest);
-      squares[1][i] = joined(first.finite, second.finite);
-      squares[2][i] = joined(first.rest, second.rest);
+      squares[1][i] = joined(first.rest, second.rest);
     }
-    for (int k = 0; k < 3; ++k)
-      store_square(squares[k], buffer + d * 3 * part + k * part + j, 3 * part);
+    for (int k = 0; k < 2; ++k) store_square(squares[k], buffer + (d * 2 + k) * part + j, 2 * part);
   });
-  return {buffer, 2, 3 * part, part};
+  return {buffer, 2, 2 * part, part};
 }
 
-// Weights in two parts, the nearest bfloat16 and that of the rest, `part` apart: those of two
-// neighbouring keys, which become the sums of their parts.
-FANANO_FN void store_parts(Vec<float>& first, Vec<float>& second, uint32_t* to, int64_t part) {
+// Weights of two neighbouring keys in two parts, the nearest bfloat16 and that of the rest, `part`
+// apart.
+FANANO_FN void store_parts(Vec<float> first, Vec<float> second, uint32_t* to, int64_t part) {
   auto nearest = [](Vec<float> x, Vec<float> y) {
     return Pairs{(Pairs::Native)side_by_side(narrowed(x, y)).v};
   };
   Pairs most = nearest(first, second);
-  Pairs rest = nearest(first - first_of(most), second - second_of(most));
-  first = first_of(most) + first_of(rest), second = second_of(most) + second_of(rest);
-  most.store(to), rest.store(to + part);
+  most.store(to);
+  nearest(first - first_of(most), second - second_of(most)).store(to + part);
 }
 
 // Scores of R blocks of 16 keys, from j on.
@@ -277,9 +275,8 @@ inline Strip<float> score(const bfloat16* q, Operand<bfloat16> k, int64_t n, int
 }
 
 inline void multiply(const bfloat16* q, Operand<bfloat16> k, int64_t n, int64_t dim, float* s) {
-  in_groups<2>(round_up(n, tiles::side) / tiles::side, [&]<int R>(int64_t i) {
-    multiply_keys<R>(q, k, i * tiles::side, dim, s);
-  });
+  in_groups<2>(round_up(n, tiles::side) / tiles::side,
+               [&]<int R>(int64_t i) { multiply_keys<R>(q, k, i * tiles::side, dim, s); });
 }
 
 inline void accumulate(const bfloat16* p, Operand<bfloat16> v, int64_t n, int64_t dim,

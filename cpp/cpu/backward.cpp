@@ -29,7 +29,7 @@ template <class A, class E> struct Scratch {
   PassStrip<A, E>* strips;
   Visible<A>* see;  // of each strip of a chain, and so are
   Pieces<A, E>* pieces;
-  E *k, *v, *k_sums;
+  E *k, *v, *k_values;
   A *rows, *block, *bias, *slope;
   KeySums<A> sums, more;  // where they are not split over tasks
 
@@ -65,7 +65,7 @@ template <class A, class E> struct Scratch {
     }
     k = arena.take<E>(tile_keys * round_up(shape.dim, at_once<E>));
     v = arena.take<E>(tile_keys * round_up(shape.value_dim, at_once<E>));
-    k_sums = together<E> == 1 ? nullptr : arena.take<E>(tile_keys * round_up(shape.dim, w));
+    k_values = together<E> == 1 ? nullptr : arena.take<E>(tile_keys * round_up(shape.dim, w));
     rows = arena.take<A>(w * longest_row(dim, value_dim));
     block = arena.take<A>(careful_strips<E> * round_up(shape.dim, w) * strip);
     bias = p.mask.data ? arena.take<A>(tile_keys * strip) : nullptr;
@@ -121,13 +121,13 @@ template <class T, class E> class Pass {
   }
 
   // dq += dS k
-  void add_queries(const PassStrip<A, E>& x, Tile<E>& tile, Operand<E> k, int64_t n, const E* ds,
+  void add_queries(const PassStrip<A, E>& x, Tile<E>& tile, int64_t n, const E* ds,
                    Visible<A>& see) const {
     const Strip<A> one = Strip<A>::all(1);
-    if ((see.whole && !b_.elements.additive()) || tile.finite_keys(dim_))
-      return accumulate(ds, k, n, dim_, one, x.dq);
+    if ((together<E> == 1 && see.whole && !b_.elements.additive()) || tile.ordinary_keys(dim_))
+      return accumulate(ds, tile.k_values, n, dim_, one, x.dq);
     look(b_.mask, b_.elements, true, x.rows, tile.j0, n, see);
-    accumulate(ds, k, n, dim_, one, x.dq, see, scratch_.block);
+    accumulate(ds, tile.k_values, n, dim_, one, x.dq, see, scratch_.block);
   }
 
   // What is not finite of the rows, to dk and dv of the tile that begins at j0.
@@ -143,7 +143,7 @@ template <class T, class E> class Pass {
   }
 
   // A chain of rows, the strips [first, last), and a tile.
-  void step(int64_t first, int64_t last, Tile<E>& tile, Operand<E> k_sums) const {
+  void step(int64_t first, int64_t last, Tile<E>& tile) const {
     Range columns =
         b_.mask.columns({scratch_.strips[first].rows.begin, scratch_.strips[last - 1].rows.end});
     auto seen_of = [&](Range c) { return clamp(c.end - tile.j0, 0, tile.n); };
@@ -158,7 +158,7 @@ template <class T, class E> class Pass {
       int64_t seen = seen_of(b_.mask.columns(x.rows));
       const bool broken = x.broken_q | x.broken_dout;
       if (seen == 0 || !differentiate_(x, tile, seen, true, broken, see, made)) continue;
-      add_queries(x, tile, k_sums, seen, made.of_keys, see);
+      add_queries(x, tile, seen, made.of_keys, see);
       end_weights<A>(made.p, seen, n), end_weights<A>(made.ds, seen, n);
       of_k.add({made.ds, x.q_panels, x.rows.size(), seen});
       of_v.add({made.p, x.dout_panels, x.rows.size(), seen});
@@ -193,12 +193,11 @@ template <class T, class E> class Pass {
     for (int64_t j0 = tiles.begin * tile_keys; j0 < end; j0 += tile_keys) {
       int64_t n = clamp(end - j0, 0, tile_keys);
       Tile<E> tile = load_tile<T>(p_, b_, j0, n, scratch_.k, scratch_.v);
-      Operand<E> k_sums = tile.k;
       if constexpr (together<E> != 1)
-        k_sums = load_values(at<const T>(p_.k, b_.batch, b_.kv_head, j0), p_.k.row, p_.k.column, n,
-                             dim_, scratch_.k_sums);
+        tile.k_values = load_values(at<const T>(p_.k, b_.batch, b_.kv_head, j0), p_.k.row,
+                                    p_.k.column, n, dim_, scratch_.k_values);
       for (int64_t i = 0; i < strips_; i += chain_strips<A, E>)
-        step(i, clamp(i + chain_strips<A, E>, i, strips_), tile, k_sums);
+        step(i, clamp(i + chain_strips<A, E>, i, strips_), tile);
     }
     for (int64_t i = 0; i < strips_; ++i) finish(scratch_.strips[i]);
     for (int64_t i = b_.used; i < b_.rows.end; ++i) {  // padding

@@ -4,12 +4,6 @@
 #include "kernels.hpp"
 #include "simd/simd.hpp"
 
-// A row of the ISA table has of its own what its flags change, and may share the rest with the row
-// whose flags it adds to (cmake/isa.cmake).
-#ifndef FANANO_SHARED
-#define FANANO_SHARED FANANO_ISA
-#endif
-
 namespace fanano::FANANO_ISA {
 
 int64_t flash_scratch(const Problem&, int64_t rows);

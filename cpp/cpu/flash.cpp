@@ -34,7 +34,7 @@ template <class A, class E> struct Scratch {
     s = arena.take<A>(tile_keys * strip_rows<A>);
     p = parts == 1 ? reinterpret_cast<E*>(s) : arena.take<E>(2 * tile_keys * strip_rows<A>);
     k = arena.take<E>(parts * tile_keys * round_up(shape.dim, at_once<E>));
-    v = arena.take<E>(parts * tile_keys * value_dim);
+    v = arena.take<E>((parts == 1 ? 1 : 2) * tile_keys * value_dim);
     rows = arena.take<A>(w * longest_row(dim, value_dim));
     block = arena.take<A>(careful_strips<E> * value_dim * strip_rows<A>);
     bias = problem.mask.data ? arena.take<A>(tile_keys * strip_rows<A>) : nullptr;
@@ -96,8 +96,8 @@ template <class T, class E, class Out> class RowBlock {
     // absorb: m, l; s becomes p
     Strip<A> alpha = absorb(scratch_.states[i], largest, score_.factor, headroom);
     E* p = scratch_.p;
-    weigh<parts<T, E> != 1>(scratch_.states[i], seen, score_.factor, weights(headroom),
-                            p_.lse.data, scratch_.s, p);
+    weigh<parts<T, E> != 1>(scratch_.states[i], seen, score_.factor, weights(headroom), p_.lse.data,
+                            scratch_.s, p);
     if (kept_.on) {
       uint64_t kept[tile_keys];
       kept_.look(r.begin, j0, seen, kept);
@@ -222,7 +222,7 @@ template <class F> static void with_kernel(const Problem& p, F f) {
 }
 
 int64_t flash_scratch(const Problem& p, int64_t rows) {
-  int64_t bytes;
+  int64_t bytes = 0;
   with_kernel(p, [&]<class T, class E, class Out>() {
     Scratch<accumulator_t<T>, E>(nullptr, p, rows, parts<T, E>, bytes);
   });
@@ -246,7 +246,7 @@ static bool left_to_decode(const Problem& p, const Plan& plan, int64_t task, voi
 void flash(const Problem& p, const Plan& plan, int64_t task, void* memory) {
   if (left_to_decode(p, plan, task, memory)) return;
   with_kernel(p, [&]<class T, class E, class Out>() {
-    int64_t bytes;
+    int64_t bytes = 0;
     Scratch<accumulator_t<T>, E> scratch(memory, p, plan.rows, parts<T, E>, bytes);
     RowBlock<T, E, Out>(p, plan, task, scratch).run();
   });

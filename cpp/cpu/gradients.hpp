@@ -12,6 +12,7 @@
 #include "block.hpp"
 #include "kept.hpp"
 #include "logits.hpp"
+#include "special_values.hpp"
 
 namespace fanano::FANANO_ISA {
 
@@ -154,11 +155,12 @@ FANANO_FN void weigh(const Queries<A, E>& x, int64_t n, const Visible<A>& see, c
 template <class E> struct Tile {
   int64_t j0, n;
   Operand<E> k, v;
-  enum { unknown, no, yes } finite_k = unknown;  // until somebody has to know
+  Operand<E> k_values = k;                         // as values, for dq
+  enum { unknown, no, yes } ordinary_k = unknown;  // until somebody has to know
 
-  bool finite_keys(int64_t dim) {
-    if (finite_k == unknown) finite_k = finite(k, n, dim) ? yes : no;
-    return finite_k == yes;
+  bool ordinary_keys(int64_t dim) {
+    if (ordinary_k == unknown) ordinary_k = ordinary(k_values, n, dim) ? yes : no;
+    return ordinary_k == yes;
   }
 };
 
@@ -203,7 +205,7 @@ template <class A> struct Differentiator {
     // absorb
     const Vec<A> unit = Vec<A>::all(c.factor);
     const Weights<A> limits = weights(A(0));
-    auto exactly = [&](Vec<A> y, int m) {
+    auto power = [&](Vec<A> y, int m) {
       if constexpr (together<O> == 1)
         return exp2_exactly(y, unit, x.minus_m.v[m], limits.lowest);
       else
@@ -211,8 +213,8 @@ template <class A> struct Differentiator {
     };
     auto carefully = [&](Vec<A> y, int m) {  // row by row: neighbours must not matter
       Vec<A> minus_m = x.minus_m.v[m], size = max(minus_m, Vec<A>::all(0) - minus_m);
-      Vec<A> power = exp2(careful_exponent(y, unit, minus_m, limits.least), limits.lowest);
-      return select_less(Vec<A>::all(exact_exponent<A>), size, power, exactly(y, m));
+      Vec<A> of_large = exp2(careful_exponent(y, unit, minus_m, limits.least), limits.lowest);
+      return select_less(Vec<A>::all(exact_exponent<A>), size, of_large, power(y, m));
     };
     const Kept<A> dropout(p, b);
     uint64_t words[tile_keys];
@@ -221,7 +223,7 @@ template <class A> struct Differentiator {
     if (x.large)
       weigh(x, n, see, added, slopes, kept, dropout.factor, to, carefully);
     else
-      weigh(x, n, see, added, slopes, kept, dropout.factor, to, exactly);
+      weigh(x, n, see, added, slopes, kept, dropout.factor, to, power);
     return true;
   }
 };

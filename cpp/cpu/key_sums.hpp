@@ -1,5 +1,5 @@
 // Sums over query rows, for each key: dk += dS^T q and dv += P^T dout. Lanes are columns here; the
-// weights, P or dS of a strip, stand as [key][row] and are read by broadcast.
+// weights, P or dS of a strip, stand as [key][row] and are read by broadcast, or as tiles.
 #pragma once
 
 #include "block.hpp"
@@ -75,7 +75,7 @@ void add_broken(uint64_t broken, const T* x, int64_t row, int64_t column, int64_
 }
 
 // Rows of a strip, and their weights for the first keys of a tile; the rest weighs nothing, and
-// only of those that the last one may share a group with the zeros are there.
+// only of those that are summed together with the last one the zeros are there.
 template <class E> struct WeightedRows {
   const E *weights, *panels;
   int64_t count, keys;
@@ -105,8 +105,8 @@ template <class A, class E> struct WeightedBlock {
   void add(const WeightedRows<E>& rows) { strips[count++] = rows; }
 };
 
-// sums[j] += the rows times their weights for key j, for n keys and V vectors of columns. A block's
-// rows are summed in one chain, which joins what is there at its end.
+// sums[j] += the rows times their weights for key j, for n keys and V vectors of columns. All rows
+// are summed in one chain, which joins what is there at its end.
 template <int V, class A, class E>
 void add_columns(const WeightedBlock<A, E>& block, int64_t panel, int64_t n, A* sums, int64_t row) {
   in_groups<tile_sizes.group>(n, [&]<int R>(int64_t j) {

@@ -7,7 +7,7 @@
 namespace fanano::FANANO_ISA {
 
 // Strips of sums that accumulate() needs room for, with care.
-template <class E> inline constexpr int careful_strips = tiled<E> ? 4 : 1;
+template <class E> inline constexpr int careful_strips = tiled<E> ? 3 : 1;
 
 // Whether a tile has none of them.
 template <class E> bool ordinary(Operand<E> v, int64_t n, int64_t dim) { return finite(v, n, dim); }

@@ -3,8 +3,9 @@
 //
 // That instruction takes subnormal numbers for zeros. Subnormal products reach no logit where the
 // scale is not huge, and huge scales do without (`bears_pairs`); subnormal factors do count as
-// zeros, which shows where the other factor is near the end of the range. Values are mended
-// (special_values.hpp).
+// zeros, which shows where the other factor is near the end of the range. Sums of values are mended
+// (special_values.hpp); of gradients, dq alone: what P, dP or dS times anything has below 2^-126 is
+// lost to the others.
 #pragma once
 
 #include <cstring>
@@ -56,8 +57,7 @@ template <class T>
 using prefill_t =
     std::conditional_t<bf16_tiles && std::is_same_v<T, float16>, bfloat16, terms_t<T>>;
 
-// Parts that a number of type T is taken in, as terms: itself; or its nearest bfloat16, the same if
-// it is finite, and the rest.
+// Parts that a number of type T of q or k is taken in, as terms.
 template <class T, class E>
 inline constexpr int parts = std::is_same_v<E, bfloat16> && !std::is_same_v<T, E> ? 3 : 1;
 
@@ -65,8 +65,7 @@ inline constexpr int parts = std::is_same_v<E, bfloat16> && !std::is_same_v<T, E
 // they are made from.
 template <template <class> class Terms> FANANO_FN bool takes_pairs(const Problem& p) {
   bool has = false;
-  with_type(p.dtype,
-            [&]<class T>() { has = !std::is_same_v<Terms<T>, accumulator_t<T>>; });
+  with_type(p.dtype, [&]<class T>() { has = !std::is_same_v<Terms<T>, accumulator_t<T>>; });
   return has && p.out_dtype == p.dtype && bears_pairs(p.score.scale);
 }
 

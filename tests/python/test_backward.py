@@ -13,7 +13,8 @@ import fanano
 dtypes = pytest.mark.parametrize("dtype", compare.DTYPES)
 NAMES = compare.GRADIENTS
 
-# Gradients are computed in blocks of 64 rows, 32 of float64, of which four pass the keys together.
+# Gradients are computed in blocks of 64 rows, 32 of float64, of which four or
+# eight pass the keys together.
 FACTORS = cases.FACTORS | {
     "rows": (0, 1, 9, 17, 32, 65, 97),
     "keys": (0, 1, 3, 65, 127, 129, 257),

@@ -70,10 +70,10 @@ def test_threads(dtype, options, threads):
 
 
 @pytest.mark.parametrize("heads", [(1, 2, 1, 4), (1, 8, 8, 4), (1, 20, 1, 4)], ids=str)
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
 def test_sums_that_are_split_over_the_threads(dtype, heads, threads):
     """More passes than sums, one head for each, and more heads than sums."""
-    rows = 2300 if heads[1] == 2 else 60
+    rows = 4500 if heads[1] == 2 else 60
     arrays = problem(dtype, rows=rows, keys=200, heads=heads, dims=(16, 8))
     threads(1)
     alone = run(arrays, is_causal=True, q_offset=0)
@@ -183,7 +183,7 @@ def test_a_key_that_a_mask_hides_from_every_row(garbage, kind, dtype):
     assert (clean.dv[:, :, 77] == 0).all()
 
 
-@pytest.mark.parametrize("size", [-60, 40])
+@pytest.mark.parametrize("size", [-80, 40])
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
 def test_gradients_are_proportional_to_dout(size, dtype):
     """By a power of two, in every bit: none of what is small is lost."""
@@ -193,6 +193,24 @@ def test_gradients_are_proportional_to_dout(size, dtype):
     scaled = run((q, k, v, dout * factor, dlse * 2.0**size), is_causal=True, q_offset=100)
     for x, y in zip(whole[:3], scaled[:3], strict=True):
         assert (x * factor).tobytes() == y.tobytes()
+
+
+@pytest.mark.parametrize("hidden", [2.0**-120, 2.0**-133, 0.0, np.nan, np.inf, -3e38])
+@pytest.mark.parametrize("visible", [1.0, 2.0**-110, 2.0**-118, 2.0**-124])
+@pytest.mark.parametrize("what", [0, 1, 2, 3], ids=["q", "k", "v", "dout"])
+def test_hidden_bfloat16_of_any_kind_do_not_show(what, visible, hidden):
+    """Not in a single bit, where others are ordinary or tiny: instructions take those for zeros."""
+    arrays = problem("bfloat16", data="normal")
+    x = arrays[what]
+    x[..., 5] = (x[..., 5].astype(np.float64) * visible).astype(x.dtype)
+    seen = np.tril(np.ones((ROWS, KEYS), bool), 120)
+    seen[:, 77] = seen[33] = False
+    place = (Ellipsis, 33 if what in (0, 3) else 77, slice(None))
+    for mask in seen, np.where(seen, 0, -np.inf):
+        x[place] = 1
+        expected = run(arrays, attn_mask=mask)
+        x[place] = np.asarray(hidden).astype(x.dtype)
+        same(run(arrays, attn_mask=mask), expected)
 
 
 @dtypes
@@ -258,8 +276,11 @@ def test_a_broadcast_mask_has_the_sum_of_the_gradients(shape, kind):
 
 
 @dtypes
+@pytest.mark.parametrize("sizes", [{}, {"keys": 272, "dims": (64, 32)}], ids=["odd", "whole"])
 @pytest.mark.parametrize("strides", ["odd rows", "negative", "columns"])
-def test_strides(dtype, strides):
+def test_strides(dtype, strides, sizes):
+    """Whole: what kernels may read where it stands."""
+
     def moved(x):
         if strides == "odd rows":
             room = np.full((*x.shape[:-1], x.shape[-1] + 3), 9, x.dtype)[..., 1:-2]
@@ -270,7 +291,7 @@ def test_strides(dtype, strides):
         room[...] = x
         return room
 
-    arrays, mask = problem(dtype), bias(4, ROWS, KEYS)
+    arrays, mask = problem(dtype, **sizes), bias(4, ROWS, sizes.get("keys", KEYS))
     out, lse = fanano.attention(*arrays[:3], return_lse=True, attn_mask=mask)
     whole = run(arrays, attn_mask=mask)
     q, k, v, dout, dlse, out, lse, mask = map(moved, (*arrays, out, lse, mask))
