@@ -85,6 +85,15 @@ struct Products {
 };
 inline constexpr Products whole{1, {{0, 0}}};
 
+// sums += a b, of parts that are so far apart.
+template <int R>
+FANANO_FN void add(const bfloat16* a, int64_t row, const bfloat16* b, int64_t terms,
+                   const Products& products, int64_t a_part, int64_t b_part) {
+  for (int64_t i = 0; i < products.count; ++i)
+    add<R>(a + products.of[i].a * a_part, row, b + products.of[i].b * b_part,
+           round_up(terms, deep) / deep);
+}
+
 // sums = a b, for all of a strip.
 template <int R>
 FANANO_FN void multiply_strip(const bfloat16* a, int64_t row, const bfloat16* b, int64_t terms,
@@ -93,9 +102,7 @@ FANANO_FN void multiply_strip(const bfloat16* a, int64_t row, const bfloat16* b,
   static_assert(strip_rows<float> % (2 * side) == 0);
   for (int m = 0; m < strip_rows<float>; m += 2 * side) {
     zero_sums<R>();
-    for (int64_t i = 0; i < products.count; ++i)
-      add<R>(a + products.of[i].a * a_part, row, b + products.of[i].b * b_part + 2 * m,
-             round_up(terms, deep) / deep);
+    add<R>(a, row, b + 2 * m, terms, products, a_part, b_part);
     store_sums<R>(sums + m, strip_bytes);
   }
 }

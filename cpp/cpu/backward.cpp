@@ -24,11 +24,14 @@ template <class A, class E> struct PassStrip : Queries<A, E> {
   uint64_t broken_q, broken_dout;  // rows that panels leave something out of
 };
 
-// A: accumulator, E: terms of the products.
-template <class A, class E> struct Scratch {
+// A: accumulator, E: terms of the products, T: type of what they are made from.
+template <class T, class E> struct Scratch {
+  using A = accumulator_t<T>;
+  using Made = Pieces<A, E, in_parts<T, E>>;
+
   PassStrip<A, E>* strips;
   Visible<A>* see;  // of each strip of a chain, and so are
-  Pieces<A, E>* pieces;
+  Made* pieces;
   E *k, *v, *k_values;
   A *rows, *block, *bias, *slope;
   KeySums<A> sums, more;  // where they are not split over tasks
@@ -38,35 +41,41 @@ template <class A, class E> struct Scratch {
     constexpr int64_t piece = tile_keys * strip, chain = chain_strips<A, E>;
     const Shape& shape = p.shape;
     Arena arena{static_cast<char*>(memory)};
+    constexpr int three = in_parts<T, E> ? 3 : 1, two = in_parts<T, E> ? 2 : 1;
     int64_t dim = packed_dim<A, E>(shape.dim), value_dim = packed_dim<A, E>(shape.value_dim);
     strips = arena.take<PassStrip<A, E>>(pass_strips<A, E>);
     for (int64_t i = 0; i < pass_strips<A, E>; ++i) {
-      E* q = arena.take<E>(dim * strip);
-      E* dout = arena.take<E>(value_dim * strip);
+      E* q = arena.take<E>(three * dim * strip);
+      E* dout = arena.take<E>(three * value_dim * strip);
       A* dq = arena.take<A>(dim * strip);
-      E* q_panels = arena.take<E>(panels_size<A>(dim));
-      E* dout_panels = arena.take<E>(panels_size<A>(value_dim));
+      E* q_panels = arena.take<E>(two * panels_size<A>(dim));
+      E* dout_panels = arena.take<E>(two * panels_size<A>(value_dim));
       if (!memory) continue;
       PassStrip<A, E>& x = strips[i];
       x.q = q, x.dout = dout, x.dq = dq, x.q_panels = q_panels, x.dout_panels = dout_panels;
     }
     see = arena.take<Visible<A>>(chain);
-    pieces = arena.take<Pieces<A, E>>(chain);
-    auto make = [&](int64_t i, const Pieces<A, E>& made) {
+    pieces = arena.take<Made>(chain);
+    auto make = [&](int64_t i, const Made& made) {
       if (memory) pieces[i] = made;
     };
     if constexpr (std::is_same_v<A, E>) {
-      for (int64_t i = 0; i < chain; ++i)
-        make(i, in_place(arena.take<A>(piece), arena.take<A>(piece)));
+      for (int64_t i = 0; i < chain; ++i) {
+        A *s = arena.take<A>(piece), *dp = arena.take<A>(piece);
+        make(i, in_place(s, dp));
+      }
     } else {
       A *s = arena.take<A>(piece), *dp = arena.take<A>(piece);
-      for (int64_t i = 0; i < chain; ++i)
-        make(i, {s, dp, arena.take<E>(piece), arena.take<E>(piece), reinterpret_cast<E*>(dp)});
+      E* of_keys = in_parts<T, E> ? arena.take<E>(2 * piece) : reinterpret_cast<E*>(dp);
+      for (int64_t i = 0; i < chain; ++i) {
+        E *p = arena.take<E>(two * piece), *ds = arena.take<E>(two * piece);
+        make(i, {s, dp, p, ds, of_keys});
+      }
     }
-    k = arena.take<E>(tile_keys * round_up(shape.dim, at_once<E>));
-    v = arena.take<E>(tile_keys * round_up(shape.value_dim, at_once<E>));
-    k_values = together<E> == 1 ? nullptr : arena.take<E>(tile_keys * round_up(shape.dim, w));
-    rows = arena.take<A>(w * longest_row(dim, value_dim));
+    k = arena.take<E>(three * tile_keys * round_up(shape.dim, at_once<E>));
+    v = arena.take<E>(three * tile_keys * round_up(shape.value_dim, at_once<E>));
+    k_values = together<E> == 1 ? nullptr : arena.take<E>(two * tile_keys * round_up(shape.dim, w));
+    rows = arena.take<A>(w * longest_row(three * dim, three * value_dim));
     block = arena.take<A>(careful_strips<E> * round_up(shape.dim, w) * strip);
     bias = p.mask.data ? arena.take<A>(tile_keys * strip) : nullptr;
     slope = has_slopes(p.score) ? arena.take<A>(tile_keys * strip) : nullptr;
@@ -94,7 +103,7 @@ template <class T, class E> class Pass {
 
   const Problem& p_;
   const Block b_;
-  const Scratch<A, E>& scratch_;
+  const Scratch<T, E>& scratch_;
   const KeySums<A>& sums_;
   const Differentiator<A> differentiate_{p_,
                                          b_,
@@ -131,8 +140,8 @@ template <class T, class E> class Pass {
   }
 
   // What is not finite of the rows, to dk and dv of the tile that begins at j0.
-  void add_broken_rows(const PassStrip<A, E>& x, int64_t j0, int64_t n, const Pieces<A, E>& made,
-                       const Visible<A>& see) const {
+  void add_broken_rows(const PassStrip<A, E>& x, int64_t j0, int64_t n,
+                       const typename Scratch<T, E>::Made& made, const Visible<A>& see) const {
     add_broken(x.broken_q, at<const T>(p_.q, b_.batch, b_.head, x.rows.begin), p_.q.row,
                p_.q.column, n, dim_, made.ds, see, sums_.dk + j0 * sums_.dk_row, sums_.dk_row);
     with_out<T, E>(p_, [&]<class Out>() {
@@ -153,15 +162,17 @@ template <class T, class E> class Pass {
     WeightedBlock<A, E> of_k, of_v;
     for (int64_t i = first; i < last; ++i) {
       const PassStrip<A, E>& x = scratch_.strips[i];
-      const Pieces<A, E>& made = scratch_.pieces[i - first];
+      const typename Scratch<T, E>::Made& made = scratch_.pieces[i - first];
       Visible<A>& see = scratch_.see[i - first];
       int64_t seen = seen_of(b_.mask.columns(x.rows));
       const bool broken = x.broken_q | x.broken_dout;
       if (seen == 0 || !differentiate_(x, tile, seen, true, broken, see, made)) continue;
       add_queries(x, tile, seen, made.of_keys, see);
-      end_weights<A>(made.p, seen, n), end_weights<A>(made.ds, seen, n);
-      of_k.add({made.ds, x.q_panels, x.rows.size(), seen});
-      of_v.add({made.p, x.dout_panels, x.rows.size(), seen});
+      for (int64_t part = 0; part < (in_parts<T, E> ? 2 : 1) * made.part; part += made.part)
+        end_weights<A>(made.p + part, seen, n), end_weights<A>(made.ds + part, seen, n);
+      auto part_of = [](int64_t dim) { return in_parts<T, E> ? panels_size<A>(dim) : 0; };
+      of_k.add({made.ds, x.q_panels, x.rows.size(), seen, part_of(dim_)});
+      of_v.add({made.p, x.dout_panels, x.rows.size(), seen, part_of(value_dim_)});
       if (broken) add_broken_rows(x, tile.j0, seen, made, see);
     }
     // dk += dS^T q, dv += P^T dout
@@ -180,7 +191,7 @@ template <class T, class E> class Pass {
   }
 
  public:
-  Pass(const Problem& p, const Block& b, const Scratch<A, E>& scratch, const KeySums<A>& sums)
+  Pass(const Problem& p, const Block& b, const Scratch<T, E>& scratch, const KeySums<A>& sums)
       : p_(p), b_(b), scratch_(scratch), sums_(sums) {}
 
   void run(const RowNumbers<A>& numbers) const {
@@ -210,7 +221,7 @@ template <class T, class E> class Pass {
 // The passes over one key head that belong to one of its sums.
 template <class T, class E, class A>
 void make_sum(const Problem& p, const BackwardPlan& plan, int64_t key_head, int64_t number,
-              const Scratch<A, E>& scratch, const RowNumbers<A>& numbers, const KeySums<A>& sums) {
+              const Scratch<T, E>& scratch, const RowNumbers<A>& numbers, const KeySums<A>& sums) {
   constexpr int64_t rows = pass_strips<A, E> * strip_rows<A>;
   const Shape& s = p.shape;
   int64_t group = s.heads / s.kv_heads, first = key_head % s.kv_heads * group;
@@ -267,7 +278,7 @@ int64_t key_sums(const Problem& p) {
 
 int64_t backward_scratch(const Problem& p, const BackwardPlan& plan) {
   int64_t bytes = 0;
-  with_terms(p, [&]<class T, class E>() { Scratch<accumulator_t<T>, E>(nullptr, p, plan, bytes); });
+  with_terms(p, [&]<class T, class E>() { Scratch<T, E>(nullptr, p, plan, bytes); });
   for (int64_t other : {row_scratch(p), bias_scratch(p)}) bytes = other > bytes ? other : bytes;
   return bytes;
 }
@@ -279,7 +290,7 @@ void backward_keys(const Problem& p, const BackwardPlan& plan, int64_t task, voi
     using A = accumulator_t<T>;
     [[maybe_unused]] const Ready<E> ready;
     int64_t bytes;
-    const Scratch<A, E> scratch(memory, p, plan, bytes);
+    const Scratch<T, E> scratch(memory, p, plan, bytes);
     const RowNumbers<A> numbers(workspace, p.shape);
     if (plan.split)
       return make_sum<T>(p, plan, task / plan.sums, task % plan.sums, scratch, numbers,

@@ -11,7 +11,9 @@ namespace {
 
 template <class A> inline constexpr int64_t block_strips = block_rows<A> / strip_rows<A>;
 
-template <class A, class E> struct Scratch {
+// A: accumulator, E: terms of the products, T: type of what they are made from.
+template <class T, class E> struct Scratch {
+  using A = accumulator_t<T>;
   Pieces<A, A> made;
   E *k, *v;
   A *rows, *bias;
@@ -23,15 +25,17 @@ template <class A, class E> struct Scratch {
     constexpr int w = Vec<A>::width, strip = strip_rows<A>;
     const Shape& shape = p.shape;
     Arena arena{static_cast<char*>(memory)};
-    int64_t dim = packed_dim<A, E>(shape.dim), value_dim = packed_dim<A, E>(shape.value_dim);
+    constexpr int parts = in_parts<T, E> ? 3 : 1;
+    int64_t dim = parts * packed_dim<A, E>(shape.dim);
+    int64_t value_dim = parts * packed_dim<A, E>(shape.value_dim);
     queries = arena.take<Queries<A, E>>(block_strips<A>);
     for (int64_t i = 0; i < block_strips<A>; ++i) {
       E *q = arena.take<E>(dim * strip), *dout = arena.take<E>(value_dim * strip);
       if (memory) queries[i].q = q, queries[i].dout = dout;
     }
     made = in_place(arena.take<A>(tile_keys * strip), arena.take<A>(tile_keys * strip));
-    k = arena.take<E>(tile_keys * round_up(shape.dim, at_once<E>));
-    v = arena.take<E>(tile_keys * round_up(shape.value_dim, at_once<E>));
+    k = arena.take<E>(parts * tile_keys * round_up(shape.dim, at_once<E>));
+    v = arena.take<E>(parts * tile_keys * round_up(shape.value_dim, at_once<E>));
     rows = arena.take<A>(w * longest_row(dim, value_dim));
     bias = arena.take<A>(tile_keys * strip);
     sums = arena.take<A>(block_rows<A> * tile_keys);
@@ -66,7 +70,7 @@ template <class T, class E> class BiasPart {
 
   const Problem& p_;
   const Part part_;
-  const Scratch<A, E>& scratch_;
+  const Scratch<T, E>& scratch_;
 
   A* sums(int64_t i) const { return scratch_.sums + i * tile_keys * strip; }
 
@@ -137,7 +141,7 @@ template <class T, class E> class BiasPart {
   }
 
  public:
-  BiasPart(const Problem& p, int64_t task, const Scratch<A, E>& scratch)
+  BiasPart(const Problem& p, int64_t task, const Scratch<T, E>& scratch)
       : p_(p), part_(part_of(p, block_rows<A>, task)), scratch_(scratch) {}
 
   void run(const RowNumbers<A>& numbers) const {
@@ -158,7 +162,7 @@ template <class T, class E> class BiasPart {
 int64_t bias_scratch(const Problem& p) {
   int64_t bytes = 0;
   if (p.gradient.dbias.data)
-    with_terms(p, [&]<class T, class E>() { Scratch<accumulator_t<T>, E>(nullptr, p, bytes); });
+    with_terms(p, [&]<class T, class E>() { Scratch<T, E>(nullptr, p, bytes); });
   return bytes;
 }
 
@@ -169,7 +173,7 @@ void backward_bias(const Problem& p, const BackwardPlan&, int64_t task, void* me
     using A = accumulator_t<T>;
     [[maybe_unused]] const Ready<E> ready;
     int64_t bytes;
-    const Scratch<A, E> scratch(memory, p, bytes);
+    const Scratch<T, E> scratch(memory, p, bytes);
     BiasPart<T, E>(p, task, scratch).run(RowNumbers<A>(workspace, p.shape));
   });
 }

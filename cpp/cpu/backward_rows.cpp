@@ -8,7 +8,9 @@ namespace fanano::FANANO_ISA {
 
 namespace {
 
-template <class A, class E> struct Scratch {
+// A: accumulator, E: terms of the products, T: type of what they are made from.
+template <class T, class E> struct Scratch {
+  using A = accumulator_t<T>;
   E *q, *dout, *k, *v;
   A *s, *dp, *rows, *bias;
   Visible<A>* see;
@@ -16,13 +18,15 @@ template <class A, class E> struct Scratch {
   Scratch(void* memory, const Problem& p, int64_t& bytes) {
     constexpr int w = Vec<A>::width;
     Arena arena{static_cast<char*>(memory)};
-    int64_t dim = packed_dim<A, E>(p.shape.dim), value_dim = packed_dim<A, E>(p.shape.value_dim);
+    constexpr int parts = in_parts<T, E> ? 3 : 1;
+    int64_t dim = parts * packed_dim<A, E>(p.shape.dim);
+    int64_t value_dim = parts * packed_dim<A, E>(p.shape.value_dim);
     q = arena.take<E>(dim * strip_rows<A>);
     dout = arena.take<E>(value_dim * strip_rows<A>);
     s = arena.take<A>(tile_keys * strip_rows<A>);
     dp = arena.take<A>(tile_keys * strip_rows<A>);
-    k = arena.take<E>(tile_keys * round_up(p.shape.dim, at_once<E>));
-    v = arena.take<E>(tile_keys * round_up(p.shape.value_dim, at_once<E>));
+    k = arena.take<E>(parts * tile_keys * round_up(p.shape.dim, at_once<E>));
+    v = arena.take<E>(parts * tile_keys * round_up(p.shape.value_dim, at_once<E>));
     rows = arena.take<A>(w * longest_row(dim, value_dim));
     bias = p.mask.data ? arena.take<A>(tile_keys * strip_rows<A>) : nullptr;
     see = arena.take<Visible<A>>(1);
@@ -112,9 +116,10 @@ void add_products(const Strip<A>& alpha, int64_t n, const A* p, const A* dp, Str
   for (int m = 0; m < M; ++m) x.v[m] = fma(x.v[m], alpha.v[m], sum.v[m]);
 }
 
-template <class T, class E, class A>
-SummedState<A> softmax_state(const Problem& p, const Block& b, Range r,
-                             const Scratch<A, E>& scratch) {
+template <class T, class E>
+SummedState<accumulator_t<T>> softmax_state(const Problem& p, const Block& b, Range r,
+                                            const Scratch<T, E>& scratch) {
+  using A = accumulator_t<T>;
   [[maybe_unused]] const Ready<E> ready;
   const ScoreConstants<A> c = score_constants<A>(p, b.batch, b.head, log2e<double>);
   const OnlineSoftmax<A> first = sink_state(b.sink, A(0));
@@ -156,7 +161,7 @@ SummedState<A> softmax_state(const Problem& p, const Block& b, Range r,
 // The numbers of rows r, at most a strip.
 template <class T, class E, class A>
 void strip_numbers(const Problem& p, const Block& b, Range r, const RowNumbers<A>& to,
-                   const Scratch<A, E>& scratch) {
+                   const Scratch<T, E>& scratch) {
   bool doubtful[strip_rows<A>], any = false;
   for (int64_t i = 0; i < r.size(); ++i) {
     int64_t row = row_index(p.shape, b, r.begin + i);
@@ -168,7 +173,7 @@ void strip_numbers(const Problem& p, const Block& b, Range r, const RowNumbers<A
     any |= doubtful[i];
   }
   if (!any) return;
-  const SummedState<A> found = softmax_state<T>(p, b, r, scratch);
+  const SummedState<A> found = softmax_state(p, b, r, scratch);
   A m[strip_rows<A>], weight[strip_rows<A>], p_dp[strip_rows<A>];
   found.state.m.store(m), inverse(found.state).store(weight), found.p_dp.store(p_dp);
   for (int64_t i = 0; i < r.size(); ++i) {
@@ -186,7 +191,7 @@ void strip_numbers(const Problem& p, const Block& b, Range r, const RowNumbers<A
 
 int64_t row_scratch(const Problem& p) {
   int64_t bytes = 0;
-  with_terms(p, [&]<class T, class E>() { Scratch<accumulator_t<T>, E>(nullptr, p, bytes); });
+  with_terms(p, [&]<class T, class E>() { Scratch<T, E>(nullptr, p, bytes); });
   return bytes;
 }
 
@@ -202,7 +207,7 @@ void backward_rows(const Problem& p, const BackwardPlan&, int64_t task, void* me
   with_terms(p, [&]<class T, class E>() {
     using A = accumulator_t<T>;
     int64_t bytes, blocks = (p.shape.queries + block_rows<A> - 1) / block_rows<A>;
-    Scratch<A, E> scratch(memory, p, bytes);
+    Scratch<T, E> scratch(memory, p, bytes);
     RowNumbers<A> numbers(workspace, p.shape);
     Range rows{task % blocks * block_rows<A>, (task % blocks + 1) * block_rows<A>};
     int64_t head = task / blocks;

@@ -21,20 +21,21 @@ template <class A, class E> struct Scratch {
   Strip<A>* broken;  // NaN in the lanes of rows that did not come out finite, else 0
   Visible<A>* see;
 
-  Scratch(void* memory, const Problem& problem, int64_t query_rows, int parts, int64_t& bytes) {
+  Scratch(void* memory, const Problem& problem, int64_t query_rows, bool parts, int64_t& bytes) {
     constexpr int w = Vec<A>::width;
     const Shape& shape = problem.shape;
     Arena arena{static_cast<char*>(memory)};
     int64_t strips = round_up(query_rows, strip_rows<A>) / strip_rows<A>;
-    int64_t dim = parts * packed_dim<A, E>(shape.dim), value_dim = round_up(shape.value_dim, w);
+    int64_t dim = packed_dim<A, E>(shape.dim) * (parts ? 3 : 1),
+            value_dim = round_up(shape.value_dim, w);
     states = arena.take<State<A>>(strips);
     broken = arena.take<Strip<A>>(strips);
     q = arena.take<E>(strips * dim * strip_rows<A>);
     o = arena.take<A>(strips * value_dim * strip_rows<A>);
     s = arena.take<A>(tile_keys * strip_rows<A>);
-    p = parts == 1 ? reinterpret_cast<E*>(s) : arena.take<E>(2 * tile_keys * strip_rows<A>);
-    k = arena.take<E>(parts * tile_keys * round_up(shape.dim, at_once<E>));
-    v = arena.take<E>((parts == 1 ? 1 : 2) * tile_keys * value_dim);
+    p = parts ? arena.take<E>(2 * tile_keys * strip_rows<A>) : reinterpret_cast<E*>(s);
+    k = arena.take<E>(tile_keys * round_up(shape.dim, at_once<E>) * (parts ? 3 : 1));
+    v = arena.take<E>(tile_keys * value_dim * (parts ? 2 : 1));
     rows = arena.take<A>(w * longest_row(dim, value_dim));
     block = arena.take<A>(careful_strips<E> * value_dim * strip_rows<A>);
     bias = problem.mask.data ? arena.take<A>(tile_keys * strip_rows<A>) : nullptr;
@@ -63,7 +64,7 @@ template <class T, class E, class Out> class RowBlock {
     return {begin, clamp(begin + strip, begin, rows_.end)};
   }
   FANANO_FN E* q(int64_t i) const {
-    return scratch_.q + i * parts<T, E> * packed_dim<A, E>(dim_) * strip;
+    return scratch_.q + i * packed_dim<A, E>(dim_) * (in_parts<T, E> ? 3 : 1) * strip;
   }
   FANANO_FN A* o(int64_t i) const {
     return scratch_.o + i * round_up(value_dim_, Vec<A>::width) * strip;
@@ -96,13 +97,13 @@ template <class T, class E, class Out> class RowBlock {
     // absorb: m, l; s becomes p
     Strip<A> alpha = absorb(scratch_.states[i], largest, score_.factor, headroom);
     E* p = scratch_.p;
-    weigh<parts<T, E> != 1>(scratch_.states[i], seen, score_.factor, weights(headroom), p_.lse.data,
-                            scratch_.s, p);
+    weigh<in_parts<T, E>>(scratch_.states[i], seen, score_.factor, weights(headroom), p_.lse.data,
+                          scratch_.s, p);
     if (kept_.on) {
       uint64_t kept[tile_keys];
       kept_.look(r.begin, j0, seen, kept);
       drop(kept, seen, p);
-      if constexpr (parts<T, E> != 1) drop(kept, seen, p + tile_keys * strip);
+      if constexpr (in_parts<T, E>) drop(kept, seen, p + tile_keys * strip);
     }
     // accumulate
     if ((together<E> == 1 && see.whole && !bias) || ordinary_values(tile))
@@ -216,7 +217,7 @@ template <class T, class E, class Out> class RowBlock {
 
 // f<T, E, Out>, as the problem's types have it.
 template <class F> static void with_kernel(const Problem& p, F f) {
-  with_terms<prefill_t>(p, [&]<class T, class E>() {
+  with_terms(p, [&]<class T, class E>() {
     with_out<T, E>(p, [&]<class Out>() { f.template operator()<T, E, Out>(); });
   });
 }
@@ -224,7 +225,7 @@ template <class F> static void with_kernel(const Problem& p, F f) {
 int64_t flash_scratch(const Problem& p, int64_t rows) {
   int64_t bytes = 0;
   with_kernel(p, [&]<class T, class E, class Out>() {
-    Scratch<accumulator_t<T>, E>(nullptr, p, rows, parts<T, E>, bytes);
+    Scratch<accumulator_t<T>, E>(nullptr, p, rows, in_parts<T, E>, bytes);
   });
   return bytes;
 }
@@ -247,7 +248,7 @@ void flash(const Problem& p, const Plan& plan, int64_t task, void* memory) {
   if (left_to_decode(p, plan, task, memory)) return;
   with_kernel(p, [&]<class T, class E, class Out>() {
     int64_t bytes = 0;
-    Scratch<accumulator_t<T>, E> scratch(memory, p, plan.rows, parts<T, E>, bytes);
+    Scratch<accumulator_t<T>, E> scratch(memory, p, plan.rows, in_parts<T, E>, bytes);
     RowBlock<T, E, Out>(p, plan, task, scratch).run();
   });
 }

@@ -90,20 +90,22 @@ template <class A> void score_slopes(const ScoreConstants<A>& c, int64_t n, cons
 }
 
 // P and dS of a strip and tile. First s and dp are there, as numbers; of these are made p and ds,
-// [key][row], for products with rows, and of_keys, dS as weights are, for those with keys.
-template <class A, class O> struct Pieces {
+// [key][row], for products with rows, and of_keys, dS as weights are, for those with keys. What is
+// in two parts has the second behind the first.
+template <class A, class O, bool In_parts = false> struct Pieces {
   A *s, *dp;
   O *p, *ds, *of_keys;
+  static constexpr int64_t part = tile_keys * strip_rows<A>;
 };
 template <class A> FANANO_FN Pieces<A, A> in_place(A* s, A* dp) { return {s, dp, s, dp, dp}; }
 
 // s becomes P, without what dropout drops, and dp the gradient of the scores, 0 both where a row
 // does not see a key or is not there: by selection, for either may be anything. power(s, i) is
 // 2^(s - m), i the vector; kept as Kept::look() has it, or null.
-template <class A, class E, class O, class F>
+template <class A, class E, class O, bool In_parts, class F>
 FANANO_FN void weigh(const Queries<A, E>& x, int64_t n, const Visible<A>& see, const A* bias,
-                     const A* slope, const uint64_t* kept, A factor, const Pieces<A, O>& to,
-                     F power) {
+                     const A* slope, const uint64_t* kept, A factor,
+                     const Pieces<A, O, In_parts>& to, F power) {
   constexpr int strip = strip_rows<A>;
   const Vec<A> none = Vec<A>::all(0), hidden = Vec<A>::all(-infinity<A>);
   const uint64_t there = first_bits(x.rows.size());
@@ -138,17 +140,29 @@ FANANO_FN void weigh(const Queries<A, E>& x, int64_t n, const Visible<A>& see, c
         first.p.store(to.p + at), first.ds.store(to.ds + at);
       } else {
         Pair second = make(j + 1, m);
-        Brains ds = narrowed(first.ds, second.ds);
-        store_halves(narrowed(first.p, second.p), to.p + at, to.p + at + strip);
-        store_halves(ds, to.ds + at, to.ds + at + strip);
-        side_by_side(ds).store(
-            reinterpret_cast<uint16_t*>(to.of_keys + j * strip + m * Brains::width));
+        int64_t pair = j * strip + m * Brains::width;
+        auto store = [&](int64_t part) {
+          Brains p = narrowed(first.p, second.p), ds = narrowed(first.ds, second.ds);
+          store_halves(p, to.p + part + at, to.p + part + at + strip);
+          store_halves(ds, to.ds + part + at, to.ds + part + at + strip);
+          side_by_side(ds).store(reinterpret_cast<uint16_t*>(to.of_keys + part + pair));
+          auto take_off = [](Vec<A>& x, Vec<A>& y, Brains stored) {
+            const Pairs both{(Pairs::Native)side_by_side(stored).v};
+            x = x - first_of(both), y = y - second_of(both);
+          };
+          if constexpr (In_parts) take_off(first.p, second.p, p), take_off(first.ds, second.ds, ds);
+        };
+        store(0);
+        if constexpr (In_parts) store(to.part);
       }
     }
   }
   // Weights have zeros up to a whole number of terms.
   int64_t end = round_up(n, at_once<O>) * strip;
-  for (int64_t i = round_up(n, together<O>) * strip; i < end; ++i) assign(to.of_keys[i], 0);
+  for (int64_t i = round_up(n, together<O>) * strip; i < end; ++i) {
+    assign(to.of_keys[i], 0);
+    if constexpr (In_parts) assign(to.of_keys[to.part + i], 0);
+  }
 }
 
 // Keys and values [j0, j0 + n).
@@ -181,9 +195,9 @@ template <class A> struct Differentiator {
   // For the tile's first n keys; false where no row sees any of them: nothing is written then.
   // of_scores: dp becomes the gradient of k q times the scale, else that of the logit. read: look
   // at an additive mask, too, so that `see` says all.
-  template <class E, class O>
+  template <class E, class O, bool In_parts>
   bool operator()(const Queries<A, E>& x, const Tile<E>& tile, int64_t n, bool of_scores, bool read,
-                  Visible<A>& see, const Pieces<A, O>& to) const {
+                  Visible<A>& see, const Pieces<A, O, In_parts>& to) const {
     A *s = to.s, *dp = to.dp;
     const ScoreConstants<A>& c = constants;
     look(b.mask, b.elements, read || b.elements.boolean(), x.rows, tile.j0, n, see);
@@ -206,7 +220,7 @@ template <class A> struct Differentiator {
     const Vec<A> unit = Vec<A>::all(c.factor);
     const Weights<A> limits = weights(A(0));
     auto power = [&](Vec<A> y, int m) {
-      if constexpr (together<O> == 1)
+      if constexpr (together<O> == 1 || In_parts)
         return exp2_exactly(y, unit, x.minus_m.v[m], limits.lowest);
       else
         return exp2_short(exponent(y, unit, x.minus_m.v[m]), limits.lowest);

@@ -14,10 +14,9 @@ namespace fanano::FANANO_ISA {
 namespace {
 
 // A row that shares another's kernels has its own where products are of pairs.
-template <auto Own, auto Shared, template <class> class Terms = terms_t, class... Args>
-auto own(const Problem& p, Args... args) {
+template <auto Own, auto Shared, class... Args> auto own(const Problem& p, Args... args) {
   if constexpr (shares_kernels)
-    if (!takes_pairs<Terms>(p)) return (shared::kernels.*Shared)(p, args...);
+    if (!takes_pairs(p)) return (shared::kernels.*Shared)(p, args...);
   return Own(p, args...);
 }
 
@@ -31,11 +30,11 @@ const Kernels kernels = {
     strip_rows<double>,
     tile_keys,
     decode_keys,
-    own<flash_scratch, &Kernels::flash_scratch, prefill_t>,
+    own<flash_scratch, &Kernels::flash_scratch>,
     shared::materialised_scratch,
     shared::decode_scratch,
     shared::decode_state,
-    own<flash, &Kernels::flash, prefill_t>,
+    own<flash, &Kernels::flash>,
     shared::materialised,
     shared::decode_split,
     shared::decode,

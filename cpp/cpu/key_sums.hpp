@@ -39,6 +39,28 @@ inline void load_panels(const bfloat16* x, int64_t row, int64_t column, int64_t 
     }
 }
 
+#ifdef __AMX_BF16__
+
+// In two parts, the rests behind all panels of the others.
+inline void load_panels(const float16* x, int64_t row, int64_t column, int64_t n, int64_t dim,
+                        bfloat16* panels) {
+  constexpr int strip = strip_rows<float>, w = Pairs::width;
+  for (int64_t d = 0; d < dim; d += strip)
+    for (int64_t i = 0; i < strip; i += 2, panels += 2 * strip) {
+      float16 rows[2][strip] = {};
+      for (int64_t k = i; k < i + 2 && k < n; ++k)
+        copy_terms(x + k * row + d * column, column, rows[k - i], clamp(dim - d, 0, strip));
+      for (int k = 0; k < strip; k += w) {
+        Parts first(load_half(rows[0] + k)), second(load_half(rows[1] + k));
+        auto to = reinterpret_cast<uint32_t*>(panels) + k;
+        joined(first.nearest, second.nearest).store(to);
+        joined(first.rest, second.rest).store(to + panels_size<float>(dim) / 2);
+      }
+    }
+}
+
+#endif
+
 FANANO_FN bool is_finite(auto x) { return number(x) - number(x) == 0; }
 
 // Panels have zeros for numbers that are not finite: 0 times those is NaN, and a row that does not
@@ -79,6 +101,7 @@ void add_broken(uint64_t broken, const T* x, int64_t row, int64_t column, int64_
 template <class E> struct WeightedRows {
   const E *weights, *panels;
   int64_t count, keys;
+  int64_t part = 0;  // of panels: where the second is; 0: there is one
 };
 
 // Makes them.
@@ -159,8 +182,8 @@ inline void add_rows(const WeightedBlock<float, bfloat16>& block, int64_t n, int
       for (int64_t i = 0; i < block.count; ++i) {
         const WeightedRows<bfloat16>& x = block.strips[i];
         if (x.keys <= j) continue;
-        tiles::add<R>(x.weights + j * strip, strip, x.panels + panel,
-                      round_up(x.count, tiles::deep) / tiles::deep);
+        tiles::add<R>(x.weights + j * strip, strip, x.panels + panel, x.count,
+                      x.part ? tiles::of_values : tiles::whole, tile_keys * strip, x.part);
       }
       tiles::store_sums<R>(c, columns * int64_t(sizeof *c));
       for (int64_t r = 0; r < R * tiles::side && j + r < n; ++r)

@@ -45,9 +45,16 @@ template <class T> inline constexpr int at_once = tiled<T> ? 32 : together<T>;
 // What has to be there while products are made.
 template <class T> struct Ready {};
 
-// The terms of prefill and its gradients for inputs of type T.
+// The terms of prefill and its gradients for inputs of type T. A float16 is the sum of two bfloat16,
+// of which tiles are made in less time than the products of floats (amx.hpp).
 template <class T>
-using terms_t = std::conditional_t<bf16_dot && std::is_same_v<T, bfloat16>, T, accumulator_t<T>>;
+using terms_t = std::conditional_t<(bf16_dot && std::is_same_v<T, bfloat16>) ||
+                                       (bf16_tiles && std::is_same_v<T, float16>),
+                                   bfloat16, accumulator_t<T>>;
+
+// Whether numbers of type T are taken in parts: three where they may be infinite, else two.
+template <class T, class E>
+inline constexpr bool in_parts = std::is_same_v<E, bfloat16> && !std::is_same_v<T, E>;
 
 // Scales with which a product that is subnormal does not reach a logit.
 FANANO_FN bool bears_pairs(double scale) { return scale <= 0x1p20 && scale >= -0x1p20; }
@@ -63,20 +70,19 @@ inline constexpr int parts = std::is_same_v<E, bfloat16> && !std::is_same_v<T, E
 
 // Whether a problem's products are of pairs. Results to be merged are not rounded, and nor is what
 // they are made from.
-template <template <class> class Terms> FANANO_FN bool takes_pairs(const Problem& p) {
+FANANO_FN bool takes_pairs(const Problem& p) {
   bool has = false;
-  with_type(p.dtype, [&]<class T>() { has = !std::is_same_v<Terms<T>, accumulator_t<T>>; });
+  with_type(p.dtype, [&]<class T>() { has = !std::is_same_v<terms_t<T>, accumulator_t<T>>; });
   return has && p.out_dtype == p.dtype && bears_pairs(p.score.scale);
 }
 
 // f<T, E>(), E the terms of this problem's products: in a row that shares another's kernels of
 // pairs alone, for all others are the same.
-template <template <class> class Terms = terms_t, class F>
-FANANO_FN void with_terms(const Problem& p, F f) {
+template <class F> FANANO_FN void with_terms(const Problem& p, F f) {
   with_type(p.dtype, [&]<class T>() {
     using A = accumulator_t<T>;
-    if constexpr (!std::is_same_v<Terms<T>, A>)
-      if (takes_pairs<Terms>(p)) return f.template operator()<T, Terms<T>>();
+    if constexpr (!std::is_same_v<terms_t<T>, A>)
+      if (takes_pairs(p)) return f.template operator()<T, terms_t<T>>();
     if constexpr (!shares_kernels) f.template operator()<T, A>();
   });
 }
