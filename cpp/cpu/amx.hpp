@@ -78,12 +78,16 @@ FANANO_FN void add(const bfloat16* a, int64_t row, const bfloat16* b, int64_t st
   }
 }
 
-// Which parts of two factors are multiplied: all that a product of their numbers has of its digits.
+// Which parts of two factors are multiplied. Of numbers in parts (amx_parts.hpp) scores take all
+// products, and are exact but for their sums; values and weights, which have two parts, all but that
+// of the rests.
 struct Products {
   int64_t count;
   struct { int a, b; } of[4];
 };
 inline constexpr Products whole{1, {{0, 0}}};
+inline constexpr Products of_scores{4, {{0, 0}, {1, 2}, {2, 1}, {2, 2}}};
+inline constexpr Products of_values{3, {{0, 0}, {0, 1}, {1, 0}}};
 
 // sums += a b, of parts that are so far apart.
 template <int R>
@@ -129,60 +133,6 @@ inline Operand<bfloat16> load(const bfloat16* x, int64_t row, int64_t column, in
   return {buffer, padded};
 }
 
-// float16 as the nearest bfloat16 and the rest, which is one, too. Where numbers may be infinite,
-// they have the nearest once more, 0 if it is not finite, for products with rests: 0 times an
-// infinity is NaN.
-struct Parts {
-  Vec<float> nearest, finite, rest;
-  explicit Parts(Vec<float> x) {
-    const Vec<float> zero = Vec<float>::all(0), change = x - x;  // NaN where x is not finite
-    auto bits = (Pairs::Native)x.v;
-    nearest.v = (Vec<float>::Native)((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000);
-    finite = select_equal(change, zero, nearest, zero);
-    rest = select_equal(change, zero, x - nearest, zero);
-  }
-};
-// Scores take all products, and are exact but for their sums; values and weights, in two parts, for
-// values that are not finite come with care (special_values.hpp), all but that of the rests.
-namespace tiles {
-inline constexpr Products of_scores{4, {{0, 0}, {1, 2}, {2, 1}, {2, 2}}};
-inline constexpr Products of_values{3, {{0, 0}, {0, 1}, {1, 0}}};
-}  // namespace tiles
-
-// The parts of n numbers times the factor, each of them filled up with zeros to whole terms.
-inline void split_terms(const float16* x, int64_t stride, int64_t n, float factor, bfloat16* to) {
-  const int64_t part = round_up(n, tiles::deep);
-  for (int64_t d = 0; d < n; d += tiles::deep) {
-    float16 some[tiles::deep] = {};
-    copy_terms(x + d * stride, stride, some, clamp(n - d, 0, tiles::deep));
-    Vec<float> by = Vec<float>::all(factor);
-    Parts a(load_half(some) * by), b(load_half(some + tiles::side) * by);
-    auto store = [&](Vec<float> first, Vec<float> second, bfloat16* at) {
-      narrowed(first, second).store(reinterpret_cast<uint16_t*>(at));
-    };
-    store(a.nearest, b.nearest, to + d), store(a.finite, b.finite, to + part + d);
-    store(a.rest, b.rest, to + 2 * part + d);
-  }
-}
-
-inline void pack(const float16* x, int64_t row, int64_t column, int64_t n, int64_t dim,
-                 float factor, bfloat16* strip, bfloat16* rows) {
-  auto fill = [&](int64_t i, uint32_t* to) {
-    split_terms(x + i * row, column, dim, factor, reinterpret_cast<bfloat16*>(to));
-  };
-  pack(
-      n, 3 * round_up(dim, tiles::deep) / 2, fill, [](Pairs v, int) { return v; },
-      reinterpret_cast<uint32_t*>(strip), reinterpret_cast<uint32_t*>(rows));
-}
-
-inline Operand<bfloat16> load(const float16* x, int64_t row, int64_t column, int64_t n, int64_t dim,
-                              bfloat16* buffer) {
-  int64_t part = round_up(dim, tiles::deep), end = round_up(n, tiles::side);
-  for (int64_t j = 0; j < n; ++j) split_terms(x + j * row, column, dim, 1, buffer + j * 3 * part);
-  std::memset(buffer + n * 3 * part, 0, size_t((end - n) * 3 * part) * sizeof *buffer);
-  return {buffer, 3 * part, 2, part};
-}
-
 // Transposed: of each column, the tile's keys side by side. 32 keys by 16 columns are a square of
 // pairs.
 template <class T, class F>
@@ -220,32 +170,6 @@ inline Operand<bfloat16> load_values(const bfloat16* x, int64_t row, int64_t col
     store_square(square, buffer + d * tile_keys + j, tile_keys);
   });
   return {buffer, 2, tile_keys};
-}
-
-inline Operand<bfloat16> load_values(const float16* x, int64_t row, int64_t column, int64_t n,
-                                     int64_t dim, bfloat16* buffer) {
-  constexpr int64_t part = tile_keys;
-  load_squares(x, row, column, n, dim, [&](int64_t d, int64_t j, auto row_of) {
-    Pairs squares[2][tiles::side];
-    for (int i = 0; i < tiles::side; ++i) {
-      Parts first(load_half(row_of(2 * i))), second(load_half(row_of(2 * i + 1)));
-      squares[0][i] = joined(first.nearest, second.nearest);
-      squares[1][i] = joined(first.rest, second.rest);
-    }
-    for (int k = 0; k < 2; ++k) store_square(squares[k], buffer + (d * 2 + k) * part + j, 2 * part);
-  });
-  return {buffer, 2, 2 * part, part};
-}
-
-// Weights of two neighbouring keys in two parts, the nearest bfloat16 and that of the rest, `part`
-// apart.
-FANANO_FN void store_parts(Vec<float> first, Vec<float> second, uint32_t* to, int64_t part) {
-  auto nearest = [](Vec<float> x, Vec<float> y) {
-    return Pairs{(Pairs::Native)side_by_side(narrowed(x, y)).v};
-  };
-  Pairs most = nearest(first, second);
-  most.store(to);
-  nearest(first - first_of(most), second - second_of(most)).store(to + part);
 }
 
 // Scores of R blocks of 16 keys, from j on.

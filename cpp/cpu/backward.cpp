@@ -41,15 +41,14 @@ template <class T, class E> struct Scratch {
     constexpr int64_t piece = tile_keys * strip, chain = chain_strips<A, E>;
     const Shape& shape = p.shape;
     Arena arena{static_cast<char*>(memory)};
-    constexpr int three = in_parts<T, E> ? 3 : 1, two = in_parts<T, E> ? 2 : 1;
     int64_t dim = packed_dim<A, E>(shape.dim), value_dim = packed_dim<A, E>(shape.value_dim);
     strips = arena.take<PassStrip<A, E>>(pass_strips<A, E>);
     for (int64_t i = 0; i < pass_strips<A, E>; ++i) {
-      E* q = arena.take<E>(three * dim * strip);
-      E* dout = arena.take<E>(three * value_dim * strip);
+      E* q = arena.take<E>(score_parts<T, E> * dim * strip);
+      E* dout = arena.take<E>(score_parts<T, E> * value_dim * strip);
       A* dq = arena.take<A>(dim * strip);
-      E* q_panels = arena.take<E>(two * panels_size<A>(dim));
-      E* dout_panels = arena.take<E>(two * panels_size<A>(value_dim));
+      E* q_panels = arena.take<E>(value_parts<T, E> * panels_size<A>(dim));
+      E* dout_panels = arena.take<E>(value_parts<T, E> * panels_size<A>(value_dim));
       if (!memory) continue;
       PassStrip<A, E>& x = strips[i];
       x.q = q, x.dout = dout, x.dq = dq, x.q_panels = q_panels, x.dout_panels = dout_panels;
@@ -68,14 +67,17 @@ template <class T, class E> struct Scratch {
       A *s = arena.take<A>(piece), *dp = arena.take<A>(piece);
       E* of_keys = in_parts<T, E> ? arena.take<E>(2 * piece) : reinterpret_cast<E*>(dp);
       for (int64_t i = 0; i < chain; ++i) {
-        E *p = arena.take<E>(two * piece), *ds = arena.take<E>(two * piece);
+        E *p = arena.take<E>(value_parts<T, E> * piece),
+          *ds = arena.take<E>(value_parts<T, E> * piece);
         make(i, {s, dp, p, ds, of_keys});
       }
     }
-    k = arena.take<E>(three * tile_keys * round_up(shape.dim, at_once<E>));
-    v = arena.take<E>(three * tile_keys * round_up(shape.value_dim, at_once<E>));
-    k_values = together<E> == 1 ? nullptr : arena.take<E>(two * tile_keys * round_up(shape.dim, w));
-    rows = arena.take<A>(w * longest_row(three * dim, three * value_dim));
+    k = arena.take<E>(score_parts<T, E> * tile_keys * round_up(shape.dim, at_once<E>));
+    v = arena.take<E>(score_parts<T, E> * tile_keys * round_up(shape.value_dim, at_once<E>));
+    k_values = together<E> == 1
+                   ? nullptr
+                   : arena.take<E>(value_parts<T, E> * tile_keys * round_up(shape.dim, w));
+    rows = arena.take<A>(w * longest_row(score_parts<T, E> * dim, score_parts<T, E> * value_dim));
     block = arena.take<A>(careful_strips<E> * round_up(shape.dim, w) * strip);
     bias = p.mask.data ? arena.take<A>(tile_keys * strip) : nullptr;
     slope = has_slopes(p.score) ? arena.take<A>(tile_keys * strip) : nullptr;
@@ -168,7 +170,7 @@ template <class T, class E> class Pass {
       const bool broken = x.broken_q | x.broken_dout;
       if (seen == 0 || !differentiate_(x, tile, seen, true, broken, see, made)) continue;
       add_queries(x, tile, seen, made.of_keys, see);
-      for (int64_t part = 0; part < (in_parts<T, E> ? 2 : 1) * made.part; part += made.part)
+      for (int64_t part = 0; part < value_parts<T, E> * made.part; part += made.part)
         end_weights<A>(made.p + part, seen, n), end_weights<A>(made.ds + part, seen, n);
       auto part_of = [](int64_t dim) { return in_parts<T, E> ? panels_size<A>(dim) : 0; };
       of_k.add({made.ds, x.q_panels, x.rows.size(), seen, part_of(dim_)});

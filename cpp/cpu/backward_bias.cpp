@@ -25,17 +25,16 @@ template <class T, class E> struct Scratch {
     constexpr int w = Vec<A>::width, strip = strip_rows<A>;
     const Shape& shape = p.shape;
     Arena arena{static_cast<char*>(memory)};
-    constexpr int parts = in_parts<T, E> ? 3 : 1;
-    int64_t dim = parts * packed_dim<A, E>(shape.dim);
-    int64_t value_dim = parts * packed_dim<A, E>(shape.value_dim);
+    int64_t dim = score_parts<T, E> * packed_dim<A, E>(shape.dim);
+    int64_t value_dim = score_parts<T, E> * packed_dim<A, E>(shape.value_dim);
     queries = arena.take<Queries<A, E>>(block_strips<A>);
     for (int64_t i = 0; i < block_strips<A>; ++i) {
       E *q = arena.take<E>(dim * strip), *dout = arena.take<E>(value_dim * strip);
       if (memory) queries[i].q = q, queries[i].dout = dout;
     }
     made = in_place(arena.take<A>(tile_keys * strip), arena.take<A>(tile_keys * strip));
-    k = arena.take<E>(parts * tile_keys * round_up(shape.dim, at_once<E>));
-    v = arena.take<E>(parts * tile_keys * round_up(shape.value_dim, at_once<E>));
+    k = arena.take<E>(score_parts<T, E> * tile_keys * round_up(shape.dim, at_once<E>));
+    v = arena.take<E>(score_parts<T, E> * tile_keys * round_up(shape.value_dim, at_once<E>));
     rows = arena.take<A>(w * longest_row(dim, value_dim));
     bias = arena.take<A>(tile_keys * strip);
     sums = arena.take<A>(block_rows<A> * tile_keys);

@@ -18,15 +18,14 @@ template <class T, class E> struct Scratch {
   Scratch(void* memory, const Problem& p, int64_t& bytes) {
     constexpr int w = Vec<A>::width;
     Arena arena{static_cast<char*>(memory)};
-    constexpr int parts = in_parts<T, E> ? 3 : 1;
-    int64_t dim = parts * packed_dim<A, E>(p.shape.dim);
-    int64_t value_dim = parts * packed_dim<A, E>(p.shape.value_dim);
+    int64_t dim = score_parts<T, E> * packed_dim<A, E>(p.shape.dim);
+    int64_t value_dim = score_parts<T, E> * packed_dim<A, E>(p.shape.value_dim);
     q = arena.take<E>(dim * strip_rows<A>);
     dout = arena.take<E>(value_dim * strip_rows<A>);
     s = arena.take<A>(tile_keys * strip_rows<A>);
     dp = arena.take<A>(tile_keys * strip_rows<A>);
-    k = arena.take<E>(parts * tile_keys * round_up(p.shape.dim, at_once<E>));
-    v = arena.take<E>(parts * tile_keys * round_up(p.shape.value_dim, at_once<E>));
+    k = arena.take<E>(score_parts<T, E> * tile_keys * round_up(p.shape.dim, at_once<E>));
+    v = arena.take<E>(score_parts<T, E> * tile_keys * round_up(p.shape.value_dim, at_once<E>));
     rows = arena.take<A>(w * longest_row(dim, value_dim));
     bias = p.mask.data ? arena.take<A>(tile_keys * strip_rows<A>) : nullptr;
     see = arena.take<Visible<A>>(1);

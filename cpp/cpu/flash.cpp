@@ -13,29 +13,31 @@ namespace fanano::FANANO_ISA {
 
 namespace {
 
-// A: accumulator, E: terms of the products.
-template <class A, class E> struct Scratch {
+// A: accumulator, E: terms of the products, T: type of what they are made from.
+template <class T, class E> struct Scratch {
+  using A = accumulator_t<T>;
   E *q, *k, *v, *p;
   A *s, *o, *rows, *block, *bias;
   State<A>* states;
   Strip<A>* broken;  // NaN in the lanes of rows that did not come out finite, else 0
   Visible<A>* see;
 
-  Scratch(void* memory, const Problem& problem, int64_t query_rows, bool parts, int64_t& bytes) {
+  Scratch(void* memory, const Problem& problem, int64_t query_rows, int64_t& bytes) {
     constexpr int w = Vec<A>::width;
     const Shape& shape = problem.shape;
     Arena arena{static_cast<char*>(memory)};
     int64_t strips = round_up(query_rows, strip_rows<A>) / strip_rows<A>;
-    int64_t dim = packed_dim<A, E>(shape.dim) * (parts ? 3 : 1),
-            value_dim = round_up(shape.value_dim, w);
+    int64_t dim = score_parts<T, E> * packed_dim<A, E>(shape.dim);
+    int64_t value_dim = round_up(shape.value_dim, w);
     states = arena.take<State<A>>(strips);
     broken = arena.take<Strip<A>>(strips);
     q = arena.take<E>(strips * dim * strip_rows<A>);
     o = arena.take<A>(strips * value_dim * strip_rows<A>);
     s = arena.take<A>(tile_keys * strip_rows<A>);
-    p = parts ? arena.take<E>(2 * tile_keys * strip_rows<A>) : reinterpret_cast<E*>(s);
-    k = arena.take<E>(tile_keys * round_up(shape.dim, at_once<E>) * (parts ? 3 : 1));
-    v = arena.take<E>(tile_keys * value_dim * (parts ? 2 : 1));
+    p = reinterpret_cast<E*>(s);
+    if (in_parts<T, E>) p = arena.take<E>(value_parts<T, E> * tile_keys * strip_rows<A>);
+    k = arena.take<E>(score_parts<T, E> * tile_keys * round_up(shape.dim, at_once<E>));
+    v = arena.take<E>(value_parts<T, E> * tile_keys * value_dim);
     rows = arena.take<A>(w * longest_row(dim, value_dim));
     block = arena.take<A>(careful_strips<E> * value_dim * strip_rows<A>);
     bias = problem.mask.data ? arena.take<A>(tile_keys * strip_rows<A>) : nullptr;
@@ -52,7 +54,7 @@ template <class T, class E, class Out> class RowBlock {
 
   const Problem& p_;
   const Block b_;
-  const Scratch<A, E>& scratch_;
+  const Scratch<T, E>& scratch_;
   const ScoreConstants<A> score_ = score_constants<A>(p_, b_.batch, b_.head, log2e<double>);
   const Kept<A> kept_{p_, b_};
   const int64_t dim_ = p_.shape.dim, value_dim_ = p_.shape.value_dim;
@@ -64,7 +66,7 @@ template <class T, class E, class Out> class RowBlock {
     return {begin, clamp(begin + strip, begin, rows_.end)};
   }
   FANANO_FN E* q(int64_t i) const {
-    return scratch_.q + i * packed_dim<A, E>(dim_) * (in_parts<T, E> ? 3 : 1) * strip;
+    return scratch_.q + i * score_parts<T, E> * packed_dim<A, E>(dim_) * strip;
   }
   FANANO_FN A* o(int64_t i) const {
     return scratch_.o + i * round_up(value_dim_, Vec<A>::width) * strip;
@@ -193,7 +195,7 @@ template <class T, class E, class Out> class RowBlock {
   }
 
  public:
-  RowBlock(const Problem& p, const Plan& plan, int64_t task, const Scratch<A, E>& scratch)
+  RowBlock(const Problem& p, const Plan& plan, int64_t task, const Scratch<T, E>& scratch)
       : p_(p), b_(block_of(p, plan, task)), scratch_(scratch) {}
 
   // Inlined into its callers, AMX's crashes GCC 12.
@@ -224,9 +226,7 @@ template <class F> static void with_kernel(const Problem& p, F f) {
 
 int64_t flash_scratch(const Problem& p, int64_t rows) {
   int64_t bytes = 0;
-  with_kernel(p, [&]<class T, class E, class Out>() {
-    Scratch<accumulator_t<T>, E>(nullptr, p, rows, in_parts<T, E>, bytes);
-  });
+  with_kernel(p, [&]<class T, class E, class Out>() { Scratch<T, E>(nullptr, p, rows, bytes); });
   return bytes;
 }
 
@@ -248,7 +248,7 @@ void flash(const Problem& p, const Plan& plan, int64_t task, void* memory) {
   if (left_to_decode(p, plan, task, memory)) return;
   with_kernel(p, [&]<class T, class E, class Out>() {
     int64_t bytes = 0;
-    Scratch<accumulator_t<T>, E> scratch(memory, p, plan.rows, in_parts<T, E>, bytes);
+    Scratch<T, E> scratch(memory, p, plan.rows, bytes);
     RowBlock<T, E, Out>(p, plan, task, scratch).run();
   });
 }

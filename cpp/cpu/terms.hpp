@@ -46,27 +46,21 @@ template <class T> inline constexpr int at_once = tiled<T> ? 32 : together<T>;
 template <class T> struct Ready {};
 
 // The terms of prefill and its gradients for inputs of type T. A float16 is the sum of two bfloat16,
-// of which tiles are made in less time than the products of floats (amx.hpp).
+// of which tiles are made in less time than products of floats (amx_parts.hpp).
 template <class T>
 using terms_t = std::conditional_t<(bf16_dot && std::is_same_v<T, bfloat16>) ||
                                        (bf16_tiles && std::is_same_v<T, float16>),
                                    bfloat16, accumulator_t<T>>;
 
-// Whether numbers of type T are taken in parts: three where they may be infinite, else two.
+// Whether numbers of type T are taken in parts, and how many: in the factors of scores and of dP, and
+// in values, weights and all else that is summed.
 template <class T, class E>
 inline constexpr bool in_parts = std::is_same_v<E, bfloat16> && !std::is_same_v<T, E>;
+template <class T, class E> inline constexpr int score_parts = in_parts<T, E> ? 3 : 1;
+template <class T, class E> inline constexpr int value_parts = in_parts<T, E> ? 2 : 1;
 
 // Scales with which a product that is subnormal does not reach a logit.
 FANANO_FN bool bears_pairs(double scale) { return scale <= 0x1p20 && scale >= -0x1p20; }
-
-// Those of prefill alone: a float16 is the sum of two bfloat16 (amx.hpp).
-template <class T>
-using prefill_t =
-    std::conditional_t<bf16_tiles && std::is_same_v<T, float16>, bfloat16, terms_t<T>>;
-
-// Parts that a number of type T of q or k is taken in, as terms.
-template <class T, class E>
-inline constexpr int parts = std::is_same_v<E, bfloat16> && !std::is_same_v<T, E> ? 3 : 1;
 
 // Whether a problem's products are of pairs. Results to be merged are not rounded, and nor is what
 // they are made from.

@@ -296,6 +296,7 @@ void accumulate(const E* p, Operand<E> v, int64_t n, int64_t dim, const Strip<A>
 
 #ifdef __AMX_BF16__
 #include "amx.hpp"
+#include "amx_parts.hpp"
 #endif
 
 namespace fanano::FANANO_ISA {
