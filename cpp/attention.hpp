@@ -40,8 +40,8 @@ std::vector<KernelInfo> cpu_kernels();  // best first
 std::vector<KernelInfo> kernels();      // those, then CUDA's
 
 // Floating-point operations a second that multiply-adds in registers reach, as prefill makes them
-// for inputs of that dtype (for float16 those of float32), all threads together, measured over their
-// CPU time for about so long.
+// for inputs of that dtype (for float16 those of float32), all threads together, measured over
+// their CPU time for about so long.
 double measure_peak(double seconds, Dtype = Dtype::float32, int max_threads = 0);
 
 // Loads the bytes from an array's first to its last element once, all threads together; returns

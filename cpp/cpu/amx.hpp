@@ -79,8 +79,8 @@ FANANO_FN void add(const bfloat16* a, int64_t row, const bfloat16* b, int64_t st
 }
 
 // Which parts of two factors are multiplied. Of numbers in parts (amx_parts.hpp) scores take all
-// products, and are exact but for their sums; values and weights, which have two parts, all but that
-// of the rests.
+// products, and are exact but for their sums; values and weights, which have two parts, all but
+// that of the rests.
 struct Products {
   int64_t count;
   struct { int a, b; } of[4];

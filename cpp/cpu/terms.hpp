@@ -45,15 +45,15 @@ template <class T> inline constexpr int at_once = tiled<T> ? 32 : together<T>;
 // What has to be there while products are made.
 template <class T> struct Ready {};
 
-// The terms of prefill and its gradients for inputs of type T. A float16 is the sum of two bfloat16,
-// of which tiles are made in less time than products of floats (amx_parts.hpp).
+// The terms of prefill and its gradients for inputs of type T. A float16 is the sum of two
+// bfloat16, of which tiles are made in less time than products of floats (amx_parts.hpp).
 template <class T>
 using terms_t = std::conditional_t<(bf16_dot && std::is_same_v<T, bfloat16>) ||
                                        (bf16_tiles && std::is_same_v<T, float16>),
                                    bfloat16, accumulator_t<T>>;
 
-// Whether numbers of type T are taken in parts, and how many: in the factors of scores and of dP, and
-// in values, weights and all else that is summed.
+// Whether numbers of type T are taken in parts, and how many: in the factors of scores and of dP,
+// and in values, weights and all else that is summed.
 template <class T, class E>
 inline constexpr bool in_parts = std::is_same_v<E, bfloat16> && !std::is_same_v<T, E>;
 template <class T, class E> inline constexpr int score_parts = in_parts<T, E> ? 3 : 1;
