@@ -12,8 +12,8 @@ set(isa_avx2 -mavx2 -mfma -mf16c)
 set(isa_avx512 ${isa_avx2} -mavx512f -mavx512bw -mavx512vl -mavx512dq -mprefer-vector-width=512)
 set(isa_avx512bf16 ${isa_avx512} -mavx512bf16)
 set(isa_amx ${isa_avx512bf16} -mamx-tile -mamx-bf16)
-# The files that a row's own flags change; all others are those of the row that it adds to, which
-# must be there, too.
+# The files that a row's own flags change, of which it takes products of pairs alone (kernels.cpp);
+# all else is that of the row that it adds to, which must be there, too.
 set(own_avx512bf16 flash backward backward_rows backward_bias peak)
 set(shared_avx512bf16 avx512)
 set(own_amx flash backward backward_rows backward_bias peak)

@@ -15,9 +15,10 @@ struct Parts {
   explicit Parts(Vec<float> x) {
     const Vec<float> zero = Vec<float>::all(0), change = x - x;  // NaN where x is not finite
     auto bits = (Pairs::Native)x.v;
-    nearest.v = (Vec<float>::Native)((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000);
-    finite = select_equal(change, zero, nearest, zero);
-    rest = select_equal(change, zero, x - nearest, zero);
+    Vec<float> rounded = {(Vec<float>::Native)((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000)};
+    nearest = select_equal(change, zero, rounded, x);  // a NaN could be rounded to a number
+    finite = select_equal(change, zero, rounded, zero);
+    rest = select_equal(change, zero, x - rounded, zero);
   }
 };
 

@@ -141,6 +141,27 @@ template <class T, class E> class Pass {
     accumulate(ds, tile.k_values, n, dim_, one, x.dq, see, scratch_.block);
   }
 
+  // An infinite dS has no parts, for 0 times it is NaN: its products are made as numbers, and 0
+  // stands in its place.
+  void add_infinite(const PassStrip<A, E>& x, int64_t j0, int64_t n,
+                    const typename Scratch<T, E>::Made& made) const {
+    const T* q = at<const T>(p_.q, b_.batch, b_.head, x.rows.begin);
+    const T* k = at<const T>(p_.k, b_.batch, b_.kv_head, j0);
+    for (int64_t j = 0; j < n; ++j)
+      for (int64_t i = 0; i < x.rows.size(); ++i) {
+        int64_t of_row = j * strip + i, of_key = (j / 2 * strip + i) * 2 + j % 2;
+        A ds = number(made.ds[of_row]);
+        if (ds - ds == 0 || ds != ds) continue;
+        for (int64_t d = 0; d < dim_; ++d) {
+          A* dk = sums_.dk + (j0 + j) * sums_.dk_row + d;
+          *dk += ds * number(q[i * p_.q.row + d * p_.q.column]);
+          x.dq[d * strip + i] += ds * number(k[j * p_.k.row + d * p_.k.column]);
+        }
+        for (int64_t part : {int64_t(0), made.part})
+          made.ds[of_row + part] = made.of_keys[of_key + part] = {0};
+      }
+  }
+
   // What is not finite of the rows, to dk and dv of the tile that begins at j0.
   void add_broken_rows(const PassStrip<A, E>& x, int64_t j0, int64_t n,
                        const typename Scratch<T, E>::Made& made, const Visible<A>& see) const {
@@ -169,6 +190,8 @@ template <class T, class E> class Pass {
       int64_t seen = seen_of(b_.mask.columns(x.rows));
       const bool broken = x.broken_q | x.broken_dout;
       if (seen == 0 || !differentiate_(x, tile, seen, true, broken, see, made)) continue;
+      if constexpr (in_parts<T, E>)
+        if (!finite(Operand<E>{made.ds, strip}, seen, strip)) add_infinite(x, tile.j0, seen, made);
       add_queries(x, tile, seen, made.of_keys, see);
       for (int64_t part = 0; part < value_parts<T, E> * made.part; part += made.part)
         end_weights<A>(made.p + part, seen, n), end_weights<A>(made.ds + part, seen, n);

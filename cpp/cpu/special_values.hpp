@@ -107,18 +107,18 @@ void accumulate(const E* p, Operand<E> v, int64_t n, int64_t dim, const Strip<A>
 #ifdef __AMX_BF16__
 
 // By the same steps is by tiles here: values that are not finite are left out, and then added where
-// they are seen. block holds the tile's sums, and what is left of v.
+// they are seen. block holds the tile's sums, and v without them.
 template <class A>
 void accumulate(const bfloat16* p, Operand<bfloat16> v, int64_t n, int64_t dim,
                 const Strip<A>& alpha, A* o, const Visible<A>& see, A* block) {
   static_assert(tile_keys * sizeof(bfloat16) <= strip_rows<A> * sizeof(A));  // of each part
   const Vec<A> zero = Vec<A>::all(0);
   const int64_t columns = round_up(dim, tiles::side), size = columns * strip_rows<A>;
-  auto rest = reinterpret_cast<bfloat16*>(block + size);
+  auto finite = reinterpret_cast<bfloat16*>(block + size);
   for (int64_t i = 0; i < columns * v.column; ++i)
-    rest[i] = (v.data[i].bits & 0x7f80) == 0x7f80 ? bfloat16{0} : v.data[i];
+    finite[i] = (v.data[i].bits & 0x7f80) == 0x7f80 ? bfloat16{0} : v.data[i];
   for (int64_t i = 0; i < size; ++i) block[i] = 0;
-  accumulate(p, {rest, v.row, v.column, v.part}, n, dim, Strip<A>::all(1), block);
+  accumulate(p, {finite, v.row, v.column, v.part}, n, dim, Strip<A>::all(1), block);
 
   for (int64_t d = 0; d < dim; ++d) {
     bool plain = ordinary({v.data + d * v.column, v.row, v.column}, n, 1);
@@ -132,7 +132,7 @@ void accumulate(const bfloat16* p, Operand<bfloat16> v, int64_t n, int64_t dim,
         };
         add(first_of(weight), first_of(value)), add(second_of(weight), second_of(value));
       }
-      if (!plain) c = with_tiny(c, p, v, n, d, see, m);
+      if (!plain && !v.part) c = with_tiny(c, p, v, n, d, see, m);  // no float16 is tiny
       fma(Vec<A>::load(o + at), alpha.v[m], c).store(o + at);
     }
   }

@@ -70,7 +70,7 @@ def test_threads(dtype, options, threads):
 
 
 @pytest.mark.parametrize("heads", [(1, 2, 1, 4), (1, 8, 8, 4), (1, 20, 1, 4)], ids=str)
-@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+@dtypes
 def test_sums_that_are_split_over_the_threads(dtype, heads, threads):
     """More passes than sums, one head for each, and more heads than sums."""
     rows = 4500 if heads[1] == 2 else 60
@@ -195,12 +195,18 @@ def test_gradients_are_proportional_to_dout(size, dtype):
         assert (x * factor).tobytes() == y.tobytes()
 
 
-@pytest.mark.parametrize("hidden", [2.0**-120, 2.0**-133, 0.0, np.nan, np.inf, -3e38])
-@pytest.mark.parametrize("visible", [1.0, 2.0**-110, 2.0**-118, 2.0**-124])
+TINY = {"bfloat16": [2.0**-110, 2.0**-118, 2.0**-124, 2.0**-133], "float16": [2.0**-16, 2.0**-24]}
+
+
+@pytest.mark.parametrize("hidden", [0.0, "tiny", np.nan, np.inf, -3e38])
+@pytest.mark.parametrize(
+    ("dtype", "visible"), [(dtype, x) for dtype in TINY for x in [1.0, *TINY[dtype]]]
+)
 @pytest.mark.parametrize("what", [0, 1, 2, 3], ids=["q", "k", "v", "dout"])
-def test_hidden_bfloat16_of_any_kind_do_not_show(what, visible, hidden):
+def test_hidden_numbers_of_any_kind_do_not_show(what, dtype, visible, hidden):
     """Not in a single bit, where others are ordinary or tiny: instructions take those for zeros."""
-    arrays = problem("bfloat16", data="normal")
+    arrays = problem(dtype, data="normal")
+    hidden = TINY[dtype][-1] if hidden == "tiny" else hidden
     x = arrays[what]
     x[..., 5] = (x[..., 5].astype(np.float64) * visible).astype(x.dtype)
     seen = np.tril(np.ones((ROWS, KEYS), bool), 120)
@@ -209,7 +215,8 @@ def test_hidden_bfloat16_of_any_kind_do_not_show(what, visible, hidden):
     for mask in seen, np.where(seen, 0, -np.inf):
         x[place] = 1
         expected = run(arrays, attn_mask=mask)
-        x[place] = np.asarray(hidden).astype(x.dtype)
+        with np.errstate(over="ignore"):
+            x[place] = np.asarray(hidden).astype(x.dtype)
         same(run(arrays, attn_mask=mask), expected)
 
 
@@ -243,6 +250,37 @@ def test_a_visible_nan_is_not_lost(dtype):
             assert np.isnan(got.dk[1, 0, at if which else 0]).any()
         if which != 2:
             assert np.isnan(got.dv[1, 0, at if which == 1 else 0]).any()
+
+
+def specials(x):
+    """Numbers are 0; infinities and NaN stay."""
+    return np.where(np.isfinite(x), 0, x).astype(np.float32)
+
+
+@pytest.mark.parametrize("bits", [0x7E00, 0x7FFF, 0xFFFF, 0x7DFF, 0x7C01])
+def test_every_nan_of_float16_is_one(bits):
+    clean = problem("float16", rows=70, keys=140, data="normal")
+    for what in range(4):
+        arrays = [x.copy() for x in clean]
+        arrays[what].view(np.uint16)[0, 0, 5, 7] = bits
+        got = run(arrays)
+        arrays[what][0, 0, 5, 7] = np.nan
+        for x, y in zip(got[:3], run(arrays)[:3], strict=True):
+            np.testing.assert_array_equal(np.isnan(x), np.isnan(y))
+        assert any(np.isnan(x).any() for x in got[:3])
+
+
+@dtypes
+def test_infinite_gradients_are_infinite(dtype):
+    """dS of the rows is, and times a number of q or k that is finite so is all that it goes to."""
+    arrays = problem(dtype, rows=70, keys=140, data="normal")
+    dout = arrays[3]
+    dout[0, 0, 5, 7] = np.inf
+    got, as_floats = run(arrays), run([x.astype(np.float64) for x in arrays])
+    assert np.isinf(got.dk).any()
+    assert np.isinf(got.dv).any()
+    for x, y in zip(got[:3], as_floats[:3], strict=True):
+        np.testing.assert_array_equal(specials(x), specials(y))
 
 
 @dtypes
