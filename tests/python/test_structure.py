@@ -175,7 +175,9 @@ def test_kernels_call_nothing_that_computes(build_dir):
         for line in tool("nm", "-C", "--undefined-only", str(path)):
             name = line.split(" U ")[1]
             kernel = name.startswith((f"fanano::{isa}::", f"fanano::{SHARED.get(isa)}::"))
-            allowed = name in ("memcpy", "memmove", "memset") or kernel
+            # Nor is the table a call by which the other row's is found.
+            nothing = ("memcpy", "memmove", "memset", "_GLOBAL_OFFSET_TABLE_")
+            allowed = name in nothing or kernel
             assert allowed, f"{path.name} of {isa} calls {name}"
 
 
