@@ -8,6 +8,7 @@
 // lost to the others.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 #include <type_traits>
 
@@ -94,7 +95,7 @@ FANANO_FN void copy_terms(const T* x, int64_t stride, E* to, int64_t n) {
   if constexpr (!std::is_same_v<E, T>)
     widen(x, stride, to, n);
   else if (stride == 1)
-    std::memcpy(to, x, size_t(n) * sizeof *to);
+    std::copy_n(x, n, to);  // of nothing, too, which may be nowhere
   else
     for (int64_t i = 0; i < n; ++i) to[i] = x[i * stride];
 }
