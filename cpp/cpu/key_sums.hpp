@@ -24,19 +24,26 @@ void load_panels(const T* x, int64_t row, int64_t column, int64_t n, int64_t dim
     }
 }
 
-// Pairs are of neighbouring rows.
-inline void load_panels(const bfloat16* x, int64_t row, int64_t column, int64_t n, int64_t dim,
-                        bfloat16* panels) {
-  constexpr int strip = strip_rows<float>, w = Pairs::width;
+// Pairs are of neighbouring rows: store(first, second, to) makes them of a vector's numbers of each.
+template <class T, class F>
+FANANO_FN void load_pairs_of_rows(const T* x, int64_t row, int64_t column, int64_t n, int64_t dim,
+                                  bfloat16* panels, F store) {
+  constexpr int strip = strip_rows<float>;
   for (int64_t d = 0; d < dim; d += strip)
     for (int64_t i = 0; i < strip; i += 2, panels += 2 * strip) {
-      bfloat16 rows[2][strip] = {};
+      T rows[2][strip] = {};
       for (int64_t k = i; k < i + 2 && k < n; ++k)
         copy_terms(x + k * row + d * column, column, rows[k - i], clamp(dim - d, 0, strip));
-      for (int k = 0; k < strip; k += w)
-        joined(load_brain(rows[0] + k), load_brain(rows[1] + k))
-            .store(reinterpret_cast<uint32_t*>(panels) + k);
+      for (int k = 0; k < strip; k += Pairs::width)
+        store(rows[0] + k, rows[1] + k, reinterpret_cast<uint32_t*>(panels) + k);
     }
+}
+
+inline void load_panels(const bfloat16* x, int64_t row, int64_t column, int64_t n, int64_t dim,
+                        bfloat16* panels) {
+  load_pairs_of_rows(x, row, column, n, dim, panels, [](auto first, auto second, uint32_t* to) {
+    joined(load_brain(first), load_brain(second)).store(to);
+  });
 }
 
 #ifdef __AMX_BF16__
@@ -44,19 +51,11 @@ inline void load_panels(const bfloat16* x, int64_t row, int64_t column, int64_t 
 // In two parts, the rests behind all panels of the others.
 inline void load_panels(const float16* x, int64_t row, int64_t column, int64_t n, int64_t dim,
                         bfloat16* panels) {
-  constexpr int strip = strip_rows<float>, w = Pairs::width;
-  for (int64_t d = 0; d < dim; d += strip)
-    for (int64_t i = 0; i < strip; i += 2, panels += 2 * strip) {
-      float16 rows[2][strip] = {};
-      for (int64_t k = i; k < i + 2 && k < n; ++k)
-        copy_terms(x + k * row + d * column, column, rows[k - i], clamp(dim - d, 0, strip));
-      for (int k = 0; k < strip; k += w) {
-        Parts first(load_half(rows[0] + k)), second(load_half(rows[1] + k));
-        auto to = reinterpret_cast<uint32_t*>(panels) + k;
-        joined(first.nearest, second.nearest).store(to);
-        joined(first.rest, second.rest).store(to + panels_size<float>(dim) / 2);
-      }
-    }
+  const int64_t part = panels_size<float>(dim) / 2;
+  load_pairs_of_rows(x, row, column, n, dim, panels, [&](auto first, auto second, uint32_t* to) {
+    Parts one(load_half(first)), other(load_half(second));
+    joined(one.nearest, other.nearest).store(to), joined(one.rest, other.rest).store(to + part);
+  });
 }
 
 #endif

@@ -15,7 +15,8 @@ HERE = Path(__file__).parent
 # What depends on the instruction set; ctest registers these once for each.
 PER_ISA = (
     *("attention", "extremes", "softmax", "merge", "laws", "determinism", "guard"),
-    *("masks", "decode", "modes", "bfloat16", "backward", "backward_bits", "dropout"),
+    *("masks", "decode", "modes", "bfloat16", "dropout"),
+    *("backward", "backward_bits", "backward_hidden"),
 )
 
 CPU = [kernel for kernel in fanano.kernels() if kernel.device == "cpu"]
