@@ -24,7 +24,8 @@ void load_panels(const T* x, int64_t row, int64_t column, int64_t n, int64_t dim
     }
 }
 
-// Pairs are of neighbouring rows: store(first, second, to) makes them of a vector's numbers of each.
+// Pairs are of neighbouring rows: store(first, second, to) makes them of a vector's numbers of
+// each.
 template <class T, class F>
 FANANO_FN void load_pairs_of_rows(const T* x, int64_t row, int64_t column, int64_t n, int64_t dim,
                                   bfloat16* panels, F store) {
