@@ -76,7 +76,9 @@ Plan make_plan(const Problem& p, const Machine& machine) {
   int64_t strip = p.dtype == Dtype::float64 ? k.strip64 : k.strip32;
   int64_t heads = s.batch * s.heads;
   int64_t wanted = ceil_div(tasks_per_thread * machine.threads, heads);
-  int64_t rows = ceil_div(ceil_div(s.queries, wanted), strip) * strip;
+  int64_t rows = ceil_div(s.queries, wanted), of_thread = ceil_div(machine.threads, heads);
+  rows = std::max(rows, std::min<int64_t>(k.least_rows, ceil_div(s.queries, of_thread)));
+  rows = ceil_div(rows, strip) * strip;
   plan.rows = std::clamp(rows, strip, std::max(strip, most_rows / strip * strip));
   plan.tasks = heads * ceil_div(s.queries, plan.rows);
 

@@ -14,8 +14,6 @@
 namespace fanano {
 namespace {
 
-constexpr int64_t max_dim = 576;
-
 constexpr const char* dtypes[] = {"float64", "float32", "bfloat16", "float16", "bool"};
 constexpr const char* algorithms[] = {"naive", "safe", "online", "flash"};
 constexpr const char* layouts[] = {"bhsd", "bshd"};

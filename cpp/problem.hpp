@@ -40,6 +40,8 @@ struct Tensor {
   int64_t batch = 0, head = 0, row = 0, column = 1;
 };
 
+inline constexpr int64_t max_dim = 576;  // of dim and value_dim
+
 struct Shape {
   int64_t batch = 0, heads = 0, kv_heads = 0, queries = 0, keys = 0, dim = 0, value_dim = 0;
 };

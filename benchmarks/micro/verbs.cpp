@@ -12,16 +12,22 @@ namespace {
 
 constexpr int64_t most_dim = 128;
 
+// Three parts take one and a half times the room of what they are parts of, and have factors.
+constexpr int64_t most_room = 2;
 template <class A> struct Buffers {
-  alignas(64) A q[most_dim * strip_rows<A>], k[tile_keys * most_dim], s[tile_keys * strip_rows<A>],
-      o[most_dim * strip_rows<A>], rows[Vec<A>::width * most_dim];
+  alignas(64) A q[most_room * most_dim * strip_rows<A>], k[most_room * tile_keys * most_dim],
+      s[tile_keys * strip_rows<A>], p[most_room * tile_keys * strip_rows<A>],
+      o[most_dim * strip_rows<A>], rows[most_room * Vec<A>::width * most_dim];
 };
 template <class A> Buffers<A> buffers;
 alignas(64) char elements[tile_keys * most_dim * sizeof(double)];  // of any type
 
 // Numbers that differ, as halves of pairs or as floats: memory that nobody has written to is one
 // page of zeros, and multiplying zeros costs less.
-bool fill() {
+void fill() {
+  static bool filled = false;
+  if (filled) return;
+  filled = true;
   uint32_t bits = 1;
   auto some = [&](void* memory, size_t bytes) {
     for (auto x = static_cast<bfloat16*>(memory); bytes; bytes -= sizeof *x) {
@@ -32,7 +38,6 @@ bool fill() {
   some(&buffers<float>, sizeof buffers<float>);
   some(&buffers<double>, sizeof buffers<double>);
   some(elements, sizeof elements);
-  return true;
 }
 
 // Sizes that the compiler does not know, as in the kernels.
@@ -43,8 +48,7 @@ int64_t opaque(int64_t n) {
 
 // Keeps what has been written, and thinks of everything as changed.
 template <class F> double repeat(int64_t rounds, double work, F f) {
-  static const bool filled = fill();
-  (void)filled;
+  fill();
   for (int64_t i = 0; i < rounds; ++i) {
     f();
     __asm__ volatile("" ::: "memory");
@@ -59,9 +63,12 @@ template <class T, int Keys, int Dim> double score_of(int64_t rounds) {
   auto& b = buffers<A>;
   int64_t n = opaque(Keys), dim = opaque(Dim), step = opaque(1);
   auto x = reinterpret_cast<const T*>(elements);
+  fill();
+  auto q = reinterpret_cast<E*>(b.q);
+  pack(x, dim, step, strip_rows<A>, dim, A(1), q, reinterpret_cast<E*>(b.rows));
   Operand<E> k = load(x, dim, step, n, dim, reinterpret_cast<E*>(b.k));
   return repeat(rounds, 2.0 * Keys * Dim * strip_rows<A>,
-                [&] { score(reinterpret_cast<E*>(b.q), k, n, dim, b.s).store(b.rows); });
+                [&] { score(q, k, n, dim, b.s).store(b.rows); });
 }
 
 template <class T, int Keys, int Dim> double accumulate_of(int64_t rounds) {
@@ -71,10 +78,11 @@ template <class T, int Keys, int Dim> double accumulate_of(int64_t rounds) {
   auto& b = buffers<A>;
   int64_t n = opaque(Keys), dim = opaque(Dim), step = opaque(1);
   auto x = reinterpret_cast<const T*>(elements);
+  fill();
   Operand<E> v = load_values(x, dim, step, n, dim, reinterpret_cast<E*>(b.k));
   Strip<A> alpha = Strip<A>::all(1);
   return repeat(rounds, 2.0 * Keys * Dim * strip_rows<A>,
-                [&] { accumulate(reinterpret_cast<E*>(b.s), v, n, dim, alpha, b.o); });
+                [&] { accumulate(reinterpret_cast<E*>(b.p), v, n, dim, alpha, b.o); });
 }
 
 // Vectors of a tile of values.
@@ -87,14 +95,17 @@ template <class T, int Dim> double load_values_of(int64_t rounds) {
                 [&] { load_values(x, dim, step, tile_keys, dim, to); });
 }
 
-// Weights of weights: with maxima of 10 they stay normal numbers.
+// Weights of weights, or of ones: with maxima of 10 they stay normal numbers.
 template <class T> double weigh_of(int64_t rounds) {
   using A = accumulator_t<T>;
   State<A> state{Strip<A>::all(10), Strip<A>::all(0), Strip<A>::all(0)};
   int64_t n = opaque(tile_keys);
-  auto p = reinterpret_cast<terms_t<T>*>(buffers<A>.s);
+  using E = terms_t<T>;
+  fill();
+  for (A& x : buffers<A>.s) x = 1;
+  auto p = reinterpret_cast<E*>(parts<T, E> > 1 ? buffers<A>.p : buffers<A>.s);
   return repeat(rounds, tile_keys * M,
-                [&] { weigh<false>(state, n, A(1), weights(A(0)), false, buffers<A>.s, p); });
+                [&] { weigh<parts<T, E>>(state, n, A(1), weights(A(0)), false, buffers<A>.s, p); });
 }
 
 template <class A, Vec<A> (*F)(Vec<A>)> double map(int64_t rounds) {
@@ -145,15 +156,22 @@ constexpr Micro all[] = {
     {"score, float64, 128 keys, D = 64", true, score_of<double, 128, 64>},
     {"score, bfloat16, 128 keys, D = 64", true, score_of<bfloat16, 128, 64>},
     {"score, bfloat16, 128 keys, D = 128", true, score_of<bfloat16, 128, 128>},
+    {"score, float16, 128 keys, D = 64", true, score_of<float16, 128, 64>},
+    {"score, float16, 128 keys, D = 128", true, score_of<float16, 128, 128>},
     {"accumulate, float32, 32 keys, D = 64", true, accumulate_of<float, 32, 64>},
     {"accumulate, float32, 128 keys, D = 64", true, accumulate_of<float, 128, 64>},
     {"accumulate, float32, 128 keys, D = 128", true, accumulate_of<float, 128, 128>},
     {"accumulate, float64, 128 keys, D = 64", true, accumulate_of<double, 128, 64>},
     {"accumulate, bfloat16, 128 keys, D = 64", true, accumulate_of<bfloat16, 128, 64>},
     {"accumulate, bfloat16, 128 keys, D = 128", true, accumulate_of<bfloat16, 128, 128>},
+    {"accumulate, float16, 128 keys, D = 64", true, accumulate_of<float16, 128, 64>},
+    {"accumulate, float16, 128 keys, D = 128", true, accumulate_of<float16, 128, 128>},
     {"weigh, float32", false, weigh_of<float>},
     {"weigh, float64", false, weigh_of<double>},
     {"weigh, bfloat16", false, weigh_of<bfloat16>},
+    {"weigh, float16", false, weigh_of<float16>},
+    {"load_values, float32, D = 64", false, load_values_of<float, 64>},
+    {"load_values, float16, D = 64", false, load_values_of<float16, 64>},
     {"load_values, bfloat16, D = 64", false, load_values_of<bfloat16, 64>},
     {"exp2, float32", false, map<float, exp2_of>},
     {"exp2, float64", false, map<double, exp2_of>},

@@ -11,7 +11,7 @@
 
 namespace fanano::FANANO_ISA {
 
-// weight is l of the weights as o sums them: terms may have been rounded. out = o / weight makes a
+// weight is l of the weights as o sums them: a term may have been rounded. out = o / weight makes a
 // row of a single key exact; l is for the lse, and there if that is wanted.
 template <class A> struct State { Strip<A> m, l, weight; };
 
@@ -94,9 +94,9 @@ FANANO_FN Vec<A> careful_exponent(Vec<A> s, Vec<A> unit, Vec<A> minus_m, A least
 inline constexpr int weights_summed = 16;
 
 // p = 2^exponent(s, i), i the vector of the strip, as terms, and zeros up to a whole number of
-// them; in the place of s, but for those in two parts. weight of the state grows by their
+// them; in the place of s, but for those in parts. weight of the state grows by their
 // sum; l by that of what they were before they were rounded, if it is wanted.
-template <class E, bool In_parts, bool With_l, class A, class F>
+template <class E, int Parts, bool With_l, class A, class F>
 FANANO_FN void weigh(State<A>& state, int64_t n, A lowest, A* s, E* p, F exponent) {
   constexpr int strip = strip_rows<A>, w = Vec<A>::width;
   for (; n % at_once<E>; ++n) Strip<A>::all(-infinity<A>).store(s + n * strip);
@@ -108,7 +108,7 @@ FANANO_FN void weigh(State<A>& state, int64_t n, A lowest, A* s, E* p, F exponen
         auto power = [&](int64_t key) {
           Vec<A> x = exponent(Vec<A>::load(s + key * strip + i * w), i);
           if constexpr (With_l) l.v[i] = l.v[i] + exp2(x, lowest);
-          if constexpr (together<E> == 1 || In_parts)
+          if constexpr (together<E> == 1 || Parts > 1)
             return exp2(x, lowest);
           else
             return exp2_rounded(x, lowest);
@@ -121,8 +121,8 @@ FANANO_FN void weigh(State<A>& state, int64_t n, A lowest, A* s, E* p, F exponen
           Vec<A> y = power(j + 1);
           weight.v[i] = weight.v[i] + y;
           auto to = reinterpret_cast<uint32_t*>(p + j * strip) + i * w;
-          if constexpr (In_parts)
-            store_parts(x, y, to, tile_keys / 2 * strip);
+          if constexpr (Parts > 1)
+            store_parts<Parts>(x, y, to, tile_keys / 2 * strip);
           else
             joined(x, y).store(to);
         }
@@ -134,7 +134,7 @@ FANANO_FN void weigh(State<A>& state, int64_t n, A lowest, A* s, E* p, F exponen
 }
 
 // p = 2^(unit s - m), and is absorbed. s is lost: p may stand in its place.
-template <bool In_parts, class E, class A>
+template <int Parts, class E, class A>
 void weigh(State<A>& state, int64_t n, A unit, Weights<A> weights, bool with_l, A* s, E* p) {
   const Vec<A> c = Vec<A>::all(unit);
   Strip<A> minus;
@@ -153,9 +153,9 @@ void weigh(State<A>& state, int64_t n, A unit, Weights<A> weights, bool with_l, 
   };
   auto with = [&]<bool With_l>() {
     if (careful)
-      weigh<E, In_parts, With_l>(state, n, weights.lowest, s, p, carefully);
+      weigh<E, Parts, With_l>(state, n, weights.lowest, s, p, carefully);
     else
-      weigh<E, In_parts, With_l>(state, n, weights.lowest, s, p, once);
+      weigh<E, Parts, With_l>(state, n, weights.lowest, s, p, once);
   };
   if (with_l)
     with.template operator()<true>();

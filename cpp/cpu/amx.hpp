@@ -59,56 +59,74 @@ template <int R> FANANO_FN void store_sums(float* to, int64_t stride) {
   }
 }
 
-// sums += a b, 32 terms a step. Rows of a are `row` apart, those of b a strip of pairs.
-template <int R>
-FANANO_FN void add(const bfloat16* a, int64_t row, const bfloat16* b, int64_t steps) {
-  const auto other = a + side * row;
-  const int64_t bytes = row * int64_t(sizeof *a);
-  for (int64_t i = 0; i < steps; ++i) {
-    const auto pairs = b + i * deep * strip_rows<float>;
-    load<4>(a + i * deep, bytes), load<6>(pairs, strip_bytes);
-    multiply<0, 4, 6>();
-    load<7>(pairs + 2 * side, strip_bytes);
-    multiply<1, 4, 7>();
-    if constexpr (R == 2) {
-      load<5>(other + i * deep, bytes);
-      multiply<2, 5, 6>();
-      multiply<3, 5, 7>();
-    }
+// sums += a b, 32 terms, of an a and a b that may be there already. Rows of a are `bytes` apart,
+// those of b a strip of pairs.
+template <int R, bool Load_a = true, bool Load_b = true>
+FANANO_FN void add(const bfloat16* a, int64_t bytes, const bfloat16* b) {
+  if constexpr (Load_a) load<4>(a, bytes);
+  if constexpr (Load_b) load<6>(b, strip_bytes);
+  multiply<0, 4, 6>();
+  if constexpr (Load_b) load<7>(b + 2 * side, strip_bytes);
+  multiply<1, 4, 7>();
+  if constexpr (R == 2) {
+    if constexpr (Load_a) load<5>(a + side * bytes / int64_t(sizeof *a), bytes);
+    multiply<2, 5, 6>();
+    multiply<3, 5, 7>();
   }
 }
 
-// Which parts of two factors are multiplied. Of numbers in parts (amx_parts.hpp) scores take all
-// products, and are exact but for their sums; values and weights, which have two parts, all but
-// that of the rests.
+// Which parts of two factors are multiplied (amx_parts.hpp), in an order in which neighbours share
+// one. The last, that of the largest, is summed when all others are: a sum is rounded by what it
+// has come to.
 struct Products {
-  int64_t count;
-  struct { int a, b; } of[4];
+  int count;
+  struct { int a, b; } of[6];
 };
-inline constexpr Products whole{1, {{0, 0}}};
-inline constexpr Products of_scores{4, {{0, 0}, {1, 2}, {2, 1}, {2, 2}}};
-inline constexpr Products of_values{3, {{0, 0}, {0, 1}, {1, 0}}};
+template <int Parts> inline constexpr Products products;
+template <> inline constexpr Products products<1>{1, {{0, 0}}};
+template <> inline constexpr Products products<2>{3, {{1, 0}, {0, 1}, {0, 0}}};
+template <> inline constexpr Products products<3>{6, {{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {}}};
 
-// sums += a b, of parts that are so far apart.
-template <int R>
-FANANO_FN void add(const bfloat16* a, int64_t row, const bfloat16* b, int64_t terms,
-                   const Products& products, int64_t a_part, int64_t b_part) {
-  for (int64_t i = 0; i < products.count; ++i)
-    add<R>(a + products.of[i].a * a_part, row, b + products.of[i].b * b_part,
-           round_up(terms, deep) / deep);
+// Scores of two parts take all products, and are exact but for their sums.
+template <int Parts> inline constexpr Products score_products = products<Parts>;
+template <> inline constexpr Products score_products<2>{4, {{1, 0}, {1, 1}, {0, 1}, {0, 0}}};
+
+// sums += a b, for so many terms, of parts that are so far apart.
+template <int R, Products P>
+FANANO_FN void add(const bfloat16* a, int64_t row, const bfloat16* b, int64_t terms, int64_t a_part,
+                   int64_t b_part) {
+  constexpr int last = P.count - 1, step = deep * strip_rows<float>;
+  const int64_t bytes = row * int64_t(sizeof *a), steps = round_up(terms, deep) / deep;
+  for (int64_t i = 0; last && i < steps; ++i) {
+    auto one = [&]<int I>() {
+      constexpr auto now = P.of[I], before = P.of[I ? I - 1 : 0];
+      add<R, !I || now.a != before.a, !I || now.b != before.b>(a + now.a * a_part + i * deep, bytes,
+                                                               b + now.b * b_part + i * step);
+    };
+    [&]<int... I>(std::integer_sequence<int, I...>) {
+      (one.template operator()<I>(), ...);
+    }(std::make_integer_sequence<int, last>());
+  }
+  for (int64_t i = 0; i < steps; ++i) add<R>(a + i * deep, bytes, b + i * step);
 }
 
 // sums = a b, for all of a strip.
-template <int R>
+template <int R, Products P>
 FANANO_FN void multiply_strip(const bfloat16* a, int64_t row, const bfloat16* b, int64_t terms,
-                              float* sums, const Products& products = whole, int64_t a_part = 0,
-                              int64_t b_part = 0) {
+                              float* sums, int64_t a_part, int64_t b_part) {
   static_assert(strip_rows<float> % (2 * side) == 0);
   for (int m = 0; m < strip_rows<float>; m += 2 * side) {
     zero_sums<R>();
-    add<R>(a, row, b + 2 * m, terms, products, a_part, b_part);
+    add<R, P>(a, row, b + 2 * m, terms, a_part, b_part);
     store_sums<R>(sums + m, strip_bytes);
   }
+}
+
+// f<parts>(), of numbers in so many.
+template <class F> FANANO_FN void with_parts(int parts, F f) {
+  if (parts == 1) return f.template operator()<1>();
+  if (parts == 2) return f.template operator()<2>();
+  f.template operator()<3>();
 }
 
 }  // namespace tiles
@@ -172,15 +190,24 @@ inline Operand<bfloat16> load_values(const bfloat16* x, int64_t row, int64_t col
   return {buffer, 2, tile_keys};
 }
 
-// Scores of R blocks of 16 keys, from j on.
-template <int R>
-FANANO_FN void multiply_keys(const bfloat16* q, Operand<bfloat16> k, int64_t j, int64_t dim,
-                             float* s) {
+// s = k q for all of a strip; seen(j) is called when the keys before j are done.
+template <class F>
+FANANO_FN void multiply_keys(const bfloat16* q, Operand<bfloat16> k, int64_t n, int64_t dim,
+                             float* s, F seen) {
   constexpr int strip = strip_rows<float>;
-  tiles::multiply_strip<R>(k.data + j * k.row, k.row, q, dim, s + j * strip,
-                           k.part ? tiles::of_scores : tiles::whole, k.part,
-                           round_up(dim, tiles::deep) * strip);
+  tiles::with_parts(k.parts, [&]<int Parts>() {
+    in_groups<2>(round_up(n, tiles::side) / tiles::side, [&]<int R>(int64_t i) {
+      const int64_t j = i * tiles::side;
+      tiles::multiply_strip<R, tiles::score_products<Parts>>(k.data + j * k.row, k.row, q, dim,
+                                                             s + j * strip, k.part,
+                                                             round_up(dim, tiles::deep) * strip);
+      seen(j);
+    });
+  });
 }
+
+// amx_parts.hpp; false where there was nothing to do.
+bool mend_scores(const bfloat16* q, Operand<bfloat16> k, int64_t n, int64_t dim, float* s);
 
 inline Strip<float> score(const bfloat16* q, Operand<bfloat16> k, int64_t n, int64_t dim,
                           float* s) {
@@ -196,30 +223,40 @@ inline Strip<float> score(const bfloat16* q, Operand<bfloat16> k, int64_t n, int
     }
     largest = most, looked = end;
   };
-  in_groups<2>(round_up(n, tiles::side) / tiles::side, [&]<int R>(int64_t i) {
-    int64_t j = i * tiles::side;
-    multiply_keys<R>(q, k, j, dim, s);
-    look(j);
-  });
+  multiply_keys(q, k, n, dim, s, look);
+  if (mend_scores(q, k, n, dim, s)) largest = Strip<float>::all(-infinity<float>), looked = 0;
   look(n);
   return largest;
 }
 
 inline void multiply(const bfloat16* q, Operand<bfloat16> k, int64_t n, int64_t dim, float* s) {
-  in_groups<2>(round_up(n, tiles::side) / tiles::side,
-               [&]<int R>(int64_t i) { multiply_keys<R>(q, k, i * tiles::side, dim, s); });
+  multiply_keys(q, k, n, dim, s, [](int64_t) {});
+  mend_scores(q, k, n, dim, s);
 }
 
 inline void accumulate(const bfloat16* p, Operand<bfloat16> v, int64_t n, int64_t dim,
                        const Strip<float>& alpha, float* o) {
   constexpr int strip = strip_rows<float>;
-  alignas(64) float sums[2 * tiles::side * strip];
-  in_groups<2>(round_up(dim, tiles::side) / tiles::side, [&]<int R>(int64_t i) {
-    int64_t d = i * tiles::side;
-    tiles::multiply_strip<R>(v.data + d * v.column, v.column, p, n, sums,
-                             v.part ? tiles::of_values : tiles::whole, v.part, tile_keys * strip);
-    for (int r = 0; r < R * tiles::side; ++r)
-      join(Strip<float>::load(sums + r * strip), alpha, o + (d + r) * strip);
+  constexpr int64_t block = 2 * tiles::side;
+  alignas(64) float sums[2][block * strip];
+  tiles::with_parts(v.parts, [&]<int Parts>() {
+    // One block late, as in score(), where products take long enough.
+    constexpr bool late = Parts > 1;
+    int64_t joined = 0;
+    auto join_to = [&](int64_t end) {
+      for (; joined < end; ++joined) {
+        const float* c = sums[late ? joined / block % 2 : 0] + joined % block * strip;
+        join(Strip<float>::load(c), alpha, o + joined * strip);
+      }
+    };
+    in_groups<2>(round_up(dim, tiles::side) / tiles::side, [&]<int R>(int64_t i) {
+      const int64_t d = i * tiles::side;
+      tiles::multiply_strip<R, tiles::products<Parts>>(v.data + d * v.column, v.column, p, n,
+                                                       sums[late ? d / block % 2 : 0], v.part,
+                                                       tile_keys * strip);
+      join_to(late ? d : d + R * tiles::side);
+    });
+    join_to(round_up(dim, tiles::side));
   });
 }
 

@@ -1,85 +1,225 @@
-// float16 by tile registers, which multiply bfloat16: a float16 is the sum of two of those, the
-// nearest and the rest. Three or four products for one are still faster than those of floats.
+// Numbers in parts, for tile registers, which multiply bfloat16: a float16 is the sum of two of
+// those and a float of three, exactly, each the nearest to what is left. Three or four products for
+// one of float16, and six for one of floats, are faster than those of floats. The three of nine
+// that are left out are at most 2^-24 of the whole, and mostly a tenth of that. (Weights are cut
+// into parts, not rounded, which is faster: there what is left out has either sign, too, and is at
+// most three times as much.)
 //
-// Keys and queries, which may be infinite, have three parts: also the nearest if it is finite, else
-// 0, which is what rests are multiplied by, for 0 times an infinity is NaN. Values have two: a tile
-// in which one is not finite is summed with care (special_values.hpp), from the first part. So have
-// weights, rounded to 16 bits, of which a float16 has 11. tile.hpp includes this after amx.hpp.
+// The instruction takes parts and products below 2^-126 for zeros. Rows of q and keys that are tiny
+// are multiplied by a power of two, and their scores by its inverse; the scores of those that are
+// huge or not finite, where that does not do, are made from numbers. Values that are tiny or not
+// finite are summed with care (special_values.hpp). tile.hpp includes this after amx.hpp.
 #pragma once
+
+#include <concepts>
 
 namespace fanano::FANANO_ISA {
 
-// The parts of floats that are float16 numbers.
-struct Parts {
-  Vec<float> nearest, finite, rest;
-  explicit Parts(Vec<float> x) {
+template <class T>
+concept InParts = std::same_as<T, float16> || std::same_as<T, float>;
+
+FANANO_FN Vec<float> upper_half(Vec<float> x) {
+  return {(Vec<float>::Native)((Pairs::Native)x.v & 0xffff0000)};
+}
+
+inline constexpr float largest_split = 0x1p127f;  // infinity is nearest to the largest numbers
+
+template <int N> struct Parts {
+  Vec<float> part[N];
+
+  // Of numbers below largest_split.
+  explicit FANANO_FN Parts(Vec<float> x) {
+#pragma GCC unroll 3
+    for (int i = 0; i < N; ++i) {
+      Vec<float> nearest = {(Vec<float>::Native)((Pairs::Native)x.v + 0x8000)};
+      part[i] = upper_half(nearest);
+      x = x - part[i];
+    }
+  }
+
+  // Of any; of what is not finite the first part is the number, and the others are 0.
+  template <bool Any> static FANANO_FN Parts of(Vec<float> x) {
+    if constexpr (!Any) return Parts(x);
     const Vec<float> zero = Vec<float>::all(0), change = x - x;  // NaN where x is not finite
-    auto bits = (Pairs::Native)x.v;
-    Vec<float> rounded = {(Vec<float>::Native)((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000)};
-    nearest = select_equal(change, zero, rounded, x);  // a NaN could be rounded to a number
-    finite = select_equal(change, zero, rounded, zero);
-    rest = select_equal(change, zero, x - rounded, zero);
+    const Vec<float> size = max(x, zero - x), limit = Vec<float>::all(largest_split);
+    const Vec<float> high = upper_half(x + zero);  // of every NaN's upper half then is one
+    Parts parts(select_less(size, limit, x, zero));
+    Parts rests(select_equal(change, zero, x - high, zero));
+    parts.part[0] = select_less(size, limit, parts.part[0], high);
+    for (int i = 1; i < N; ++i)
+      parts.part[i] = select_less(size, limit, parts.part[i], rests.part[i - 1]);
+    return parts;
   }
 };
 
-// The parts of n numbers times the factor, each of them filled up with zeros to whole terms.
-inline void split_terms(const float16* x, int64_t stride, int64_t n, float factor, bfloat16* to) {
+// The larger of each lane's sizes; a NaN is larger than all else.
+FANANO_FN Vec<float> larger_size(Vec<float> size, Vec<float> x) {
+  return {(Vec<float>::Native)max((Pairs){(Pairs::Native)size.v},
+                                  (Pairs){(Pairs::Native)x.v & 0x7fffffff})
+              .v};
+}
+
+inline constexpr float huge_row = 0x1p58f, tiny_row = 0x1p-48f, tiny_factor = 0x1p-78f;
+
+// What the scores of a row are to be multiplied by, NaN for one whose scores are made from numbers.
+// `size` is as large as its numbers are, in one lane or another.
+FANANO_FN float factor_of(Vec<float> size) {
+  bool some = any_less(Vec<float>::all(0), size);
+  if (!all_less(size, Vec<float>::all(huge_row))) return __builtin_nanf("");
+  return some && !any_less(Vec<float>::all(tiny_row), size) ? tiny_factor : 1;
+}
+
+// Neighbouring columns, of floats that are bfloat16 numbers.
+FANANO_FN void store_upper(Vec<float> x, bfloat16* to) {
+  typedef uint16_t Words __attribute__((vector_size(vector_bytes / 2)));
+  Words words = __builtin_convertvector((Pairs::Native)x.v >> 16, Words);
+  std::memcpy(to, &words, sizeof words);
+}
+
+// The parts of n numbers times `by`, each of them filled up with zeros to whole terms. Returns the
+// row's factor.
+template <InParts T>
+FANANO_FN float split_row(const T* x, int64_t stride, int64_t n, float by, bfloat16* to) {
+  constexpr int N = parts<T, bfloat16>, w = Vec<float>::width;
+  alignas(64) float row[max_dim];
   const int64_t part = round_up(n, tiles::deep);
-  for (int64_t d = 0; d < n; d += tiles::deep) {
-    float16 some[tiles::deep] = {};
-    copy_terms(x + d * stride, stride, some, clamp(n - d, 0, tiles::deep));
-    Vec<float> by = Vec<float>::all(factor);
-    Parts a(load_half(some) * by), b(load_half(some + tiles::side) * by);
-    auto store = [&](Vec<float> first, Vec<float> second, bfloat16* at) {
-      narrowed(first, second).store(reinterpret_cast<uint16_t*>(at));
+  widen(x, stride, row, n);
+  for (int64_t d = n; d < part; ++d) row[d] = 0;
+
+  Vec<float> size = Vec<float>::all(0);
+  for (int64_t d = 0; d < part; d += w) {
+    Vec<float> y = Vec<float>::load(row + d) * Vec<float>::all(by);
+    y.store(row + d);
+    size = larger_size(size, y);
+  }
+  const float factor = factor_of(size);
+  auto split = [&]<bool Any>(Vec<float> scale) {
+    for (int64_t d = 0; d < part; d += w) {
+      auto y = Parts<N>::template of<Any>(Vec<float>::load(row + d) * scale);
+      for (int i = 0; i < N; ++i) store_upper(y.part[i], to + i * part + d);
+    }
+  };
+  if (factor == factor)
+    split.template operator()<false>(Vec<float>::all(1 / factor));
+  else
+    split.template operator()<true>(Vec<float>::all(1));
+  return factor;
+}
+
+template <InParts T>
+void pack(const T* x, int64_t row, int64_t column, int64_t n, int64_t dim, float factor,
+          bfloat16* strip, bfloat16* rows) {
+  const int64_t terms = parts<T, bfloat16> * round_up(dim, tiles::deep);
+  auto factors = reinterpret_cast<float*>(strip + terms * strip_rows<float>);
+  std::fill_n(factors, strip_rows<float>, 1.0f);
+  auto fill = [&](int64_t i, uint32_t* to) {
+    factors[i] = split_row(x + i * row, column, dim, factor, reinterpret_cast<bfloat16*>(to));
+  };
+  pack(
+      n, terms / 2, fill, [](Pairs v, int) { return v; }, reinterpret_cast<uint32_t*>(strip),
+      reinterpret_cast<uint32_t*>(rows));
+}
+
+template <InParts T>
+Operand<bfloat16> load(const T* x, int64_t row, int64_t column, int64_t n, int64_t dim,
+                       bfloat16* buffer) {
+  constexpr int N = parts<T, bfloat16>;
+  const int64_t part = round_up(dim, tiles::deep), end = round_up(n, tiles::side);
+  auto factors = reinterpret_cast<float*>(buffer + tile_keys * N * part);
+  bool all = true;
+  for (int64_t j = 0; j < n; ++j) {
+    factors[j] = split_row(x + j * row, column, dim, 1, buffer + j * N * part);
+    all &= factors[j] == 1;
+  }
+  std::memset(buffer + n * N * part, 0, size_t((end - n) * N * part) * sizeof *buffer);
+  return {buffer, N * part, 2, part, N, all ? nullptr : factors};
+}
+
+template <InParts T>
+Operand<bfloat16> load_values(const T* x, int64_t row, int64_t column, int64_t n, int64_t dim,
+                              bfloat16* buffer) {
+  constexpr int N = parts<T, bfloat16>;
+  load_squares(x, row, column, n, dim, [&](int64_t d, int64_t j, auto row_of) {
+    Pairs squares[N][tiles::side];
+    auto split = [&]<bool Any>() {
+      for (int i = 0; i < tiles::side; ++i) {
+        auto first = Parts<N>::template of<Any>(load_wide(row_of(2 * i)));
+        auto second = Parts<N>::template of<Any>(load_wide(row_of(2 * i + 1)));
+        for (int k = 0; k < N; ++k) squares[k][i] = joined(first.part[k], second.part[k]);
+      }
     };
-    store(a.nearest, b.nearest, to + d), store(a.finite, b.finite, to + part + d);
-    store(a.rest, b.rest, to + 2 * part + d);
+    Vec<float> size = Vec<float>::all(0);
+    for (int i = 0; i < tiles::deep; ++i) size = larger_size(size, load_wide(row_of(i)));
+    if (all_less(size, Vec<float>::all(largest_split)))
+      split.template operator()<false>();
+    else
+      split.template operator()<true>();
+    for (int k = 0; k < N; ++k)
+      store_square(squares[k], buffer + (d * N + k) * tile_keys + j, N * tile_keys);
+  });
+  Operand<bfloat16> values{buffer, 2, N * tile_keys, tile_keys, N};
+  if constexpr (std::same_as<T, float>)
+    values.numbers = x, values.numbers_row = row, values.numbers_column = column;
+  return values;
+}
+
+// Weights of two neighbouring keys in N parts, so far apart: each the upper half of what is left,
+// but the nearest to the last that does not hold it all.
+template <int N>
+FANANO_FN void store_parts(Vec<float> first, Vec<float> second, uint32_t* to, int64_t part) {
+  auto next = [](Vec<float> x, bool last) {
+    return upper_half({(Vec<float>::Native)((Pairs::Native)x.v + (last && N < 3 ? 0x8000 : 0))});
+  };
+#pragma GCC unroll 3
+  for (int i = 0; i < N; ++i) {
+    Vec<float> x = next(first, i + 1 == N), y = next(second, i + 1 == N);
+    joined(x, y).store(to + i * part);
+    first = first - x, second = second - y;
   }
 }
 
-inline void pack(const float16* x, int64_t row, int64_t column, int64_t n, int64_t dim,
-                 float factor, bfloat16* strip, bfloat16* rows) {
-  auto fill = [&](int64_t i, uint32_t* to) {
-    split_terms(x + i * row, column, dim, factor, reinterpret_cast<bfloat16*>(to));
-  };
-  pack(
-      n, 3 * round_up(dim, tiles::deep) / 2, fill, [](Pairs v, int) { return v; },
-      reinterpret_cast<uint32_t*>(strip), reinterpret_cast<uint32_t*>(rows));
-}
-
-inline Operand<bfloat16> load(const float16* x, int64_t row, int64_t column, int64_t n, int64_t dim,
-                              bfloat16* buffer) {
-  int64_t part = round_up(dim, tiles::deep), end = round_up(n, tiles::side);
-  for (int64_t j = 0; j < n; ++j) split_terms(x + j * row, column, dim, 1, buffer + j * 3 * part);
-  std::memset(buffer + n * 3 * part, 0, size_t((end - n) * 3 * part) * sizeof *buffer);
-  return {buffer, 3 * part, 2, part};
-}
-
-inline Operand<bfloat16> load_values(const float16* x, int64_t row, int64_t column, int64_t n,
-                                     int64_t dim, bfloat16* buffer) {
-  constexpr int64_t part = tile_keys;
-  load_squares(x, row, column, n, dim, [&](int64_t d, int64_t j, auto row_of) {
-    Pairs squares[2][tiles::side];
-    for (int i = 0; i < tiles::side; ++i) {
-      Parts first(load_half(row_of(2 * i))), second(load_half(row_of(2 * i + 1)));
-      squares[0][i] = joined(first.nearest, second.nearest);
-      squares[1][i] = joined(first.rest, second.rest);
+// A strip's scores with key j, of vector m, from numbers: parts, whole again, and as they were.
+inline Vec<float> whole_scores(const bfloat16* q, Vec<float> of_row, Operand<bfloat16> k,
+                               Vec<float> of_key, int64_t j, int64_t dim, int m) {
+  constexpr int strip = strip_rows<float>;
+  const int64_t part = round_up(dim, tiles::deep) * strip;
+  const Vec<float> one = Vec<float>::all(1);
+  of_row = select_equal(of_row, of_row, of_row, one);
+  of_key = select_equal(of_key, of_key, of_key, one);
+  Vec<float> sum = Vec<float>::all(0);
+  for (int64_t d = 0; d < dim; d += 2) {
+    Vec<float> first = Vec<float>::all(0), second = first;
+    float key[2] = {};
+    for (int i = 0; i < k.parts; ++i) {
+      Pairs x = Terms<bfloat16>::load(q + i * part + d * strip + m * 2 * Pairs::width);
+      first = first + first_of(x), second = second + second_of(x);
+      for (int both : {0, 1}) key[both] += number(k.data[j * k.row + i * k.part + d + both]);
     }
-    for (int k = 0; k < 2; ++k) store_square(squares[k], buffer + (d * 2 + k) * part + j, 2 * part);
-  });
-  return {buffer, 2, 2 * part, part};
+    sum = fma(first * of_row, Vec<float>::all(key[0]) * of_key, sum);
+    if (d + 1 < dim) sum = fma(second * of_row, Vec<float>::all(key[1]) * of_key, sum);
+  }
+  return sum;
 }
 
-// Weights of two neighbouring keys in two parts, the nearest bfloat16 and that of the rest, `part`
-// apart.
-FANANO_FN void store_parts(Vec<float> first, Vec<float> second, uint32_t* to, int64_t part) {
-  auto nearest = [](Vec<float> x, Vec<float> y) {
-    return Pairs{(Pairs::Native)side_by_side(narrowed(x, y)).v};
-  };
-  Pairs most = nearest(first, second);
-  most.store(to);
-  nearest(first - first_of(most), second - second_of(most)).store(to + part);
+inline bool mend_scores(const bfloat16* q, Operand<bfloat16> k, int64_t n, int64_t dim, float* s) {
+  constexpr int strip = strip_rows<float>, w = Vec<float>::width;
+  if (k.parts == 1) return false;
+  auto rows = reinterpret_cast<const float*>(q + k.parts * round_up(dim, tiles::deep) * strip);
+  bool plain = !k.factors;
+  for (int i = 0; i < strip; ++i) plain &= rows[i] == 1;
+  if (plain) return false;
+
+  for (int64_t j = 0; j < n; ++j)
+    for (int m = 0; m < M; ++m) {
+      const Vec<float> of_key = Vec<float>::all(k.factors ? k.factors[j] : 1);
+      const Vec<float> of_row = Vec<float>::load(rows + m * w), both = of_row * of_key;
+      float* at = s + j * strip + m * w;
+      Vec<float> x = Vec<float>::load(at) * of_row * of_key;
+      if (!all_less(both, Vec<float>::all(2)))  // NaN
+        x = select_equal(both, both, x, whole_scores(q, of_row, k, of_key, j, dim, m));
+      x.store(at);
+    }
+  return true;
 }
 
 }  // namespace fanano::FANANO_ISA

@@ -18,39 +18,43 @@ namespace fanano::FANANO_ISA {
 namespace {
 
 // A strip of a pass: also its rows by panels, and its dq, [column][row].
-template <class A, class E> struct PassStrip : Queries<A, E> {
-  E *q_panels, *dout_panels;
+template <class A, class E, class O> struct PassStrip : Queries<A, E> {
+  O *q_panels, *dout_panels;
   A* dq;
   uint64_t broken_q, broken_dout;  // rows that panels leave something out of
 };
 
-// A: accumulator, E: terms of the products, T: type of what they are made from.
+// A: accumulator, E: terms of the products that make P and dS, O: of those that sum them, T: type
+// of what they are made from.
 template <class T, class E> struct Scratch {
   using A = accumulator_t<T>;
-  using Made = Pieces<A, E, in_parts<T, E>>;
+  using O = summed_t<T, E>;
+  using Made = Pieces<A, O, parts<T, O>>;
+  using Passing = PassStrip<A, E, O>;
 
-  PassStrip<A, E>* strips;
+  Passing* strips;
   Visible<A>* see;  // of each strip of a chain, and so are
   Made* pieces;
-  E *k, *v, *k_values;
+  E *k, *v;
+  O* k_values;
   A *rows, *block, *bias, *slope;
   KeySums<A> sums, more;  // where they are not split over tasks
 
   Scratch(void* memory, const Problem& p, const BackwardPlan& plan, int64_t& bytes) {
     constexpr int w = Vec<A>::width, strip = strip_rows<A>;
-    constexpr int64_t piece = tile_keys * strip, chain = chain_strips<A, E>;
+    constexpr int64_t piece = tile_keys * strip, chain = chain_strips<A, O>;
     const Shape& shape = p.shape;
     Arena arena{static_cast<char*>(memory)};
     int64_t dim = packed_dim<A, E>(shape.dim), value_dim = packed_dim<A, E>(shape.value_dim);
-    strips = arena.take<PassStrip<A, E>>(pass_strips<A, E>);
-    for (int64_t i = 0; i < pass_strips<A, E>; ++i) {
-      E* q = arena.take<E>(score_parts<T, E> * dim * strip);
-      E* dout = arena.take<E>(score_parts<T, E> * value_dim * strip);
+    strips = arena.take<Passing>(pass_strips<A, O>);
+    for (int64_t i = 0; i < pass_strips<A, O>; ++i) {
+      E* q = arena.take<E>(strip_size<T, E>(shape.dim));
+      E* dout = arena.take<E>(strip_size<T, E>(shape.value_dim));
       A* dq = arena.take<A>(dim * strip);
-      E* q_panels = arena.take<E>(value_parts<T, E> * panels_size<A>(dim));
-      E* dout_panels = arena.take<E>(value_parts<T, E> * panels_size<A>(value_dim));
+      O* q_panels = arena.take<O>(parts<T, O> * panels_size<A>(dim));
+      O* dout_panels = arena.take<O>(parts<T, O> * panels_size<A>(value_dim));
       if (!memory) continue;
-      PassStrip<A, E>& x = strips[i];
+      Passing& x = strips[i];
       x.q = q, x.dout = dout, x.dq = dq, x.q_panels = q_panels, x.dout_panels = dout_panels;
     }
     see = arena.take<Visible<A>>(chain);
@@ -58,27 +62,25 @@ template <class T, class E> struct Scratch {
     auto make = [&](int64_t i, const Made& made) {
       if (memory) pieces[i] = made;
     };
-    if constexpr (std::is_same_v<A, E>) {
+    if constexpr (std::is_same_v<A, O>) {
       for (int64_t i = 0; i < chain; ++i) {
         A *s = arena.take<A>(piece), *dp = arena.take<A>(piece);
         make(i, in_place(s, dp));
       }
     } else {
       A *s = arena.take<A>(piece), *dp = arena.take<A>(piece);
-      E* of_keys = in_parts<T, E> ? arena.take<E>(2 * piece) : reinterpret_cast<E*>(dp);
+      O* of_keys = reinterpret_cast<O*>(dp);
+      if (parts<T, O> > 1) of_keys = arena.take<O>(parts<T, O> * piece);
       for (int64_t i = 0; i < chain; ++i) {
-        E *p = arena.take<E>(value_parts<T, E> * piece),
-          *ds = arena.take<E>(value_parts<T, E> * piece);
+        O *p = arena.take<O>(parts<T, O> * piece), *ds = arena.take<O>(parts<T, O> * piece);
         make(i, {s, dp, p, ds, of_keys});
       }
     }
-    k = arena.take<E>(score_parts<T, E> * tile_keys * round_up(shape.dim, at_once<E>));
-    v = arena.take<E>(score_parts<T, E> * tile_keys * round_up(shape.value_dim, at_once<E>));
-    k_values = together<E> == 1
-                   ? nullptr
-                   : arena.take<E>(value_parts<T, E> * tile_keys * round_up(shape.dim, w));
-    rows = arena.take<A>(w * longest_row(score_parts<T, E> * dim, score_parts<T, E> * value_dim));
-    block = arena.take<A>(careful_strips<E> * round_up(shape.dim, w) * strip);
+    k = arena.take<E>(keys_size<T, E>(shape.dim));
+    v = arena.take<E>(keys_size<T, E>(shape.value_dim));
+    k_values = std::is_same_v<A, E> ? nullptr : arena.take<O>(values_size<T, O>(shape.dim));
+    rows = arena.take<A>(w * longest_row(parts<T, E> * dim, parts<T, E> * value_dim));
+    block = arena.take<A>(careful_strips<T, O> * round_up(shape.dim, w) * strip);
     bias = p.mask.data ? arena.take<A>(tile_keys * strip) : nullptr;
     slope = has_slopes(p.score) ? arena.take<A>(tile_keys * strip) : nullptr;
     if (!plan.split) sums = KeySums<A>(arena, shape);
@@ -101,6 +103,8 @@ template <class A> struct ScaleBack {
 // Rows of one head, and all keys that they see.
 template <class T, class E> class Pass {
   using A = accumulator_t<T>;
+  using O = summed_t<T, E>;
+  using Passing = typename Scratch<T, E>::Passing;
   static constexpr int strip = strip_rows<A>;
 
   const Problem& p_;
@@ -118,7 +122,7 @@ template <class T, class E> class Pass {
   const int64_t strips_ = round_up(rows_.size(), strip) / strip;
 
   // load: q and dout of a strip, packed and by panels
-  void load_strip(PassStrip<A, E>& x, Range r, const RowNumbers<A>& numbers) const {
+  void load_strip(Passing& x, Range r, const RowNumbers<A>& numbers) const {
     load_queries<T>(p_, b_, r, numbers, differentiate_.constants.scale.sign, x, scratch_.rows);
     load_dout<T>(p_, b_, r, x.dout, scratch_.rows);
     x.broken_q = load_finite_panels<A>(at<const T>(p_.q, b_.batch, b_.head, r.begin), p_.q.row,
@@ -132,10 +136,10 @@ template <class T, class E> class Pass {
   }
 
   // dq += dS k
-  void add_queries(const PassStrip<A, E>& x, Tile<E>& tile, int64_t n, const E* ds,
+  void add_queries(const Passing& x, Tile<E, O>& tile, int64_t n, const O* ds,
                    Visible<A>& see) const {
     const Strip<A> one = Strip<A>::all(1);
-    if ((together<E> == 1 && see.whole && !b_.elements.additive()) || tile.ordinary_keys(dim_))
+    if ((together<O> == 1 && see.whole && !b_.elements.additive()) || tile.ordinary_keys(dim_))
       return accumulate(ds, tile.k_values, n, dim_, one, x.dq);
     look(b_.mask, b_.elements, true, x.rows, tile.j0, n, see);
     accumulate(ds, tile.k_values, n, dim_, one, x.dq, see, scratch_.block);
@@ -143,7 +147,7 @@ template <class T, class E> class Pass {
 
   // An infinite dS has no parts, for 0 times it is NaN: its products are made as numbers, and 0
   // stands in its place.
-  void add_infinite(const PassStrip<A, E>& x, int64_t j0, int64_t n,
+  void add_infinite(const Passing& x, int64_t j0, int64_t n,
                     const typename Scratch<T, E>::Made& made) const {
     const T* q = at<const T>(p_.q, b_.batch, b_.head, x.rows.begin);
     const T* k = at<const T>(p_.k, b_.batch, b_.kv_head, j0);
@@ -157,13 +161,13 @@ template <class T, class E> class Pass {
           *dk += ds * number(q[i * p_.q.row + d * p_.q.column]);
           x.dq[d * strip + i] += ds * number(k[j * p_.k.row + d * p_.k.column]);
         }
-        for (int64_t part : {int64_t(0), made.part})
-          made.ds[of_row + part] = made.of_keys[of_key + part] = {0};
+        for (int part = 0; part < parts<T, O>; ++part)
+          made.ds[of_row + part * made.part] = made.of_keys[of_key + part * made.part] = {0};
       }
   }
 
   // What is not finite of the rows, to dk and dv of the tile that begins at j0.
-  void add_broken_rows(const PassStrip<A, E>& x, int64_t j0, int64_t n,
+  void add_broken_rows(const Passing& x, int64_t j0, int64_t n,
                        const typename Scratch<T, E>::Made& made, const Visible<A>& see) const {
     add_broken(x.broken_q, at<const T>(p_.q, b_.batch, b_.head, x.rows.begin), p_.q.row,
                p_.q.column, n, dim_, made.ds, see, sums_.dk + j0 * sums_.dk_row, sums_.dk_row);
@@ -175,29 +179,28 @@ template <class T, class E> class Pass {
   }
 
   // A chain of rows, the strips [first, last), and a tile.
-  void step(int64_t first, int64_t last, Tile<E>& tile) const {
+  void step(int64_t first, int64_t last, Tile<E, O>& tile) const {
     Range columns =
         b_.mask.columns({scratch_.strips[first].rows.begin, scratch_.strips[last - 1].rows.end});
     auto seen_of = [&](Range c) { return clamp(c.end - tile.j0, 0, tile.n); };
     int64_t n = seen_of(columns);
     if (columns.begin >= tile.j0 + n) return;
 
-    WeightedBlock<A, E> of_k, of_v;
+    WeightedBlock<A, O, parts<T, O>> of_k(panels_size<A>(dim_)), of_v(panels_size<A>(value_dim_));
     for (int64_t i = first; i < last; ++i) {
-      const PassStrip<A, E>& x = scratch_.strips[i];
+      const Passing& x = scratch_.strips[i];
       const typename Scratch<T, E>::Made& made = scratch_.pieces[i - first];
       Visible<A>& see = scratch_.see[i - first];
       int64_t seen = seen_of(b_.mask.columns(x.rows));
       const bool broken = x.broken_q | x.broken_dout;
       if (seen == 0 || !differentiate_(x, tile, seen, true, broken, see, made)) continue;
-      if constexpr (in_parts<T, E>)
-        if (!finite(Operand<E>{made.ds, strip}, seen, strip)) add_infinite(x, tile.j0, seen, made);
+      if constexpr (parts<T, O> > 1)
+        if (!finite(Operand<O>{made.ds, strip}, seen, strip)) add_infinite(x, tile.j0, seen, made);
       add_queries(x, tile, seen, made.of_keys, see);
-      for (int64_t part = 0; part < value_parts<T, E> * made.part; part += made.part)
+      for (int64_t part = 0; part < parts<T, O> * made.part; part += made.part)
         end_weights<A>(made.p + part, seen, n), end_weights<A>(made.ds + part, seen, n);
-      auto part_of = [](int64_t dim) { return in_parts<T, E> ? panels_size<A>(dim) : 0; };
-      of_k.add({made.ds, x.q_panels, x.rows.size(), seen, part_of(dim_)});
-      of_v.add({made.p, x.dout_panels, x.rows.size(), seen, part_of(value_dim_)});
+      of_k.add({made.ds, x.q_panels, x.rows.size(), seen});
+      of_v.add({made.p, x.dout_panels, x.rows.size(), seen});
       if (broken) add_broken_rows(x, tile.j0, seen, made, see);
     }
     // dk += dS^T q, dv += P^T dout
@@ -206,7 +209,7 @@ template <class T, class E> class Pass {
   }
 
   // finish: dq, times the scale
-  void finish(const PassStrip<A, E>& x) const {
+  void finish(const Passing& x) const {
     const ScaleBack<A> back(p_.score.scale);
     for (int64_t i = 0; i < dim_ * strip; i += Vec<A>::width)
       back(Vec<A>::load(x.dq + i)).store(x.dq + i);
@@ -228,12 +231,14 @@ template <class T, class E> class Pass {
     int64_t end = strips_ ? b_.mask.columns(rows_).end : 0;
     for (int64_t j0 = tiles.begin * tile_keys; j0 < end; j0 += tile_keys) {
       int64_t n = clamp(end - j0, 0, tile_keys);
-      Tile<E> tile = load_tile<T>(p_, b_, j0, n, scratch_.k, scratch_.v);
-      if constexpr (together<E> != 1)
+      Tile<E, O> tile = load_tile<T, O>(p_, b_, j0, n, scratch_.k, scratch_.v);
+      if constexpr (std::is_same_v<A, E>)
+        tile.k_values = tile.k;
+      else
         tile.k_values = load_values(at<const T>(p_.k, b_.batch, b_.kv_head, j0), p_.k.row,
                                     p_.k.column, n, dim_, scratch_.k_values);
-      for (int64_t i = 0; i < strips_; i += chain_strips<A, E>)
-        step(i, clamp(i + chain_strips<A, E>, i, strips_), tile);
+      for (int64_t i = 0; i < strips_; i += chain_strips<A, O>)
+        step(i, clamp(i + chain_strips<A, O>, i, strips_), tile);
     }
     for (int64_t i = 0; i < strips_; ++i) finish(scratch_.strips[i]);
     for (int64_t i = b_.used; i < b_.rows.end; ++i) {  // padding
@@ -247,7 +252,7 @@ template <class T, class E> class Pass {
 template <class T, class E, class A>
 void make_sum(const Problem& p, const BackwardPlan& plan, int64_t key_head, int64_t number,
               const Scratch<T, E>& scratch, const RowNumbers<A>& numbers, const KeySums<A>& sums) {
-  constexpr int64_t rows = pass_strips<A, E> * strip_rows<A>;
+  constexpr int64_t rows = pass_strips<A, summed_t<T, E>> * strip_rows<A>;
   const Shape& s = p.shape;
   int64_t group = s.heads / s.kv_heads, first = key_head % s.kv_heads * group;
   int64_t passes = (s.queries + rows - 1) / rows;
@@ -290,7 +295,7 @@ int64_t pass_rows(const Problem& p) {
   int64_t rows = 0;
   with_terms(p, [&]<class T, class E>() {
     using A = accumulator_t<T>;
-    rows = pass_strips<A, E> * strip_rows<A>;
+    rows = pass_strips<A, summed_t<T, E>> * strip_rows<A>;
   });
   return rows;
 }

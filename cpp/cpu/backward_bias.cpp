@@ -25,16 +25,17 @@ template <class T, class E> struct Scratch {
     constexpr int w = Vec<A>::width, strip = strip_rows<A>;
     const Shape& shape = p.shape;
     Arena arena{static_cast<char*>(memory)};
-    int64_t dim = score_parts<T, E> * packed_dim<A, E>(shape.dim);
-    int64_t value_dim = score_parts<T, E> * packed_dim<A, E>(shape.value_dim);
+    int64_t dim = parts<T, E> * packed_dim<A, E>(shape.dim);
+    int64_t value_dim = parts<T, E> * packed_dim<A, E>(shape.value_dim);
     queries = arena.take<Queries<A, E>>(block_strips<A>);
     for (int64_t i = 0; i < block_strips<A>; ++i) {
-      E *q = arena.take<E>(dim * strip), *dout = arena.take<E>(value_dim * strip);
+      E* q = arena.take<E>(strip_size<T, E>(shape.dim));
+      E* dout = arena.take<E>(strip_size<T, E>(shape.value_dim));
       if (memory) queries[i].q = q, queries[i].dout = dout;
     }
     made = in_place(arena.take<A>(tile_keys * strip), arena.take<A>(tile_keys * strip));
-    k = arena.take<E>(score_parts<T, E> * tile_keys * round_up(shape.dim, at_once<E>));
-    v = arena.take<E>(score_parts<T, E> * tile_keys * round_up(shape.value_dim, at_once<E>));
+    k = arena.take<E>(keys_size<T, E>(shape.dim));
+    v = arena.take<E>(keys_size<T, E>(shape.value_dim));
     rows = arena.take<A>(w * longest_row(dim, value_dim));
     bias = arena.take<A>(tile_keys * strip);
     sums = arena.take<A>(block_rows<A> * tile_keys);
@@ -102,7 +103,8 @@ template <class T, class E> class BiasPart {
     tiles.end = clamp(tiles.end, part_.tiles.begin, part_.tiles.end);
     int64_t end = b.mask.columns(rows).end;
     for (int64_t j0 = tiles.begin * tile_keys; j0 < tiles.end * tile_keys; j0 += tile_keys) {
-      Tile<E> tile = load_tile<T>(p_, b, j0, clamp(end - j0, 0, tile_keys), scratch_.k, scratch_.v);
+      Tile<E> tile =
+          load_tile<T, E>(p_, b, j0, clamp(end - j0, 0, tile_keys), scratch_.k, scratch_.v);
       for (int64_t i = 0; i < strips; ++i) {
         if (differentiate(scratch_.queries[i], tile, tile.n, false, false, *scratch_.see,
                           scratch_.made))

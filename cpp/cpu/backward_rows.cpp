@@ -18,14 +18,14 @@ template <class T, class E> struct Scratch {
   Scratch(void* memory, const Problem& p, int64_t& bytes) {
     constexpr int w = Vec<A>::width;
     Arena arena{static_cast<char*>(memory)};
-    int64_t dim = score_parts<T, E> * packed_dim<A, E>(p.shape.dim);
-    int64_t value_dim = score_parts<T, E> * packed_dim<A, E>(p.shape.value_dim);
-    q = arena.take<E>(dim * strip_rows<A>);
-    dout = arena.take<E>(value_dim * strip_rows<A>);
+    int64_t dim = parts<T, E> * packed_dim<A, E>(p.shape.dim);
+    int64_t value_dim = parts<T, E> * packed_dim<A, E>(p.shape.value_dim);
+    q = arena.take<E>(strip_size<T, E>(p.shape.dim));
+    dout = arena.take<E>(strip_size<T, E>(p.shape.value_dim));
     s = arena.take<A>(tile_keys * strip_rows<A>);
     dp = arena.take<A>(tile_keys * strip_rows<A>);
-    k = arena.take<E>(score_parts<T, E> * tile_keys * round_up(p.shape.dim, at_once<E>));
-    v = arena.take<E>(score_parts<T, E> * tile_keys * round_up(p.shape.value_dim, at_once<E>));
+    k = arena.take<E>(keys_size<T, E>(p.shape.dim));
+    v = arena.take<E>(keys_size<T, E>(p.shape.value_dim));
     rows = arena.take<A>(w * longest_row(dim, value_dim));
     bias = p.mask.data ? arena.take<A>(tile_keys * strip_rows<A>) : nullptr;
     see = arena.take<Visible<A>>(1);
@@ -141,7 +141,7 @@ SummedState<accumulator_t<T>> softmax_state(const Problem& p, const Block& b, Ra
                                : logits(c, b.mask, r, j0, bias, see, n, scratch.s);
     Strip<A> alpha = absorb(found.state, largest, c.factor, A(0));
     A* weight = scratch.s;
-    weigh<false>(found.state, n, c.factor, weights(A(0)), true, scratch.s, weight);
+    weigh<1>(found.state, n, c.factor, weights(A(0)), true, scratch.s, weight);
     if (p.shape.value_dim == 0) continue;
     if (dropout.on) {
       uint64_t kept[tile_keys];

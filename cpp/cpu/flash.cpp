@@ -27,19 +27,19 @@ template <class T, class E> struct Scratch {
     const Shape& shape = problem.shape;
     Arena arena{static_cast<char*>(memory)};
     int64_t strips = round_up(query_rows, strip_rows<A>) / strip_rows<A>;
-    int64_t dim = score_parts<T, E> * packed_dim<A, E>(shape.dim);
+    int64_t dim = parts<T, E> * packed_dim<A, E>(shape.dim);
     int64_t value_dim = round_up(shape.value_dim, w);
     states = arena.take<State<A>>(strips);
     broken = arena.take<Strip<A>>(strips);
-    q = arena.take<E>(strips * dim * strip_rows<A>);
+    q = arena.take<E>(strips * strip_size<T, E>(shape.dim));
     o = arena.take<A>(strips * value_dim * strip_rows<A>);
     s = arena.take<A>(tile_keys * strip_rows<A>);
     p = reinterpret_cast<E*>(s);
-    if (in_parts<T, E>) p = arena.take<E>(value_parts<T, E> * tile_keys * strip_rows<A>);
-    k = arena.take<E>(score_parts<T, E> * tile_keys * round_up(shape.dim, at_once<E>));
-    v = arena.take<E>(value_parts<T, E> * tile_keys * value_dim);
+    if (parts<T, E> > 1) p = arena.take<E>(parts<T, E> * tile_keys * strip_rows<A>);
+    k = arena.take<E>(keys_size<T, E>(shape.dim));
+    v = arena.take<E>(values_size<T, E>(shape.value_dim));
     rows = arena.take<A>(w * longest_row(dim, value_dim));
-    block = arena.take<A>(careful_strips<E> * value_dim * strip_rows<A>);
+    block = arena.take<A>(careful_strips<T, E> * value_dim * strip_rows<A>);
     bias = problem.mask.data ? arena.take<A>(tile_keys * strip_rows<A>) : nullptr;
     see = arena.take<Visible<A>>(1);
     bytes = arena.used;
@@ -65,9 +65,7 @@ template <class T, class E, class Out> class RowBlock {
     int64_t begin = rows_.begin + i * strip;
     return {begin, clamp(begin + strip, begin, rows_.end)};
   }
-  FANANO_FN E* q(int64_t i) const {
-    return scratch_.q + i * score_parts<T, E> * packed_dim<A, E>(dim_) * strip;
-  }
+  FANANO_FN E* q(int64_t i) const { return scratch_.q + i * strip_size<T, E>(dim_); }
   FANANO_FN A* o(int64_t i) const {
     return scratch_.o + i * round_up(value_dim_, Vec<A>::width) * strip;
   }
@@ -99,13 +97,12 @@ template <class T, class E, class Out> class RowBlock {
     // absorb: m, l; s becomes p
     Strip<A> alpha = absorb(scratch_.states[i], largest, score_.factor, headroom);
     E* p = scratch_.p;
-    weigh<in_parts<T, E>>(scratch_.states[i], seen, score_.factor, weights(headroom), p_.lse.data,
-                          scratch_.s, p);
+    weigh<parts<T, E>>(scratch_.states[i], seen, score_.factor, weights(headroom), p_.lse.data,
+                       scratch_.s, p);
     if (kept_.on) {
       uint64_t kept[tile_keys];
       kept_.look(r.begin, j0, seen, kept);
-      drop(kept, seen, p);
-      if constexpr (in_parts<T, E>) drop(kept, seen, p + tile_keys * strip);
+      for (int k = 0; k < parts<T, E>; ++k) drop(kept, seen, p + k * tile_keys * strip);
     }
     // accumulate
     if ((together<E> == 1 && see.whole && !bias) || ordinary_values(tile))

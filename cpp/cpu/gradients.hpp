@@ -90,9 +90,9 @@ template <class A> void score_slopes(const ScoreConstants<A>& c, int64_t n, cons
 }
 
 // P and dS of a strip and tile. First s and dp are there, as numbers; of these are made p and ds,
-// [key][row], for products with rows, and of_keys, dS as weights are, for those with keys. What is
-// in two parts has the second behind the first.
-template <class A, class O, bool In_parts = false> struct Pieces {
+// [key][row], for products with rows, and of_keys, dS as weights are, for those with keys. Parts
+// stand one behind the other.
+template <class A, class O, int Parts = 1> struct Pieces {
   A *s, *dp;
   O *p, *ds, *of_keys;
   static constexpr int64_t part = tile_keys * strip_rows<A>;
@@ -102,10 +102,10 @@ template <class A> FANANO_FN Pieces<A, A> in_place(A* s, A* dp) { return {s, dp,
 // s becomes P, without what dropout drops, and dp the gradient of the scores, 0 both where a row
 // does not see a key or is not there: by selection, for either may be anything. power(s, i) is
 // 2^(s - m), i the vector; kept as Kept::look() has it, or null.
-template <class A, class E, class O, bool In_parts, class F>
+template <class A, class E, class O, int Parts, class F>
 FANANO_FN void weigh(const Queries<A, E>& x, int64_t n, const Visible<A>& see, const A* bias,
-                     const A* slope, const uint64_t* kept, A factor,
-                     const Pieces<A, O, In_parts>& to, F power) {
+                     const A* slope, const uint64_t* kept, A factor, const Pieces<A, O, Parts>& to,
+                     F power) {
   constexpr int strip = strip_rows<A>;
   const Vec<A> none = Vec<A>::all(0), hidden = Vec<A>::all(-infinity<A>);
   const uint64_t there = first_bits(x.rows.size());
@@ -141,7 +141,7 @@ FANANO_FN void weigh(const Queries<A, E>& x, int64_t n, const Visible<A>& see, c
       } else {
         Pair second = make(j + 1, m);
         int64_t pair = j * strip + m * Brains::width;
-        auto store = [&](int64_t part) {
+        for (int64_t part = 0; part < Parts * to.part; part += to.part) {
           Brains p = narrowed(first.p, second.p), ds = narrowed(first.ds, second.ds);
           store_halves(p, to.p + part + at, to.p + part + at + strip);
           store_halves(ds, to.ds + part + at, to.ds + part + at + strip);
@@ -150,26 +150,23 @@ FANANO_FN void weigh(const Queries<A, E>& x, int64_t n, const Visible<A>& see, c
             const Pairs both{(Pairs::Native)side_by_side(stored).v};
             x = x - first_of(both), y = y - second_of(both);
           };
-          if constexpr (In_parts) take_off(first.p, second.p, p), take_off(first.ds, second.ds, ds);
-        };
-        store(0);
-        if constexpr (In_parts) store(to.part);
+          if constexpr (Parts > 1)
+            take_off(first.p, second.p, p), take_off(first.ds, second.ds, ds);
+        }
       }
     }
   }
   // Weights have zeros up to a whole number of terms.
   int64_t end = round_up(n, at_once<O>) * strip;
-  for (int64_t i = round_up(n, together<O>) * strip; i < end; ++i) {
-    assign(to.of_keys[i], 0);
-    if constexpr (In_parts) assign(to.of_keys[to.part + i], 0);
-  }
+  for (int64_t i = round_up(n, together<O>) * strip; i < end; ++i)
+    for (int k = 0; k < Parts; ++k) assign(to.of_keys[k * to.part + i], 0);
 }
 
 // Keys and values [j0, j0 + n).
-template <class E> struct Tile {
+template <class E, class O = E> struct Tile {
   int64_t j0, n;
   Operand<E> k, v;
-  Operand<E> k_values = k;                         // as values, for dq
+  Operand<O> k_values{};                           // as values, for dq
   enum { unknown, no, yes } ordinary_k = unknown;  // until somebody has to know
 
   bool ordinary_keys(int64_t dim) {
@@ -178,8 +175,8 @@ template <class E> struct Tile {
   }
 };
 
-template <class T, class E>
-Tile<E> load_tile(const Problem& p, const Block& b, int64_t j0, int64_t n, E* k, E* v) {
+template <class T, class O, class E>
+Tile<E, O> load_tile(const Problem& p, const Block& b, int64_t j0, int64_t n, E* k, E* v) {
   return {
       j0, n, load(at<const T>(p.k, b.batch, b.kv_head, j0), p.k.row, p.k.column, n, p.shape.dim, k),
       load(at<const T>(p.v, b.batch, b.kv_head, j0), p.v.row, p.v.column, n, p.shape.value_dim, v)};
@@ -195,9 +192,9 @@ template <class A> struct Differentiator {
   // For the tile's first n keys; false where no row sees any of them: nothing is written then.
   // of_scores: dp becomes the gradient of k q times the scale, else that of the logit. read: look
   // at an additive mask, too, so that `see` says all.
-  template <class E, class O, bool In_parts>
-  bool operator()(const Queries<A, E>& x, const Tile<E>& tile, int64_t n, bool of_scores, bool read,
-                  Visible<A>& see, const Pieces<A, O, In_parts>& to) const {
+  template <class E, class Summed, class O, int Parts>
+  bool operator()(const Queries<A, E>& x, const Tile<E, Summed>& tile, int64_t n, bool of_scores,
+                  bool read, Visible<A>& see, const Pieces<A, O, Parts>& to) const {
     A *s = to.s, *dp = to.dp;
     const ScoreConstants<A>& c = constants;
     look(b.mask, b.elements, read || b.elements.boolean(), x.rows, tile.j0, n, see);
@@ -220,7 +217,7 @@ template <class A> struct Differentiator {
     const Vec<A> unit = Vec<A>::all(c.factor);
     const Weights<A> limits = weights(A(0));
     auto power = [&](Vec<A> y, int m) {
-      if constexpr (together<O> == 1 || In_parts)
+      if constexpr (together<O> == 1 || Parts > 1)
         return exp2_exactly(y, unit, x.minus_m.v[m], limits.lowest);
       else
         return exp2_short(exponent(y, unit, x.minus_m.v[m]), limits.lowest);

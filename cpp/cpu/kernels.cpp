@@ -30,6 +30,7 @@ const Kernels kernels = {
     strip_rows<double>,
     tile_keys,
     decode_keys,
+    least_rows,
     own<flash_scratch, &Kernels::flash_scratch>,
     shared::materialised_scratch,
     shared::decode_scratch,

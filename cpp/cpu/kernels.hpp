@@ -31,6 +31,7 @@ struct Kernels {
   int strip32, strip64;  // query rows of a strip in float32, in float64: the unit of a row block
   int tile_keys;         // keys of a tile
   int decode_keys;       // of one of decode
+  int least_rows;        // of a block, if each thread gets one: fewer share too little
 
   // Bytes of scratch that one thread needs for blocks of so many rows.
   int64_t (*flash_scratch)(const Problem&, int64_t rows);

@@ -49,13 +49,15 @@ inline void load_panels(const bfloat16* x, int64_t row, int64_t column, int64_t 
 
 #ifdef __AMX_BF16__
 
-// In two parts, the rests behind all panels of the others.
+// In parts, each behind all panels of the last.
 inline void load_panels(const float16* x, int64_t row, int64_t column, int64_t n, int64_t dim,
                         bfloat16* panels) {
+  constexpr int N = parts<float16, bfloat16>;
   const int64_t part = panels_size<float>(dim) / 2;
   load_pairs_of_rows(x, row, column, n, dim, panels, [&](auto first, auto second, uint32_t* to) {
-    Parts one(load_half(first)), other(load_half(second));
-    joined(one.nearest, other.nearest).store(to), joined(one.rest, other.rest).store(to + part);
+    auto one = Parts<N>::template of<true>(load_wide(first));
+    auto other = Parts<N>::template of<true>(load_wide(second));
+    for (int k = 0; k < N; ++k) joined(one.part[k], other.part[k]).store(to + k * part);
   });
 }
 
@@ -101,7 +103,6 @@ void add_broken(uint64_t broken, const T* x, int64_t row, int64_t column, int64_
 template <class E> struct WeightedRows {
   const E *weights, *panels;
   int64_t count, keys;
-  int64_t part = 0;  // of panels: where the second is; 0: there is one
 };
 
 // Makes them.
@@ -121,10 +122,11 @@ template <class A, class E>
 inline constexpr int64_t chain_strips =
     tiled<E> ? pass_strips<A, E> : block_rows<A> / strip_rows<A>;
 
-// Those that see anything of a tile.
-template <class A, class E> struct WeightedBlock {
+// Those that see anything of a tile; parts of panels are so far apart.
+template <class A, class E, int Parts = 1> struct WeightedBlock {
   WeightedRows<E> strips[chain_strips<A, E>];
-  int64_t count = 0;
+  int64_t count = 0, part;
+  explicit WeightedBlock(int64_t part) : part(part) {}
   void add(const WeightedRows<E>& rows) { strips[count++] = rows; }
 };
 
@@ -160,6 +162,7 @@ void add_rest(int64_t vectors, const WeightedBlock<A, E>& block, int64_t panel, 
 
 // For all columns. `row` is the stride of sums, a multiple of the width.
 template <class A, class E>
+  requires(!tiled<E>)
 void add_rows(const WeightedBlock<A, E>& block, int64_t n, int64_t dim, A* sums, int64_t row) {
   constexpr int w = Vec<A>::width, strip = strip_rows<A>;
   for (int64_t d = 0; d < dim; d += strip) {
@@ -171,8 +174,9 @@ void add_rows(const WeightedBlock<A, E>& block, int64_t n, int64_t dim, A* sums,
 #ifdef __AMX_BF16__
 
 // The same by tiles.
-inline void add_rows(const WeightedBlock<float, bfloat16>& block, int64_t n, int64_t dim,
-                     float* sums, int64_t row) {
+template <int Parts>
+void add_rows(const WeightedBlock<float, bfloat16, Parts>& block, int64_t n, int64_t dim,
+              float* sums, int64_t row) {
   constexpr int strip = strip_rows<float>, columns = 2 * tiles::side;
   alignas(64) float c[2 * tiles::side * columns];
   for (int64_t d = 0; d < dim; d += columns)
@@ -182,8 +186,8 @@ inline void add_rows(const WeightedBlock<float, bfloat16>& block, int64_t n, int
       for (int64_t i = 0; i < block.count; ++i) {
         const WeightedRows<bfloat16>& x = block.strips[i];
         if (x.keys <= j) continue;
-        tiles::add<R>(x.weights + j * strip, strip, x.panels + panel, x.count,
-                      x.part ? tiles::of_values : tiles::whole, tile_keys * strip, x.part);
+        tiles::add<R, tiles::products<Parts>>(x.weights + j * strip, strip, x.panels + panel,
+                                              x.count, tile_keys * strip, block.part);
       }
       tiles::store_sums<R>(c, columns * int64_t(sizeof *c));
       for (int64_t r = 0; r < R * tiles::side && j + r < n; ++r)

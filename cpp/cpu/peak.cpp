@@ -61,7 +61,7 @@ double peak(Dtype dtype, int64_t rounds) {
   double operations = 0;
   with_type(dtype, [&]<class T>() {
     // What is taken in parts is as exact as floats, and measured by theirs.
-    using E = std::conditional_t<in_parts<T, terms_t<T>>, accumulator_t<T>, terms_t<T>>;
+    using E = std::conditional_t<(parts<T, terms_t<T>> > 1), accumulator_t<T>, terms_t<T>>;
     operations = products<E>(rounds);
   });
   return operations;

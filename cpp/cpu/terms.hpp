@@ -46,28 +46,41 @@ template <class T> inline constexpr int at_once = tiled<T> ? 32 : together<T>;
 // What has to be there while products are made.
 template <class T> struct Ready {};
 
-// The terms of prefill and its gradients for inputs of type T. A float16 is the sum of two
-// bfloat16, of which tiles are made in less time than products of floats (amx_parts.hpp).
+// The terms of prefill, and of the scores and dP of its gradients, for inputs of type T. Other
+// numbers of up to 32 bits are sums of bfloat16, exactly, of which tiles are made in less time than
+// products of floats (amx_parts.hpp).
 template <class T>
 using terms_t = std::conditional_t<(bf16_dot && std::is_same_v<T, bfloat16>) ||
-                                       (bf16_tiles && std::is_same_v<T, float16>),
+                                       (bf16_tiles && !std::is_same_v<T, double>),
                                    bfloat16, accumulator_t<T>>;
 
-// Whether numbers of type T are taken in parts, and how many: in the factors of scores and of dP,
-// and in values, weights and all else that is summed.
+// How many terms a number of type T is the sum of.
 template <class T, class E>
-inline constexpr bool in_parts = std::is_same_v<E, bfloat16> && !std::is_same_v<T, E>;
-template <class T, class E> inline constexpr int score_parts = in_parts<T, E> ? 3 : 1;
-template <class T, class E> inline constexpr int value_parts = in_parts<T, E> ? 2 : 1;
+inline constexpr int parts = !std::is_same_v<E, bfloat16>  ? 1
+                             : std::is_same_v<T, float>    ? 3
+                             : std::is_same_v<T, bfloat16> ? 1
+                                                           : 2;
+
+// What dq, dk and dv are summed of. Parts of floats would be hardly faster there, and what is below
+// 2^-109 has none.
+template <class T, class E> using summed_t = std::conditional_t<std::is_same_v<T, float>, float, E>;
 
 // Scales with which a product that is subnormal does not reach a logit.
 FANANO_FN bool bears_pairs(double scale) { return scale <= 0x1p20 && scale >= -0x1p20; }
+
+// Floats whose rows are shorter on average are not taken in parts: making them takes what it saves.
+inline constexpr int64_t least_columns = 33;
+
+// Query rows that have to pass a tile of keys for its conversion not to show. Tile registers are
+// fast, and need keys converted: to parts, or transposed.
+inline constexpr int least_rows = bf16_tiles ? 256 : 1;
 
 // Whether a problem's products are of pairs. Results to be merged are not rounded, and nor is what
 // they are made from.
 FANANO_FN bool takes_pairs(const Problem& p) {
   bool has = false;
   with_type(p.dtype, [&]<class T>() { has = !std::is_same_v<terms_t<T>, accumulator_t<T>>; });
+  if (p.dtype == Dtype::float32) has &= p.shape.dim + p.shape.value_dim >= 2 * least_columns;
   return has && p.out_dtype == p.dtype && bears_pairs(p.score.scale);
 }
 

@@ -51,7 +51,11 @@ template <class E> struct Operand {
   const E* data;
   int64_t row;  // stride, of rows or pairs of them
   int64_t column = together<E>;
-  int64_t part = 0;  // where the next part of the same numbers stands; 0: they have one
+  int64_t part = 0;  // how far parts of numbers are apart (amx_parts.hpp)
+  int parts = 1;
+  const float* factors = nullptr;  // of each row, for its scores; null: 1
+  const float* numbers = nullptr;  // where they stand whole, if parts of tiny ones are none
+  int64_t numbers_row = 0, numbers_column = 0;
 };
 
 // ---- load ---------------------------------------------------------------------------------------
@@ -135,6 +139,21 @@ template <class A> FANANO_FN void transpose(Vec<A> (&x)[Vec<A>::width]) {
 // Columns of a packed strip.
 template <class A, class E> FANANO_FN int64_t packed_dim(int64_t dim) {
   return round_up(dim, Vec<A>::width * together<E>);
+}
+
+// What a strip of q, a tile of k, as rows and as values, take of memory, in numbers of E; those in
+// parts have a factor for each row behind them.
+template <class T, class E> FANANO_FN int64_t strip_size(int64_t dim) {
+  using A = accumulator_t<T>;
+  int64_t factors = parts<T, E> > 1 ? strip_rows<A> * int64_t(sizeof(float) / sizeof(E)) : 0;
+  return parts<T, E> * packed_dim<A, E>(dim) * strip_rows<A> + factors;
+}
+template <class T, class E> FANANO_FN int64_t keys_size(int64_t dim) {
+  int64_t factors = parts<T, E> > 1 ? tile_keys * int64_t(sizeof(float) / sizeof(E)) : 0;
+  return parts<T, E> * tile_keys * round_up(dim, at_once<E>) + factors;
+}
+template <class T, class E> FANANO_FN int64_t values_size(int64_t dim) {
+  return parts<T, E> * tile_keys * round_up(dim, Vec<accumulator_t<T>>::width);
 }
 
 // n rows (at most a strip) to [column][row]; missing rows become zeros. fill(i, to) writes the dim

@@ -71,7 +71,11 @@ def test_a_key_that_a_mask_hides_from_every_row(garbage, kind, dtype):
     assert (clean.dv[:, :, 77] == 0).all()
 
 
-TINY = {"bfloat16": [2.0**-110, 2.0**-118, 2.0**-124, 2.0**-133], "float16": [2.0**-16, 2.0**-24]}
+TINY = {
+    "float32": [2.0**-60, 2.0**-118, 2.0**-140],
+    "bfloat16": [2.0**-110, 2.0**-118, 2.0**-124, 2.0**-133],
+    "float16": [2.0**-16, 2.0**-24],
+}
 
 
 @pytest.mark.parametrize("hidden", [0.0, "tiny", np.nan, np.inf, -3e38])
@@ -81,7 +85,7 @@ TINY = {"bfloat16": [2.0**-110, 2.0**-118, 2.0**-124, 2.0**-133], "float16": [2.
 @pytest.mark.parametrize("what", [0, 1, 2, 3], ids=["q", "k", "v", "dout"])
 def test_hidden_numbers_of_any_kind_do_not_show(what, dtype, visible, hidden):
     """Not in a single bit, where others are ordinary or tiny: instructions take those for zeros."""
-    arrays = problem(dtype, data="normal")
+    arrays = problem(dtype, data="normal", dims=(64, 24))
     hidden = TINY[dtype][-1] if hidden == "tiny" else hidden
     x = arrays[what]
     x[..., 5] = (x[..., 5].astype(np.float64) * visible).astype(x.dtype)

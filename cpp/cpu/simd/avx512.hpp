@@ -38,6 +38,9 @@ FANANO_FN f64 select_bits(uint64_t bits, f64 t, f64 f) {
   return {_mm512_mask_blend_pd(__mmask8(bits), f.v, t.v)};
 }
 
+FANANO_FN bool any_less(f32 a, f32 b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ) != 0; }
+FANANO_FN bool all_less(f32 a, f32 b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ) == 0xffff; }
+
 FANANO_FN f32 fraction_above(f32 x) {
   return {_mm512_reduce_ps(x.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)};
 }

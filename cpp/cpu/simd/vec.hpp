@@ -53,6 +53,17 @@ template <class T> FANANO_FN Vec<T> select_equal(Vec<T> a, Vec<T> b, Vec<T> t, V
   return {a.v == b.v ? t.v : f.v};
 }
 
+template <class T> FANANO_FN bool any_less(Vec<T> a, Vec<T> b) {
+  bool any = false;
+  for (int i = 0; i < Vec<T>::width; ++i) any |= a.v[i] < b.v[i];
+  return any;
+}
+template <class T> FANANO_FN bool all_less(Vec<T> a, Vec<T> b) {
+  bool all = true;
+  for (int i = 0; i < Vec<T>::width; ++i) all &= a.v[i] < b.v[i];
+  return all;
+}
+
 // where bit i of bits is set: lane i of t, elsewhere of f
 template <class T> FANANO_FN Vec<T> select_bits(uint64_t bits, Vec<T> t, Vec<T> f) {
   typename Vec<T>::Integer lane = {};

@@ -28,6 +28,11 @@ template <class T> void from_floats(const float* x, uint16_t* out, int64_t strid
   narrow(x, reinterpret_cast<T*>(out), stride, n);
 }
 
+int compare(const float* a, const float* b) {
+  Vec<float> x = Vec<float>::load(a), y = Vec<float>::load(b);
+  return any_less(x, y) | all_less(x, y) << 1;
+}
+
 Vec<float> exp2_rounded_of(Vec<float> x) { return exp2_rounded(x, 1 - bias<float>); }
 
 void join(const float* x, const float* y, uint16_t* to, int64_t n) {
@@ -54,11 +59,23 @@ template <class A> constexpr auto pair_products() {
 
 extern const VectorFunctions vector_functions;
 const VectorFunctions vector_functions = {
-    FANANO_NAME(FANANO_ISA), map<float, exp2_of>,         map<double, exp2_of>,
-    map<float, exp_of>,      map<double, exp_of>,         map<float, tanh_of>,
-    map<double, tanh_of>,    map<float, ceil_of>,         map<double, ceil_of>,
-    to_floats<float16>,      to_floats<bfloat16>,         from_floats<float16>,
-    from_floats<bfloat16>,   map<float, exp2_rounded_of>, join,
+    FANANO_NAME(FANANO_ISA),
+    map<float, exp2_of>,
+    map<double, exp2_of>,
+    map<float, exp_of>,
+    map<double, exp_of>,
+    map<float, tanh_of>,
+    map<double, tanh_of>,
+    map<float, ceil_of>,
+    map<double, ceil_of>,
+    Vec<float>::width,
+    compare,
+    to_floats<float16>,
+    to_floats<bfloat16>,
+    from_floats<float16>,
+    from_floats<bfloat16>,
+    map<float, exp2_rounded_of>,
+    join,
     pair_products<float>(),
 };
 

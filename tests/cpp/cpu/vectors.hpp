@@ -17,6 +17,10 @@ struct VectorFunctions {  // n is a multiple of 16
   void (*ceil_float)(const float*, float*, int64_t n);
   void (*ceil_double)(const double*, double*, int64_t n);
 
+  // Of all lanes of a vector, at a and b: bit 0 is whether any a is below b, bit 1 whether all are.
+  int width;
+  int (*compare)(const float* a, const float* b);
+
   // Rows of the 16-bit types, elements `stride` apart, any n.
   void (*widen_float16)(const uint16_t*, int64_t stride, float*, int64_t n);
   void (*widen_bfloat16)(const uint16_t*, int64_t stride, float*, int64_t n);

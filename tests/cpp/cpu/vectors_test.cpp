@@ -159,6 +159,24 @@ TEST(ceil_goes_up) {
   }
 }
 
+TEST(comparisons_of_all_lanes) {
+  const float nan = std::nanf("");
+  for (const VectorFunctions* f : runnable_ones()) {
+    std::vector<float> ones(16, 1), twos(16, 2);
+    CHECK(f->compare(ones.data(), twos.data()) == 3);
+    CHECK(f->compare(ones.data(), ones.data()) == 0);
+    for (int lane = 0; lane < f->width; ++lane)
+      for (float other : {2.0f, nan}) {
+        std::vector<float> x = ones, y = twos;
+        x[lane] = other, y[lane] = other;
+        CHECK(f->compare(x.data(), twos.data()) == int(f->width > 1));
+        CHECK(f->compare(ones.data(), y.data()) == (other == 2 ? 3 : int(f->width > 1)));
+        x = twos, x[lane] = 1;
+        CHECK(f->compare(x.data(), twos.data()) == (f->width > 1 ? 1 : 3));
+      }
+  }
+}
+
 TEST(exp2_of_eight_bits) {
   std::vector<float> x = range<float>(-125.99f, 40, 2000003);
   for (int i = -126; i < 40; ++i)
