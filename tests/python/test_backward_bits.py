@@ -133,6 +133,17 @@ def test_gradients_are_proportional_to_dout(size, dtype, dims):
         assert (x * factor).tobytes() == y.tobytes()
 
 
+@pytest.mark.parametrize("dims", [(16, 8), (64, 24)])
+def test_products_of_tiny_dout_and_large_values(dims):
+    """What dP is made of is below what tile registers take for zeros; dP is not."""
+    q, k, v, dout, dlse = problem("float32", dims=dims)
+    whole = run((q, k, v, dout, dlse))
+    tiny, large = np.float32(2.0**-100), np.float32(2.0**50)
+    scaled = run((q, k, v * large, dout * tiny, dlse * 2.0**-50))
+    for x, y in zip(whole[:2], scaled[:2], strict=True):
+        assert (x * np.float32(2.0**-50)).tobytes() == y.tobytes()
+
+
 @dtypes
 def test_every_mask_that_shows_the_same_is_the_same(dtype):
     arrays = problem(dtype)

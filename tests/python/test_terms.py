@@ -90,11 +90,12 @@ def test_large_weights_of_tiny_values():
 @WIDE
 def test_subnormal_values_beside_others(dtype):
     """A column of tiny numbers, and columns in which one key, far behind, is not tiny."""
-    q, k, v = drawn(dtype, 80, 150, 64, 4, seed=1)
+    wide = dtype == "float32"
+    q, k, v = drawn(dtype, 80, 150, 64 if wide else 16, 4, seed=1)
     v[:, 1] = times(v[:, 1], 2.0**-128)
     v[:, 2] = 0
     v[149, 2] = 1
-    k[149] = times(q[0], -5)
+    k[149] = times(q[0], -5 if wide else -40)
     close(fanano.attention(q, k, v), q, k, v, dtype)
 
 
