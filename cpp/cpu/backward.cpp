@@ -37,7 +37,7 @@ template <class T, class E> struct Scratch {
   Made* pieces;
   E *k, *v;
   O* k_values;
-  A *rows, *block, *bias, *slope;
+  A *rows, *block, *slope;
   KeySums<A> sums, more;  // where they are not split over tasks
 
   Scratch(void* memory, const Problem& p, const BackwardPlan& plan, int64_t& bytes) {
@@ -81,7 +81,6 @@ template <class T, class E> struct Scratch {
     k_values = std::is_same_v<A, E> ? nullptr : arena.take<O>(values_size<T, O>(shape.dim));
     rows = arena.take<A>(w * longest_row(parts<T, E> * dim, parts<T, E> * value_dim));
     block = arena.take<A>(careful_strips<T, O> * round_up(shape.dim, w) * strip);
-    bias = p.mask.data ? arena.take<A>(tile_keys * strip) : nullptr;
     slope = has_slopes(p.score) ? arena.take<A>(tile_keys * strip) : nullptr;
     if (!plan.split) sums = KeySums<A>(arena, shape);
     if (!plan.split && plan.sums > 1) more = KeySums<A>(arena, shape);
@@ -111,12 +110,8 @@ template <class T, class E> class Pass {
   const Block b_;
   const Scratch<T, E>& scratch_;
   const KeySums<A>& sums_;
-  const Differentiator<A> differentiate_{p_,
-                                         b_,
-                                         score_constants<A>(p_, b_.batch, b_.head, log2e<double>),
-                                         scratch_.bias,
-                                         scratch_.slope,
-                                         scratch_.rows};
+  const Differentiator<A> differentiate_{
+      p_, b_, score_constants<A>(p_, b_.batch, b_.head, log2e<double>), scratch_.slope};
   const int64_t dim_ = p_.shape.dim, value_dim_ = p_.shape.value_dim;
   const Range rows_ = {b_.rows.begin, b_.used};
   const int64_t strips_ = round_up(rows_.size(), strip) / strip;
@@ -137,11 +132,10 @@ template <class T, class E> class Pass {
 
   // dq += dS k
   void add_queries(const Passing& x, Tile<E, O>& tile, int64_t n, const O* ds,
-                   Visible<A>& see) const {
+                   const Visible<A>& see) const {
     const Strip<A> one = Strip<A>::all(1);
-    if ((together<O> == 1 && see.whole && !b_.elements.additive()) || tile.ordinary_keys(dim_))
+    if ((together<O> == 1 && see.whole) || tile.ordinary_keys(dim_))
       return accumulate(ds, tile.k_values, n, dim_, one, x.dq);
-    look(b_.mask, b_.elements, true, x.rows, tile.j0, n, see);
     accumulate(ds, tile.k_values, n, dim_, one, x.dq, see, scratch_.block);
   }
 
@@ -192,8 +186,7 @@ template <class T, class E> class Pass {
       const typename Scratch<T, E>::Made& made = scratch_.pieces[i - first];
       Visible<A>& see = scratch_.see[i - first];
       int64_t seen = seen_of(b_.mask.columns(x.rows));
-      const bool broken = x.broken_q | x.broken_dout;
-      if (seen == 0 || !differentiate_(x, tile, seen, true, broken, see, made)) continue;
+      if (seen == 0 || !differentiate_(x, tile, seen, true, see, made)) continue;
       if constexpr (parts<T, O> > 1)
         if (!finite(Operand<O>{made.ds, strip}, seen, strip)) add_infinite(x, tile.j0, seen, made);
       add_queries(x, tile, seen, made.of_keys, see);
@@ -201,7 +194,7 @@ template <class T, class E> class Pass {
         end_weights<A>(made.p + part, seen, n), end_weights<A>(made.ds + part, seen, n);
       of_k.add({made.ds, x.q_panels, x.rows.size(), seen});
       of_v.add({made.p, x.dout_panels, x.rows.size(), seen});
-      if (broken) add_broken_rows(x, tile.j0, seen, made, see);
+      if (x.broken_q | x.broken_dout) add_broken_rows(x, tile.j0, seen, made, see);
     }
     // dk += dS^T q, dv += P^T dout
     add_rows(of_k, n, dim_, sums_.dk + tile.j0 * sums_.dk_row, sums_.dk_row);

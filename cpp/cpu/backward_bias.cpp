@@ -16,7 +16,7 @@ template <class T, class E> struct Scratch {
   using A = accumulator_t<T>;
   Pieces<A, A> made;
   E *k, *v;
-  A *rows, *bias;
+  A* rows;
   A* sums;  // of a block of rows and a tile of keys, as s: [strip][key][row]
   Queries<A, E>* queries;
   Visible<A>* see;
@@ -37,7 +37,6 @@ template <class T, class E> struct Scratch {
     k = arena.take<E>(keys_size<T, E>(shape.dim));
     v = arena.take<E>(keys_size<T, E>(shape.value_dim));
     rows = arena.take<A>(w * longest_row(dim, value_dim));
-    bias = arena.take<A>(tile_keys * strip);
     sums = arena.take<A>(block_rows<A> * tile_keys);
     see = arena.take<Visible<A>>(1);
     bytes = arena.used;
@@ -84,12 +83,8 @@ template <class T, class E> class BiasPart {
   void add_block(const Block& b, const RowNumbers<A>& numbers) const {
     const Range rows{b.rows.begin, b.used};
     if (rows.size() == 0) return;
-    const Differentiator<A> differentiate{p_,
-                                          b,
-                                          score_constants<A>(p_, b.batch, b.head, log2e<double>),
-                                          scratch_.bias,
-                                          nullptr,
-                                          scratch_.rows};
+    const Differentiator<A> differentiate{
+        p_, b, score_constants<A>(p_, b.batch, b.head, log2e<double>), nullptr};
     int64_t strips = round_up(rows.size(), strip) / strip;
     for (int64_t i = 0; i < strips; ++i) {
       int64_t begin = rows.begin + i * strip;
@@ -106,8 +101,7 @@ template <class T, class E> class BiasPart {
       Tile<E> tile =
           load_tile<T, E>(p_, b, j0, clamp(end - j0, 0, tile_keys), scratch_.k, scratch_.v);
       for (int64_t i = 0; i < strips; ++i) {
-        if (differentiate(scratch_.queries[i], tile, tile.n, false, false, *scratch_.see,
-                          scratch_.made))
+        if (differentiate(scratch_.queries[i], tile, tile.n, false, *scratch_.see, scratch_.made))
           add(i, tile.n);
       }
     }

@@ -12,7 +12,7 @@ namespace {
 template <class T, class E> struct Scratch {
   using A = accumulator_t<T>;
   E *q, *dout, *k, *v;
-  A *s, *dp, *rows, *bias;
+  A *s, *dp, *rows;
   Visible<A>* see;
 
   Scratch(void* memory, const Problem& p, int64_t& bytes) {
@@ -27,7 +27,6 @@ template <class T, class E> struct Scratch {
     k = arena.take<E>(keys_size<T, E>(p.shape.dim));
     v = arena.take<E>(keys_size<T, E>(p.shape.value_dim));
     rows = arena.take<A>(w * longest_row(dim, value_dim));
-    bias = p.mask.data ? arena.take<A>(tile_keys * strip_rows<A>) : nullptr;
     see = arena.take<Visible<A>>(1);
     bytes = arena.used;
   }
@@ -136,9 +135,8 @@ SummedState<accumulator_t<T>> softmax_state(const Problem& p, const Block& b, Ra
     Operand<E> k = load(at<const T>(p.k, b.batch, b.kv_head, j0), p.k.row, p.k.column, n,
                         p.shape.dim, scratch.k);
     score(scratch.q, k, n, p.shape.dim, scratch.s);
-    const A* bias = load_bias(b.elements, r, j0, n, scratch.bias, scratch.rows);
     Strip<A> largest = c.plain ? hide(see, n, c.scale.power, scratch.s)
-                               : logits(c, b.mask, r, j0, bias, see, n, scratch.s);
+                               : logits(c, b.mask, b.elements, r, j0, see, n, scratch.s);
     Strip<A> alpha = absorb(found.state, largest, c.factor, A(0));
     A* weight = scratch.s;
     weigh<1>(found.state, n, c.factor, weights(A(0)), true, scratch.s, weight);

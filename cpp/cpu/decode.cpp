@@ -117,7 +117,7 @@ template <class T> class Decode {
         Vec<A> y = capped(c, Vec<A>::load(s + j)), column;
         for (int lane = 0; lane < w; ++lane) column.v[lane] = A(j + lane);
         if (c.slope != 0) y = sloped(all(slope.high), all(slope.low), all(slope.minus), column, y);
-        if (bias) y = biased(y, clamp_finite(Vec<A>::load(bias + j)));
+        if (bias) y = biased(y, clamp_above(Vec<A>::load(bias + j)));
         y.store(s + j);
       }
     } else if (c.scale.power != 1) {

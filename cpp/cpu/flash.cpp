@@ -17,7 +17,7 @@ namespace {
 template <class T, class E> struct Scratch {
   using A = accumulator_t<T>;
   E *q, *k, *v, *p;
-  A *s, *o, *rows, *block, *bias;
+  A *s, *o, *rows, *block;
   State<A>* states;
   Strip<A>* broken;  // NaN in the lanes of rows that did not come out finite, else 0
   Visible<A>* see;
@@ -40,7 +40,6 @@ template <class T, class E> struct Scratch {
     v = arena.take<E>(values_size<T, E>(shape.value_dim));
     rows = arena.take<A>(w * longest_row(dim, value_dim));
     block = arena.take<A>(careful_strips<T, E> * value_dim * strip_rows<A>);
-    bias = problem.mask.data ? arena.take<A>(tile_keys * strip_rows<A>) : nullptr;
     see = arena.take<Visible<A>>(1);
     bytes = arena.used;
   }
@@ -85,13 +84,12 @@ template <class T, class E, class Out> class RowBlock {
     look(b_.mask, b_.elements, b_.elements.boolean(), r, j0, seen, see);
     if (see.none) return;
     if (b_.elements.additive() && hides_all(b_.elements, r, j0, seen)) return;
-    const A* bias = load_bias(b_.elements, r, j0, seen, scratch_.bias, scratch_.rows);
 
     // score
     Strip<A> largest = score(q(i), tile.k, seen, dim_, scratch_.s);
     // mask
     if (!score_.plain)
-      largest = logits(score_, b_.mask, r, j0, bias, see, seen, scratch_.s);
+      largest = logits(score_, b_.mask, b_.elements, r, j0, see, seen, scratch_.s);
     else if (!see.whole || score_.scale.power != 1)
       largest = hide(see, seen, score_.scale.power, scratch_.s);
     // absorb: m, l; s becomes p
@@ -105,9 +103,8 @@ template <class T, class E, class Out> class RowBlock {
       for (int k = 0; k < parts<T, E>; ++k) drop(kept, seen, p + k * tile_keys * strip);
     }
     // accumulate
-    if ((together<E> == 1 && see.whole && !bias) || ordinary_values(tile))
+    if ((together<E> == 1 && see.whole) || ordinary_values(tile))
       return accumulate(p, tile.v, seen, value_dim_, alpha, o(i));
-    look(b_.mask, b_.elements, true, r, j0, seen, see);
     accumulate(p, tile.v, seen, value_dim_, alpha, o(i), see, scratch_.block);
   }
 

@@ -103,11 +103,10 @@ template <class A> FANANO_FN Pieces<A, A> in_place(A* s, A* dp) { return {s, dp,
 // does not see a key or is not there: by selection, for either may be anything. power(s, i) is
 // 2^(s - m), i the vector; kept as Kept::look() has it, or null.
 template <class A, class E, class O, int Parts, class F>
-FANANO_FN void weigh(const Queries<A, E>& x, int64_t n, const Visible<A>& see, const A* bias,
-                     const A* slope, const uint64_t* kept, A factor, const Pieces<A, O, Parts>& to,
-                     F power) {
+FANANO_FN void weigh(const Queries<A, E>& x, int64_t n, const Visible<A>& see, const A* slope,
+                     const uint64_t* kept, A factor, const Pieces<A, O, Parts>& to, F power) {
   constexpr int strip = strip_rows<A>;
-  const Vec<A> none = Vec<A>::all(0), hidden = Vec<A>::all(-infinity<A>);
+  const Vec<A> none = Vec<A>::all(0);
   const uint64_t there = first_bits(x.rows.size());
   const bool all = see.whole && x.rows.size() == strip && n % together<O> == 0;
   struct Pair { Vec<A> p, ds; };
@@ -121,10 +120,6 @@ FANANO_FN void weigh(const Queries<A, E>& x, int64_t n, const Visible<A>& see, c
     }
     Vec<A> g = logit_gradient(p, of_p, x.delta.v[m]);
     if (slope) g = g * Vec<A>::load(slope + at);
-    if (bias) {
-      Vec<A> added = Vec<A>::load(bias + at);
-      d = select_equal(added, hidden, none, d), g = select_equal(added, hidden, none, g);
-    }
     if (!all) {
       uint64_t rows = j == n ? 0 : see.whole ? there : see.rows[j] & there;
       d = select_bits(rows >> lane, d, none), g = select_bits(rows >> lane, g, none);
@@ -187,27 +182,25 @@ template <class A> struct Differentiator {
   const Problem& p;
   const Block& b;
   ScoreConstants<A> constants;
-  A *bias, *slope, *rows;
+  A* slope;
 
   // For the tile's first n keys; false where no row sees any of them: nothing is written then.
-  // of_scores: dp becomes the gradient of k q times the scale, else that of the logit. read: look
-  // at an additive mask, too, so that `see` says all.
+  // of_scores: dp becomes the gradient of k q times the scale, else that of the logit.
   template <class E, class Summed, class O, int Parts>
   bool operator()(const Queries<A, E>& x, const Tile<E, Summed>& tile, int64_t n, bool of_scores,
-                  bool read, Visible<A>& see, const Pieces<A, O, Parts>& to) const {
+                  Visible<A>& see, const Pieces<A, O, Parts>& to) const {
     A *s = to.s, *dp = to.dp;
     const ScoreConstants<A>& c = constants;
-    look(b.mask, b.elements, read || b.elements.boolean(), x.rows, tile.j0, n, see);
+    look(b.mask, b.elements, b.elements.boolean(), x.rows, tile.j0, n, see);
     if (see.none || (b.elements.additive() && hides_all(b.elements, x.rows, tile.j0, n)))
       return false;
-    const A* added = load_bias(b.elements, x.rows, tile.j0, n, bias, rows);
 
     // score
     multiply(x.q, tile.k, n, p.shape.dim, s);
     const A* slopes = of_scores && has_slopes(p.score) ? slope : nullptr;
     if (slopes) score_slopes(c, n, s, slope);
     if (!c.plain)
-      logits(c, b.mask, x.rows, tile.j0, added, see, n, s);
+      logits(c, b.mask, b.elements, x.rows, tile.j0, see, n, s);
     else if (c.scale.power != 1)
       hide(see, n, c.scale.power, s);
     for (int64_t i = 0; p.shape.value_dim == 0 && i < n * strip_rows<A>; ++i) dp[i] = 0;
@@ -232,9 +225,9 @@ template <class A> struct Differentiator {
     if (dropout.on) dropout.look(x.rows.begin, tile.j0, n, words);
     const uint64_t* kept = dropout.on ? words : nullptr;
     if (x.large)
-      weigh(x, n, see, added, slopes, kept, dropout.factor, to, carefully);
+      weigh(x, n, see, slopes, kept, dropout.factor, to, carefully);
     else
-      weigh(x, n, see, added, slopes, kept, dropout.factor, to, power);
+      weigh(x, n, see, slopes, kept, dropout.factor, to, power);
     return true;
   }
 };

@@ -3,6 +3,8 @@
 // that is left is to hide what a row does not see.
 #pragma once
 
+#include <algorithm>
+
 #include "../math/score.hpp"
 #include "block.hpp"
 #include "exp2.hpp"
@@ -20,10 +22,10 @@ ScoreConstants<A> score_constants(const Problem& p, int64_t batch, int64_t head,
   return {s.scale, s.softcap, s.slopes || additive, slope, unit};
 }
 
-template <class A> FANANO_FN Vec<A> clamp_finite(Vec<A> x) {
-  Vec<A> most = Vec<A>::all(most_added<A>), least = Vec<A>::all(-most_added<A>);
-  Vec<A> infinite = Vec<A>::all(infinity<A>), size = max(x, Vec<A>::all(0) - x);
-  return select_equal(size, infinite, x, max(least, min(most, x)));
+// A finite element of an additive mask that is too large (most_added) becomes less; biased() has the
+// other end of the range.
+template <class A> FANANO_FN Vec<A> clamp_above(Vec<A> x) {
+  return select_equal(x, Vec<A>::all(infinity<A>), x, min(Vec<A>::all(most_added<A>), x));
 }
 
 // A double's finite numbers may be infinite as floats.
@@ -40,25 +42,45 @@ FANANO_FN void load_addends(const T* x, int64_t stride, A* to, int64_t n) {
   widen(x, stride, to, n);
 }
 
-// The additive mask of the rows r and the keys [j0, j0 + n) as [key][row], into bias; returns null
-// if there is none. rows is as in pack().
+// A square of an additive mask, [key][row]: at most a vector of rows, n keys from j0 on, at most as
+// many. What is missing is 0.
 template <class A>
-const A* load_bias(const Elements& x, Range r, int64_t j0, int64_t n, A* bias, A* rows) {
-  if (!x.additive()) return nullptr;
+void load_square(const Elements& x, Range rows, int64_t j0, int64_t n,
+                 Vec<A> (&square)[Vec<A>::width]) {
+  constexpr int w = Vec<A>::width;
   with_type(x.dtype, [&]<class T>() {
-    const T* first = x.at<T>(r.begin, j0);
-    auto fill = [&](int64_t i, A* to) {
-      if (x.column == 1) prefetch(first + (i + strip_rows<A>)*x.row, n);
-      load_addends(first + i * x.row, x.column, to, n);
-    };
-    auto clamped = [](Vec<A> y, int) { return clamp_finite(y); };
-    if (x.row != 0) return pack(r.size(), n, fill, clamped, bias, rows);
-    fill(0, rows);
-    for (int64_t j = 0; j < n; ++j)
-      for (int m = 0; m < M; ++m)
-        clamp_finite(Vec<A>::all(rows[j])).store(bias + j * strip_rows<A> + m * Vec<A>::width);
+    constexpr bool direct = std::is_same_v<decltype(load_wide((const T*)nullptr)), Vec<A>>;
+    const T* first = x.at<T>(rows.begin, j0);
+    if (x.row == 0) {
+      A row[w] = {};
+      load_addends(first, x.column, row, n);
+#pragma GCC unroll 16
+      for (int j = 0; j < w; ++j) square[j] = Vec<A>::all(row[j]);
+      return;
+    }
+    bool loaded = false;
+    if constexpr (direct)
+      if (x.column == 1 && rows.size() == w && n == w) {
+        loaded = true;
+#pragma GCC unroll 16
+        for (int64_t i = 0; i < w; ++i) {
+          prefetch(first + (i + strip_rows<A>)*x.row, n);
+          square[i] = load_wide(first + i * x.row);
+        }
+      }
+    if (!loaded) {
+      A row[w][w] = {};
+      for (int64_t i = 0; i < rows.size(); ++i)
+        load_addends(first + i * x.row, x.column, row[i], n);
+      for (int i = 0; i < w; ++i) square[i] = Vec<A>::load(row[i]);
+    }
+    transpose(square);
   });
-  return bias;
+  const Vec<A> most = Vec<A>::all(most_added<A>);
+  Vec<A> largest = most;
+  for (const Vec<A>& x : square) largest = max(x, largest);
+  if (any_less(most, largest))
+    for (Vec<A>& x : square) x = clamp_above(x);
 }
 
 // What a row does not see scores -inf, by selection: nothing that stands there can pass. The others
@@ -95,47 +117,64 @@ FANANO_FN Vec<A> sloped(Vec<A> high, Vec<A> low, Vec<A> minus, Vec<A> j, Vec<A> 
   return fma(max(distance, Vec<A>::all(0) - distance), minus, y);
 }
 
-// y + an element of an additive mask.
+// The rows or keys, by lanes, that elements of an additive mask hide; and y + these elements.
+template <class A> FANANO_FN uint64_t hidden_by(Vec<A> more) {
+  return equal_bits(more, Vec<A>::all(-infinity<A>));
+}
 template <class A> FANANO_FN Vec<A> biased(Vec<A> y, Vec<A> more) {
-  Vec<A> hidden = Vec<A>::all(-infinity<A>);
-  return select_equal(more, hidden, hidden, y + more);
+  Vec<A> sum = y + max(Vec<A>::all(-most_added<A>), more);
+  return select_bits(hidden_by(more), Vec<A>::all(-infinity<A>), sum);
 }
 
-// Everything that a score goes through, for these rows and the keys [j0, j0 + n); bias: what
-// load_bias() returned.
+// Everything that a score goes through, for these rows and the keys [j0, j0 + n), a vector of rows
+// after another. `see` learns what an additive mask hides.
 template <class A>
-Strip<A> logits(const ScoreConstants<A>& c, const Mask& mask, Range rows, int64_t j0, const A* bias,
-                const Visible<A>& see, int64_t n, A* s) {
-  A high[strip_rows<A>], low[strip_rows<A>], minus[strip_rows<A>];
-  for (int i = 0; c.slope != 0 && i < strip_rows<A>; ++i) {
-    Slope<A> slope(c.slope, mask, rows.begin + i, j0);
-    high[i] = slope.high, low[i] = slope.low, minus[i] = slope.minus;
-  }
-  auto of = [](const A* rows, int m) { return Vec<A>::load(rows + m * Vec<A>::width); };
+Strip<A> logits(const ScoreConstants<A>& c, const Mask& mask, const Elements& elements, Range rows,
+                int64_t j0, Visible<A>& see, int64_t n, A* s) {
+  constexpr int w = Vec<A>::width;
   const Vec<A> hidden = Vec<A>::all(-infinity<A>);
-  auto make = [&]<bool Capped, bool Sloped>() {
-    Strip<A> largest = Strip<A>::all(-infinity<A>);
-    for (int64_t j = 0; j < n; ++j) {
-      uint64_t seen = see.whole ? ~uint64_t(0) : see.rows[j];
-#pragma GCC unroll 4
-      for (int m = 0; m < M; ++m) {
-        int64_t lane = m * Vec<A>::width;
+  Strip<A> largest = Strip<A>::all(-infinity<A>);
+  const bool whole = see.whole;
+  uint64_t hides = 0;
+  if (elements.additive() && whole) std::fill_n(see.rows, n, ~uint64_t(0));
+  auto make = [&]<bool Capped, bool Sloped, bool Added>(int m) {
+    const int64_t lane = m * w;
+    A high[w], low[w], minus[w];
+    for (int i = 0; Sloped && i < w; ++i) {
+      Slope<A> slope(c.slope, mask, rows.begin + lane + i, j0);
+      high[i] = slope.high, low[i] = slope.low, minus[i] = slope.minus;
+    }
+    Vec<A> most = hidden, added[w];
+    for (int64_t first = 0; first < n; first += w) {
+      const int64_t end = n - first < w ? n : first + w;
+      if constexpr (Added) {
+        Range here{rows.begin + lane, clamp(rows.begin + lane + w, rows.begin + lane, rows.end)};
+        load_square(elements, here, j0 + first, end - first, added);
+      }
+      for (int64_t j = first; j < end; ++j) {
         Vec<A> y = capped<Capped>(c, Vec<A>::load(s + j * strip_rows<A> + lane));
         if constexpr (Sloped)
-          y = sloped(of(high, m), of(low, m), of(minus, m), Vec<A>::all(A(j)), y);
-        if (bias) y = biased(y, of(bias + j * strip_rows<A>, m));
-        if (!see.whole) y = select_bits(seen >> lane, y, hidden);
-        largest.v[m] = max(largest.v[m], y);
+          y = sloped(Vec<A>::load(high), Vec<A>::load(low), Vec<A>::load(minus), Vec<A>::all(A(j)),
+                     y);
+        if constexpr (Added) {
+          uint64_t here = hidden_by(added[j - first]);
+          y = biased(y, added[j - first]);
+          hides |= here, see.rows[j] &= ~(here << lane);
+        }
+        if (!whole) y = select_bits(see.rows[j] >> lane, y, hidden);
+        most = max(most, y);
         y.store(s + j * strip_rows<A> + lane);
       }
     }
-    return largest;
+    largest.v[m] = most;
   };
-  if (c.softcap != 0)
-    return c.slope != 0 ? make.template operator()<true, true>()
-                        : make.template operator()<true, false>();
-  return c.slope != 0 ? make.template operator()<false, true>()
-                      : make.template operator()<false, false>();
+  with_flags(
+      [&]<bool... Flags>() {
+        for (int m = 0; m < M; ++m) make.template operator()<Flags...>(m);
+      },
+      c.softcap != 0, c.slope != 0, elements.additive());
+  see.whole = whole && hides == 0;
+  return largest;
 }
 
 }  // namespace fanano::FANANO_ISA

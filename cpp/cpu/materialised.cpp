@@ -12,7 +12,7 @@ namespace fanano::FANANO_ISA {
 namespace {
 
 template <class A> struct Scratch {
-  A *q, *s, *o, *k, *v, *rows, *block, *bias;
+  A *q, *s, *o, *k, *v, *rows, *block;
   Visible<A>* see;
 
   Scratch(void* memory, const Problem& p, int64_t& bytes) {
@@ -27,7 +27,6 @@ template <class A> struct Scratch {
     v = arena.take<A>(tile_keys * shape.value_dim);
     rows = arena.take<A>(w * longest_row(dim, value_dim));
     block = arena.take<A>(shape.value_dim * strip_rows<A>);
-    bias = p.mask.data ? arena.take<A>(tile_keys * strip_rows<A>) : nullptr;
     see = arena.take<Visible<A>>(1);
     bytes = arena.used;
   }
@@ -63,9 +62,7 @@ void strip(const Problem& p, const Block& b, Range r, accumulator_t<T>* scores,
       if (constants.plain)
         hide(see, seen, constants.scale.power, scratch.s);
       else
-        logits(constants, b.mask, r, j0,
-               load_bias(b.elements, r, j0, seen, scratch.bias, scratch.rows), see, seen,
-               scratch.s);
+        logits(constants, b.mask, b.elements, r, j0, see, seen, scratch.s);
       unpack(scratch.s, Strip<A>::all(constants.factor), r.size(), seen, scores + j0, keys, 1,
              scratch.rows);
     }

@@ -30,6 +30,15 @@ template <class F> FANANO_FN void with_element(Dtype dtype, F f) {
   with_type(dtype, f);
 }
 
+// f<flags...>().
+template <bool... Known, class F> FANANO_FN void with_flags(F f) {
+  f.template operator()<Known...>();
+}
+template <bool... Known, class F, class... More>
+FANANO_FN void with_flags(F f, bool flag, More... more) {
+  flag ? with_flags<Known..., true>(f, more...) : with_flags<Known..., false>(f, more...);
+}
+
 // f<T, Out>: out has the type of the inputs, or the accumulator's for results to be merged.
 template <class F> FANANO_FN void with_types(Dtype dtype, Dtype out, F f) {
   with_type(dtype, [&]<class T>() {

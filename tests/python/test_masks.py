@@ -156,11 +156,13 @@ def test_what_a_mask_hides_never_shows(garbage, algorithm, kind, dtype):
 
 @dtypes
 @algorithms
-def test_a_nan_in_an_additive_mask_shows_where_it_is(algorithm, dtype):
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+@pytest.mark.parametrize("kind", compare.DTYPES)
+def test_a_nan_or_infinity_in_an_additive_mask_shows_where_it_is(kind, broken, algorithm, dtype):
     qkv = arrays(dtype)
-    mask = np.zeros((ROWS, KEYS), np.float32)
+    mask = np.zeros((ROWS, KEYS), compare.DTYPES[kind])
     clean = run(qkv, attn_mask=mask, algorithm=algorithm)
-    mask[17, 130] = mask[60, 0] = np.nan
+    mask[17, 130] = mask[60, 0] = broken
     got = run(qkv, attn_mask=mask, algorithm=algorithm)
     rows = np.isin(np.arange(ROWS), (17, 60))
     assert (np.isnan(got[0]).all((0, 1, 3)) == rows).all()
@@ -185,6 +187,24 @@ def test_a_row_of_the_lowest_number_is_uniform(kind, algorithm, dtype):
     assert np.abs(out - plain)[:, :, 1::2].max() < tolerance
     if kind != "float16":
         assert np.abs(out - mean)[:, :, ::2].max() < tolerance
+
+
+@dtypes
+@algorithms
+@pytest.mark.parametrize("kind", compare.DTYPES)
+def test_the_largest_number_in_a_mask_leaves_one_key(kind, algorithm, dtype):
+    q, k, v = arrays(dtype)
+    mask = np.zeros((ROWS, KEYS), compare.DTYPES[kind])
+    mask[17, 130] = mask[60, 0] = mask[149, 289] = compare.ml_dtypes.finfo(mask.dtype).max
+    mask[18, 130] = np.inf  # beside it
+    out, lse = run((q, k, v), attn_mask=mask, algorithm=algorithm)
+    plain = run((q, k, v), attn_mask=np.zeros_like(mask), algorithm=algorithm)
+    for row, key in ((17, 130), (60, 0), (149, 289)):
+        value = np.repeat(v[:, :, key], 2, 1).astype(np.float64)
+        assert (np.abs(out[:, :, row].astype(np.float64) - value) <= 2e-7 * np.abs(value)).all()
+        assert np.isfinite(lse[:, :, row]).all()
+    others = ~np.isin(np.arange(ROWS), (17, 18, 60, 149))
+    same([x[:, :, others] for x in (out, lse)], [x[:, :, others] for x in plain])
 
 
 @dtypes

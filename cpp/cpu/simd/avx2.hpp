@@ -22,6 +22,16 @@ FANANO_FN f64 max(f64 a, f64 b) { return {_mm256_max_pd(a.v, b.v)}; }
 FANANO_FN f32 min(f32 a, f32 b) { return {_mm256_min_ps(a.v, b.v)}; }
 FANANO_FN f64 min(f64 a, f64 b) { return {_mm256_min_pd(a.v, b.v)}; }
 
+FANANO_FN bool any_less(f32 a, f32 b) {
+  return _mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ)) != 0;
+}
+FANANO_FN uint64_t equal_bits(f32 a, f32 b) {
+  return uint64_t(_mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_EQ_OQ)));
+}
+FANANO_FN uint64_t equal_bits(f64 a, f64 b) {
+  return uint64_t(_mm256_movemask_pd(_mm256_cmp_pd(a.v, b.v, _CMP_EQ_OQ)));
+}
+
 // Products of the even lanes, and of the odd ones moved there; then their halves, interleaved.
 FANANO_FN void multiply_words(Words a, uint32_t m, Words& high, Words& low) {
   __m256i x = __m256i(a.v), by = _mm256_set1_epi32(int(m));

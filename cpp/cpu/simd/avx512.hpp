@@ -38,6 +38,9 @@ FANANO_FN f64 select_bits(uint64_t bits, f64 t, f64 f) {
   return {_mm512_mask_blend_pd(__mmask8(bits), f.v, t.v)};
 }
 
+FANANO_FN uint64_t equal_bits(f32 a, f32 b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ); }
+FANANO_FN uint64_t equal_bits(f64 a, f64 b) { return _mm512_cmp_pd_mask(a.v, b.v, _CMP_EQ_OQ); }
+
 FANANO_FN bool any_less(f32 a, f32 b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ) != 0; }
 FANANO_FN bool all_less(f32 a, f32 b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ) == 0xffff; }
 

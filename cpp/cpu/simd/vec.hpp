@@ -53,6 +53,12 @@ template <class T> FANANO_FN Vec<T> select_equal(Vec<T> a, Vec<T> b, Vec<T> t, V
   return {a.v == b.v ? t.v : f.v};
 }
 
+// a bit for each lane where a == b
+template <class T> FANANO_FN uint64_t equal_bits(Vec<T> a, Vec<T> b) {
+  uint64_t bits = 0;
+  for (int i = 0; i < Vec<T>::width; ++i) bits |= uint64_t(a.v[i] == b.v[i]) << i;
+  return bits;
+}
 template <class T> FANANO_FN bool any_less(Vec<T> a, Vec<T> b) {
   bool any = false;
   for (int i = 0; i < Vec<T>::width; ++i) any |= a.v[i] < b.v[i];
