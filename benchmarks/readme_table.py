@@ -20,10 +20,12 @@ from typing import Any
 from fanano.cli.bench.cells import (
     CELLS,
     COLUMNS,
+    by_head_size,
     device_of,
     failure,
     machine_of,
     option_cell,
+    size_cells,
 )
 
 BEGIN, END = "<!-- benchmark -->", "<!-- /benchmark -->"
@@ -37,6 +39,8 @@ TITLES = {
     "kept; columns as for prefill, the flops counted as 2.5 times those of the forward pass, "
     "whose causal ones are those on and below the diagonal.",
     "call": "A call of one row and one key, in microseconds; of the others, time over fanano's.",
+    "sizes": "Head sizes, (1, 8, S, D) without a mask, fanano alone: GFLOP/s, and their part of "
+    "the FMA peak by wall time (by CPU time).",
     "options": "Options of `fanano.attention`, (1, 8, S, D): time over that of the same call "
     "without them.",
     "memory": "Peak memory of one call above its inputs, the output included, in MiB.",
@@ -91,6 +95,17 @@ def option_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
         yield [name, *(option_cell(row["contenders"], name) for row in rows)]
 
 
+def size_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
+    dtypes = list(dict.fromkeys(row["dtype"] for row in rows))
+    lengths = dict.fromkeys(row["keys"] for row in rows)
+    yield ["D", *(f"{dtype}, S = {keys}" for dtype in dtypes for keys in lengths)]
+    for line in by_head_size(sorted(rows, key=lambda row: dtypes.index(row["dtype"]))):
+        yield [str(line[0]["dim"]), *(", ".join(size_cells(row)) for row in line)]
+
+
+LINES = {"options": option_lines, "sizes": size_lines}
+
+
 def tables(result: dict[str, Any], picture: str | None) -> Iterator[str]:
     versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
     on_cpu = result.get("device", "cpu") == "cpu"
@@ -110,7 +125,7 @@ def tables(result: dict[str, Any], picture: str | None) -> Iterator[str]:
     for group, title in (TITLES if on_cpu else CUDA_TITLES).items():
         rows = [row for row in result["rows"] if row["group"] == group]
         if rows:
-            lines = option_lines(rows) if group == "options" else group_lines(group, rows)
+            lines = LINES[group](rows) if group in LINES else group_lines(group, rows)
             yield from ["", title, "", *table(list(lines))]
 
 

@@ -36,6 +36,7 @@ TINY = {
     "decode": (cases.Case(1, 4, 2, 1, 64, 16),),
     "backward": (cases.square(1, 2, 33, 16), cases.Case(2, 4, 2, 17, 17, 8, causal=True)),
     "call": cases.CALL,
+    "sizes": tuple(cases.square(1, 2, tokens, dim) for dim in (8, 17) for tokens in (33, 20)),
     "options": (cases.square(1, 8, 40, 16),),
     "memory": (cases.square(1, 1, 64, 16),),
 }
@@ -298,7 +299,8 @@ def test_bench(tmp_path, capsys):
     assert result["versions"]["fanano"] == fanano.__version__
     assert {"date", "cpu", "cpus", "isa", "settings", "quick"} <= set(result)
     assert [row["group"] for row in result["rows"]] == [
-        *("prefill", "prefill", "decode", "backward", "backward", "call", "options", "memory")
+        *("prefill", "prefill", "decode", "backward", "backward", "call"),
+        *("sizes", "sizes", "sizes", "sizes", "options", "memory"),
     ]
     for row in result["rows"]:
         assert {"shape", "dtype", "causal", "gflop", "kv_bytes", "threads"} <= set(row)
@@ -313,6 +315,7 @@ def test_bench(tmp_path, capsys):
 
     for words in (
         *("Prefill, float32", "Decode, float32", "Call, float32", "Options of", "Memory, float32"),
+        *("Head sizes, (1, 8, S, D), float32", "S = 33", "S = 20"),
         *("(1, 2, 33, 16)", "(2, 4/2, 17, 8) causal", "(1, 4/2, 1 over 64, 16)", "1.00x"),
         *("fanano safe", "GFLOP/s", "GB/s", "bool mask (1, 1, S, S)", "ALiBi", "plot.png"),
         "fanano: fanano.set_num_threads(1)",
@@ -333,6 +336,15 @@ def test_groups_and_dtypes_are_chosen(tmp_path):
         ("call", "bfloat16"),
         ("call", "float16"),
     ]
+
+
+def test_float64_is_for_sizes(tmp_path, capsys):
+    _, result = bench(*("--group", "sizes", "--dtype", "float64"), tmp_path=tmp_path)
+    assert [row["dtype"] for row in result["rows"]] == ["float64"] * 4
+    assert [list(row["contenders"]) for row in result["rows"]] == [["fanano"]] * 4
+    capsys.readouterr()
+    assert main(["bench", "--group", "prefill", "--dtype", "float64"]) == 2
+    assert "--dtype float64: expected --group sizes" in capsys.readouterr().err
 
 
 def test_options_use_the_threads_asked_for(tmp_path, monkeypatch):
@@ -358,7 +370,8 @@ def test_an_option_that_is_wrong_is_not_timed(tmp_path, monkeypatch):
 
 
 def test_the_full_shapes():
-    assert len(cases.chosen(cases.GROUPS, cases.DTYPES, quick=False)) == 3 * (7 + 3 + 7 + 1 + 4 + 1)
+    chosen = cases.chosen(cases.GROUPS, cases.DTYPES, quick=False)
+    assert len(chosen) == 3 * (7 + 3 + 7 + 1 + 4 + 1) + 4 * 12
     causal = cases.square(1, 8, 2048, 64, causal=True)
     assert causal.gflop == 4 * 8 * (2048 * 2049 / 2) * 64 / 1e9
     assert cases.DECODE[0].kv_bytes == 2 * 8 * 8192 * 128 * 4

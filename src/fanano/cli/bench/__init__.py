@@ -10,6 +10,7 @@ from typing import Any
 from fanano._core import most_threads
 
 from .. import errors
+from . import cases
 from .cases import CUDA_DTYPES, CUDA_GROUPS, DTYPES, GROUPS
 
 ROUNDS, QUICK_ROUNDS = 9, 3
@@ -30,6 +31,7 @@ def add_parser(commands: Any) -> None:
         "  decode   one row over a cache of keys: GB/s, and their part of what reads reach here\n"
         "  backward the gradients of prefill's shapes: GFLOP/s, counted as 2.5 times prefill's\n"
         "  call     one row, one key: what a call costs\n"
+        "  sizes    fanano alone, over head sizes and lengths, float64 too: part of the peak\n"
         "  options  what masks, ALiBi, sinks, softcap ... cost fanano\n"
         "  memory   peak extra memory of one call, each in a process of its own\n"
         "\n"
@@ -98,6 +100,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise errors.CommandError(f"--device cuda --group {group}: {expected}", code=2)
     every = CUDA_DTYPES if on_cuda else DTYPES
     dtypes = arguments.dtype or (every[:1] if arguments.quick else every)
+    if not cases.chosen(groups, dtypes, arguments.quick, arguments.device):
+        raise errors.CommandError("--dtype float64: expected --group sizes beside it", code=2)
     needed = ["numpy", "rich"]
     needed += ["torch"] if on_cuda else ["ml_dtypes"] * ("bfloat16" in dtypes)
     errors.require("fanano bench", needed + ["matplotlib"] * bool(arguments.plot))
@@ -120,7 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
         devices.BY_NAME[arguments.device](),
         contenders,
         groups,
-        dtypes=[dtype for dtype in DTYPES if dtype in dtypes],
+        dtypes=dtypes,
         quick=arguments.quick,
         threads=arguments.threads,
         rounds=arguments.rounds or (QUICK_ROUNDS if arguments.quick else ROUNDS),

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 
-ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-UNIT = {"float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10}  # the last place of 1
+ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
+# The last place of 1.
+UNIT = {"float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10, "float64": 2.0**-52}
 DTYPES = tuple(ITEM_BYTES)
 NONE = "none"  # the call without any option, in the group of options
 
@@ -69,6 +70,9 @@ DECODE = (
 )
 CALL = (Case(1, 1, 1, 1, 1, 64),)
 BACKWARD = PREFILL
+SIZES = tuple(
+    square(1, 8, tokens, dim) for dim in (32, 64, 80, 96, 128, 256) for tokens in (2048, 512)
+)
 OPTIONS = tuple(square(1, 8, tokens, dim) for tokens in (2048, 512) for dim in (64, 128))
 MEMORY = (square(1, 8, 8192, 64),)
 
@@ -77,6 +81,7 @@ FULL = {
     "decode": DECODE,
     "backward": BACKWARD,
     "call": CALL,
+    "sizes": SIZES,
     "options": OPTIONS,
     "memory": MEMORY,
 }
@@ -89,10 +94,13 @@ QUICK = {
     "decode": (Case(1, 32, 8, 1, 4096, 128),),
     "backward": QUICK_PREFILL,
     "call": CALL,
+    "sizes": tuple(square(1, 8, 512, dim) for dim in (64, 96)),
     "options": (square(1, 8, 512, 64),),
     "memory": (square(1, 8, 2048, 64),),
 }
 GROUPS = tuple(FULL)
+# What others compute, too, and what fanano does alone.
+GROUP_DTYPES = dict.fromkeys(GROUPS, DTYPES[:3]) | {"sizes": DTYPES}
 
 
 def paper(dims: Sequence[int], lengths: Sequence[int]) -> tuple[Case, ...]:
@@ -131,12 +139,17 @@ CUDA_DTYPES = "bfloat16", "float16"
 def chosen(
     groups: Sequence[str], dtypes: Sequence[str], quick: bool, device: str = "cpu"
 ) -> list[tuple[str, Case]]:
-    """The cases of the groups in their order, each in every dtype. On CUDA the groups take turns:
-    a run that ends early has something of each."""
+    """The cases of the groups in their order, each in every dtype that the group has. On CUDA the
+    groups take turns: a run that ends early has something of each."""
     tables = {"cpu": (FULL, QUICK), "cuda": (CUDA_FULL, CUDA_QUICK)}
     table = tables[device][quick]
     of_groups = [
-        [(group, replace(case, dtype=dtype)) for dtype in dtypes for case in table[group]]
+        [
+            (group, replace(case, dtype=dtype))
+            for dtype in GROUP_DTYPES[group]
+            if dtype in dtypes
+            for case in table[group]
+        ]
         for group in GROUPS
         if group in groups
     ]

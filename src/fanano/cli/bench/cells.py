@@ -38,6 +38,20 @@ def prefill_cells(row: Row, outcome: Outcome) -> list[str]:
     return [*time_cells(row, outcome, 1e3), f"{rate:.0f}", part]
 
 
+def by_head_size(rows: Sequence[Row]) -> list[list[Row]]:
+    """The rows of each, in the order of their lengths."""
+    lines: dict[int, list[Row]] = {}
+    for row in rows:
+        lines.setdefault(row["dim"], []).append(row)
+    return list(lines.values())
+
+
+def size_cells(row: Row) -> list[str]:
+    """Of fanano alone: the rate, and its parts of the peak."""
+    outcome = row["contenders"]["fanano"]
+    return [failure(outcome) or "", ""] if failure(outcome) else prefill_cells(row, outcome)[-2:]
+
+
 def decode_cells(row: Row, outcome: Outcome) -> list[str]:
     if word := failure(outcome):
         return [word]

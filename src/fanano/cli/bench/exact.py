@@ -64,11 +64,13 @@ def judge(
 
     A row may differ by four units in the last place of its largest number, which leaves room for
     weights and scores rounded to the dtype, and by what sums in float32 of values as large as these
-    lose. More than 1 in "of_allowed", or NaN, is a wrong result.
+    lose; in float64, which the reference is made in, by 1e-12 of these. More than 1 in
+    "of_allowed", or NaN, is a wrong result.
     """
     xp = library.xp
     error = xp.amax(xp.abs(library.wide(out) - reference), axis=-1)
     largest = float(xp.abs(library.wide(arrays.value)).max())
     of_row = xp.amax(xp.abs(reference), axis=-1)
-    allowed = 4 * UNIT[dtype] * of_row + 8 * UNIT["float32"] * largest
+    sums = 1e-12 if dtype == "float64" else 8 * UNIT["float32"]
+    allowed = 4 * UNIT[dtype] * of_row + sums * largest
     return {"error": float(error.max()), "of_allowed": float((error / allowed).max())}

@@ -19,6 +19,7 @@ UNITS = {
         "decode": "GB/s (line: reads by the read loop)",
         "backward": "GFLOP/s (line: multiply-adds)",
         "call": "microseconds a call",
+        "sizes": "GFLOP/s (line: multiply-adds)",
         "options": "time over that without the option",
         "memory": "peak extra memory in MiB",
     },
@@ -37,7 +38,7 @@ def height(row: Row, outcome: Outcome) -> float:
     if device_of(row) != "cpu" and "seconds" not in outcome:  # compared, and not timed
         return 0.0
     numbers: dict[str, Any] = row | outcome
-    if row["group"] in ("prefill", "backward"):
+    if row["group"] in ("prefill", "backward", "sizes"):
         return float(numbers["gflop"] / numbers["seconds"])
     if row["group"] == "decode":
         return float(numbers["kv_bytes"] / numbers["seconds"] / 1e9)
@@ -50,7 +51,7 @@ def height(row: Row, outcome: Outcome) -> float:
 
 def limit(row: Row) -> float | None:
     """What a machine without other work reaches, in the unit of the bars."""
-    if row["group"] in ("prefill", "decode", "backward"):
+    if row["group"] in ("prefill", "decode", "backward", "sizes"):
         return max((x["best"] for x in row["contenders"].values() if "best" in x), default=None)
     return None
 

@@ -8,7 +8,17 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from .cells import CELLS, COLUMNS, case_label, device_of, failure, machine_of, option_cell
+from .cells import (
+    CELLS,
+    COLUMNS,
+    by_head_size,
+    case_label,
+    device_of,
+    failure,
+    machine_of,
+    option_cell,
+    size_cells,
+)
 from .session import Result
 from .side_by_side import Row
 
@@ -17,6 +27,7 @@ TITLES = {
     "decode": "Decode",
     "backward": "Backward",
     "call": "Call",
+    "sizes": "Head sizes, (1, 8, S, D)",
     "options": "Options of fanano.attention, (1, 8, S, D)",
     "memory": "Memory",
 }
@@ -30,6 +41,7 @@ NOTES = {
     "are counted as 2.5 times those of the forward pass, whose causal ones are those on and below "
     "the diagonal; peak: as for prefill",
     "call": "one row, one key: nearly all of it is the cost of a call",
+    "sizes": "fanano alone, without a mask: GFLOP/s, and their part of the peak, as for prefill",
     "options": "time over that of the same call without the option",
     "memory": "peak above the inputs, the output included, each in a process of its own",
 }
@@ -53,7 +65,7 @@ def show(console: Console, result: Result) -> None:
         rows = [row for row in result["rows"] if row["group"] == group]
         for dtype in dict.fromkeys(row["dtype"] for row in rows):
             mine = [row for row in rows if row["dtype"] == dtype]
-            make = options_table if group == "options" else group_table
+            make = TABLES.get(group, group_table)
             console.print(make(f"{title}, {dtype}", mine))
         if rows:
             note = NOTES if device_of(rows[0]) == "cpu" else CUDA_NOTES
@@ -124,6 +136,23 @@ def options_table(title: str, rows: Sequence[Row]) -> Table:
     for name in rows[0]["contenders"]:
         table.add_row(name, *(option_cell(row["contenders"], name) for row in rows))
     return table
+
+
+def sizes_table(title: str, rows: Sequence[Row]) -> Table:
+    """A line for each head size, two columns for each length."""
+    table = plain(title)
+    table.add_column("D", justify="right")
+    by_size = by_head_size(rows)
+    for row in by_size[0]:
+        table.add_column(f"S = {row['keys']}\nGFLOP/s", justify="right")
+        table.add_column("of the\npeak", justify="right")
+    for line in by_size:
+        cells = [cell for row in line for cell in size_cells(row)]
+        table.add_row(str(line[0]["dim"]), *cells)
+    return table
+
+
+TABLES = {"options": options_table, "sizes": sizes_table}
 
 
 def ours_failed(result: Result) -> bool:

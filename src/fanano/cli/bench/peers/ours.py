@@ -20,7 +20,7 @@ class Fanano(Peer):
     name = "fanano"
     library = "fanano"
     algorithm = "flash"
-    groups = (*Peer.groups, "backward")
+    groups = (*Peer.groups, "backward", "sizes")
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
 
     def start(self, threads: int) -> str:
