@@ -22,8 +22,8 @@ ScoreConstants<A> score_constants(const Problem& p, int64_t batch, int64_t head,
   return {s.scale, s.softcap, s.slopes || additive, slope, unit};
 }
 
-// A finite element of an additive mask that is too large (most_added) becomes less; biased() has the
-// other end of the range.
+// A finite element of an additive mask that is too large (most_added) becomes less. biased() has
+// the other end of the range.
 template <class A> FANANO_FN Vec<A> clamp_above(Vec<A> x) {
   return select_equal(x, Vec<A>::all(infinity<A>), x, min(Vec<A>::all(most_added<A>), x));
 }
