@@ -15,9 +15,11 @@ namespace fanano {
 namespace {
 
 // Rows that share one pass over K and V. More rows save conversions and cache traffic; fewer leave
-// more tasks for the threads.
-constexpr int64_t most_rows = 512;
-constexpr int64_t tasks_per_thread = 16;
+// more tasks for the threads. More than so many only where the block's q and o are so small that
+// the second-level cache keeps them.
+constexpr int64_t usual_rows = 512;
+constexpr int64_t most_block_bytes = 1 << 20;
+constexpr int64_t tasks_per_thread = 8;
 
 // With fewer teams, their keys are split: a thread that has none left must find something to do.
 constexpr int64_t teams_per_thread = 4;
@@ -58,6 +60,13 @@ static Plan plan_decode(const Problem& p, const Machine& machine, Plan plan) {
   return plan;
 }
 
+static int64_t most_rows(const Problem& p, const Kernels& k, int64_t strip) {
+  if (p.algorithm != Algorithm::flash) return usual_rows;
+  int64_t of_strip = k.flash_scratch(p, 2 * strip) - k.flash_scratch(p, strip);
+  bool fits = k.most_rows / strip * of_strip <= most_block_bytes;
+  return fits ? k.most_rows : std::min<int64_t>(k.most_rows, usual_rows);
+}
+
 Plan make_plan(const Problem& p, const Machine& machine) {
   const Shape& s = p.shape;
   const Kernels& k = *machine.kernels;
@@ -79,7 +88,7 @@ Plan make_plan(const Problem& p, const Machine& machine) {
   int64_t rows = ceil_div(s.queries, wanted), of_thread = ceil_div(machine.threads, heads);
   rows = std::max(rows, std::min<int64_t>(k.least_rows, ceil_div(s.queries, of_thread)));
   rows = ceil_div(rows, strip) * strip;
-  plan.rows = std::clamp(rows, strip, std::max(strip, most_rows / strip * strip));
+  plan.rows = std::clamp(rows, strip, std::max(strip, most_rows(p, k, strip) / strip * strip));
   plan.tasks = heads * ceil_div(s.queries, plan.rows);
 
   plan.threads = int(std::min<int64_t>(plan.threads, plan.tasks));

@@ -31,6 +31,7 @@ const Kernels kernels = {
     tile_keys,
     decode_keys,
     least_rows,
+    most_rows,
     own<flash_scratch, &Kernels::flash_scratch>,
     shared::materialised_scratch,
     shared::decode_scratch,

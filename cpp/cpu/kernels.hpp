@@ -32,6 +32,7 @@ struct Kernels {
   int tile_keys;         // keys of a tile
   int decode_keys;       // of one of decode
   int least_rows;        // of a block, if each thread gets one: fewer share too little
+  int most_rows;         // of a block: more would save nothing
 
   // Bytes of scratch that one thread needs for blocks of so many rows.
   int64_t (*flash_scratch)(const Problem&, int64_t rows);

@@ -1,5 +1,7 @@
 #include "plan.hpp"
 
+#include <algorithm>
+
 #include "check.hpp"
 #include "cpu/isa.hpp"
 #include "errors.hpp"
@@ -42,6 +44,18 @@ TEST(tasks_cover_all_rows) {
           CHECK(plan.threads >= 1 && plan.threads <= threads && plan.threads <= plan.tasks);
           CHECK(plan.keys == k->tile_keys);
         }
+}
+
+TEST(blocks_share_keys_while_threads_have_tasks) {
+  for (const Kernels* k : runnable_isas()) {
+    auto rows = [&](int64_t heads, int64_t queries, int64_t dim, int threads) {
+      return make_plan(problem({1, heads, heads, queries, 500, dim, dim}), {k, threads}).rows;
+    };
+    CHECK(rows(64, 5120, 16, 1) == k->most_rows && k->most_rows >= 512);
+    CHECK(rows(64, 5120, 576, 1) == 512);                       // more would not stay in the cache
+    CHECK(rows(1, 512, 64, 1) == std::max(64, k->least_rows));  // eight tasks, or fewer
+    CHECK(rows(1, 512, 64, 16) == std::max<int64_t>(k->strip32, k->least_rows > 1 ? 32 : 1));
+  }
 }
 
 TEST(teams_cover_all_heads_once) {
