@@ -69,41 +69,39 @@ FANANO_FN float factor_of(Vec<float> size) {
   return some && !any_less(Vec<float>::all(tiny_row), size) ? tiny_factor : 1;
 }
 
-// Neighbouring columns, of floats that are bfloat16 numbers.
-FANANO_FN void store_upper(Vec<float> x, bfloat16* to) {
-  typedef uint16_t Words __attribute__((vector_size(vector_bytes / 2)));
-  Words words = __builtin_convertvector((Pairs::Native)x.v >> 16, Words);
-  std::memcpy(to, &words, sizeof words);
-}
-
-// The parts of n numbers times `by`, each of them filled up with zeros to whole terms. Returns the
-// row's factor.
+// The parts of n numbers times `by`, each of them filled up with zeros to whole terms: of 32 columns
+// the first and the 17th are a pair, the second and the 18th ..., in rows of q and keys alike, so
+// that nothing has to change places. Returns the row's factor.
 template <InParts T>
 FANANO_FN float split_row(const T* x, int64_t stride, int64_t n, float by, bfloat16* to) {
   constexpr int N = parts<T, bfloat16>, w = Vec<float>::width;
-  alignas(64) float row[max_dim];
+  static_assert(tiles::deep == 2 * w);
   const int64_t part = round_up(n, tiles::deep);
-  widen(x, stride, row, n);
-  for (int64_t d = n; d < part; ++d) row[d] = 0;
-
   Vec<float> size = Vec<float>::all(0);
-  for (int64_t d = 0; d < part; d += w) {
-    Vec<float> y = Vec<float>::load(row + d) * Vec<float>::all(by);
-    y.store(row + d);
-    size = larger_size(size, y);
-  }
-  const float factor = factor_of(size);
-  auto split = [&]<bool Any>(Vec<float> scale) {
-    for (int64_t d = 0; d < part; d += w) {
-      auto y = Parts<N>::template of<Any>(Vec<float>::load(row + d) * scale);
-      for (int i = 0; i < N; ++i) store_upper(y.part[i], to + i * part + d);
+  auto split = [&]<bool Any>(const auto* from, float scale) {
+    for (int64_t d = 0; d < part; d += tiles::deep) {
+      Vec<float> first = load_wide(from + d) * Vec<float>::all(scale);
+      Vec<float> second = load_wide(from + d + w) * Vec<float>::all(scale);
+      size = larger_size(larger_size(size, first), second);
+      auto y = Parts<N>::template of<Any>(first), z = Parts<N>::template of<Any>(second);
+      for (int i = 0; i < N; ++i)
+        joined(y.part[i], z.part[i]).store(reinterpret_cast<uint32_t*>(to + i * part + d));
     }
   };
-  if (factor == factor)
-    split.template operator()<false>(Vec<float>::all(1 / factor));
-  else
-    split.template operator()<true>(Vec<float>::all(1));
-  return factor;
+  auto all = [&](const auto* from) {
+    split.template operator()<false>(from, by);  // as most are
+    const float factor = factor_of(size);
+    if (factor != factor)
+      split.template operator()<true>(from, by);
+    else if (factor != 1)
+      split.template operator()<false>(from, by / factor);
+    return factor;
+  };
+  if (stride == 1 && part == n) return all(x);
+  alignas(64) float row[max_dim];
+  widen(x, stride, row, n);
+  for (int64_t d = n; d < part; ++d) row[d] = 0;
+  return all(static_cast<const float*>(row));
 }
 
 template <InParts T>
@@ -140,22 +138,25 @@ Operand<bfloat16> load_values(const T* x, int64_t row, int64_t column, int64_t n
                               bfloat16* buffer) {
   constexpr int N = parts<T, bfloat16>;
   load_squares(x, row, column, n, dim, [&](int64_t d, int64_t j, auto row_of) {
-    Pairs squares[N][tiles::side];
+    // Turned as numbers, of which there are fewer than of parts.
+    Vec<float> even[tiles::side], odd[tiles::side], size = Vec<float>::all(0);
+#pragma GCC unroll 16
+    for (int i = 0; i < tiles::side; ++i) even[i] = load_wide(row_of(2 * i));
+    transpose(even);
+#pragma GCC unroll 16
+    for (int i = 0; i < tiles::side; ++i) odd[i] = load_wide(row_of(2 * i + 1));
+    transpose(odd);
     auto split = [&]<bool Any>() {
       for (int i = 0; i < tiles::side; ++i) {
-        auto first = Parts<N>::template of<Any>(load_wide(row_of(2 * i)));
-        auto second = Parts<N>::template of<Any>(load_wide(row_of(2 * i + 1)));
-        for (int k = 0; k < N; ++k) squares[k][i] = joined(first.part[k], second.part[k]);
+        size = larger_size(larger_size(size, even[i]), odd[i]);
+        auto x = Parts<N>::template of<Any>(even[i]), y = Parts<N>::template of<Any>(odd[i]);
+        for (int k = 0; k < N; ++k)
+          joined(x.part[k], y.part[k])
+              .store(reinterpret_cast<uint32_t*>(buffer + ((d + i) * N + k) * tile_keys + j));
       }
     };
-    Vec<float> size = Vec<float>::all(0);
-    for (int i = 0; i < tiles::deep; ++i) size = larger_size(size, load_wide(row_of(i)));
-    if (all_less(size, Vec<float>::all(largest_split)))
-      split.template operator()<false>();
-    else
-      split.template operator()<true>();
-    for (int k = 0; k < N; ++k)
-      store_square(squares[k], buffer + (d * N + k) * tile_keys + j, N * tile_keys);
+    split.template operator()<false>();  // as most are
+    if (!all_less(size, Vec<float>::all(largest_split))) split.template operator()<true>();
   });
   Operand<bfloat16> values{buffer, 2, N * tile_keys, tile_keys, N};
   if constexpr (std::same_as<T, float>)
@@ -187,7 +188,7 @@ inline Vec<float> whole_scores(const bfloat16* q, Vec<float> of_row, Operand<bfl
   of_row = select_equal(of_row, of_row, of_row, one);
   of_key = select_equal(of_key, of_key, of_key, one);
   Vec<float> sum = Vec<float>::all(0);
-  for (int64_t d = 0; d < dim; d += 2) {
+  for (int64_t d = 0; d < round_up(dim, tiles::deep); d += 2) {
     Vec<float> first = Vec<float>::all(0), second = first;
     float key[2] = {};
     for (int i = 0; i < k.parts; ++i) {
@@ -196,7 +197,7 @@ inline Vec<float> whole_scores(const bfloat16* q, Vec<float> of_row, Operand<bfl
       for (int both : {0, 1}) key[both] += number(k.data[j * k.row + i * k.part + d + both]);
     }
     sum = fma(first * of_row, Vec<float>::all(key[0]) * of_key, sum);
-    if (d + 1 < dim) sum = fma(second * of_row, Vec<float>::all(key[1]) * of_key, sum);
+    sum = fma(second * of_row, Vec<float>::all(key[1]) * of_key, sum);
   }
   return sum;
 }
