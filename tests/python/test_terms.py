@@ -163,22 +163,24 @@ def test_subnormal_sums_do_not_depend_on_neighbours(dtype):
 
 
 @WIDE
+@pytest.mark.parametrize("scale", [0.12, -0.12])
 @pytest.mark.parametrize("size", [-100, -60, -47, 47, 57, 60, 100])
-def test_scores_do_not_tell_how_large_their_factors_are(size, dtype):
+def test_scores_do_not_tell_how_large_their_factors_are(size, scale, dtype):
     """By powers of two, all of them or a few; in bits, but where floats have a way of their own."""
     q, k, v = drawn(dtype, 70, 150, 65, 8, seed=6)
-    expected = fanano.attention(q, k, v, return_lse=True)
+    expected = fanano.attention(q, k, v, scale=scale, return_lse=True)
     large = times(q, 2.0**size), times(k, 2.0**-size)
-    got = fanano.attention(*large, v, return_lse=True)
-    compare.judge_attention(*got, *large, v)
+    got = fanano.attention(*large, v, scale=scale, return_lse=True)
+    compare.judge_attention(*got, *large, v, scale=scale)
     if dtype == "bfloat16" or abs(size) < 50:
         assert [x.tobytes() for x in got] == [x.tobytes() for x in expected]
     some = q.copy(), k.copy()
     some[0][20:30], some[1][100:] = large[0][20:30], large[1][100:]
-    out = fanano.attention(*some, v, is_causal=True, q_offset=99 - 29)
-    alone = fanano.attention(q, k, v, is_causal=True, q_offset=99 - 29)
+    options = {"is_causal": True, "q_offset": 99 - 29, "scale": scale}
+    out = fanano.attention(*some, v, **options)
+    alone = fanano.attention(q, k, v, **options)
     assert out[:20].tobytes() == alone[:20].tobytes()
-    compare.judge_attention(out, None, *some, v, is_causal=True, q_offset=99 - 29)
+    compare.judge_attention(out, None, *some, v, **options)
 
 
 @WIDE
