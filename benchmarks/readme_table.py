@@ -100,7 +100,7 @@ def size_lines(rows: Sequence[Row]) -> Iterator[list[str]]:
     lengths = dict.fromkeys(row["keys"] for row in rows)
     yield ["D", *(f"{dtype}, S = {keys}" for dtype in dtypes for keys in lengths)]
     for line in by_head_size(sorted(rows, key=lambda row: dtypes.index(row["dtype"]))):
-        yield [str(line[0]["dim"]), *(", ".join(size_cells(row)) for row in line)]
+        yield [str(line[0]["dim"]), *(", ".join(filter(None, size_cells(row))) for row in line)]
 
 
 LINES = {"options": option_lines, "sizes": size_lines}

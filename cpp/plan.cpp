@@ -60,11 +60,12 @@ static Plan plan_decode(const Problem& p, const Machine& machine, Plan plan) {
   return plan;
 }
 
-static int64_t most_rows(const Problem& p, const Kernels& k, int64_t strip) {
-  if (p.algorithm != Algorithm::flash) return usual_rows;
+static RowLimits row_limits(const Problem& p, const Kernels& k, int64_t strip) {
+  if (p.algorithm != Algorithm::flash) return {1, usual_rows};
+  RowLimits limits = k.row_limits(p);
   int64_t of_strip = k.flash_scratch(p, 2 * strip) - k.flash_scratch(p, strip);
-  bool fits = k.most_rows / strip * of_strip <= most_block_bytes;
-  return fits ? k.most_rows : std::min<int64_t>(k.most_rows, usual_rows);
+  if (limits.most / strip * of_strip > most_block_bytes) limits.most = usual_rows;
+  return limits;
 }
 
 Plan make_plan(const Problem& p, const Machine& machine) {
@@ -86,9 +87,10 @@ Plan make_plan(const Problem& p, const Machine& machine) {
   int64_t heads = s.batch * s.heads;
   int64_t wanted = ceil_div(tasks_per_thread * machine.threads, heads);
   int64_t rows = ceil_div(s.queries, wanted), of_thread = ceil_div(machine.threads, heads);
-  rows = std::max(rows, std::min<int64_t>(k.least_rows, ceil_div(s.queries, of_thread)));
+  const RowLimits limits = row_limits(p, k, strip);
+  rows = std::max(rows, std::min(limits.least, ceil_div(s.queries, of_thread)));
   rows = ceil_div(rows, strip) * strip;
-  plan.rows = std::clamp(rows, strip, std::max(strip, most_rows(p, k, strip) / strip * strip));
+  plan.rows = std::clamp(rows, strip, std::max(strip, limits.most / strip * strip));
   plan.tasks = heads * ceil_div(s.queries, plan.rows);
 
   plan.threads = int(std::min<int64_t>(plan.threads, plan.tasks));

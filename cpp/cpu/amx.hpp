@@ -171,13 +171,6 @@ FANANO_FN void load_squares(const T* x, int64_t row, int64_t column, int64_t n, 
       }
     }
 }
-FANANO_FN void store_square(Pairs (&square)[tiles::side], bfloat16* to, int64_t column) {
-  transpose(square);
-#pragma GCC unroll 16
-  for (int i = 0; i < tiles::side; ++i)
-    square[i].store(reinterpret_cast<uint32_t*>(to + i * column));
-}
-
 inline Operand<bfloat16> load_values(const bfloat16* x, int64_t row, int64_t column, int64_t n,
                                      int64_t dim, bfloat16* buffer) {
   load_squares(x, row, column, n, dim, [&](int64_t d, int64_t j, auto row_of) {
@@ -185,7 +178,10 @@ inline Operand<bfloat16> load_values(const bfloat16* x, int64_t row, int64_t col
 #pragma GCC unroll 16
     for (int i = 0; i < tiles::side; ++i)
       square[i] = joined(load_brain(row_of(2 * i)), load_brain(row_of(2 * i + 1)));
-    store_square(square, buffer + d * tile_keys + j, tile_keys);
+    transpose(square);
+#pragma GCC unroll 16
+    for (int i = 0; i < tiles::side; ++i)
+      square[i].store(reinterpret_cast<uint32_t*>(buffer + (d + i) * tile_keys + j));
   });
   return {buffer, 2, tile_keys};
 }

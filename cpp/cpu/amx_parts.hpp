@@ -69,9 +69,9 @@ FANANO_FN float factor_of(Vec<float> size) {
   return some && !any_less(Vec<float>::all(tiny_row), size) ? tiny_factor : 1;
 }
 
-// The parts of n numbers times `by`, each of them filled up with zeros to whole terms: of 32 columns
-// the first and the 17th are a pair, the second and the 18th ..., in rows of q and keys alike, so
-// that nothing has to change places. Returns the row's factor.
+// The parts of n numbers times `by`, each of them filled up with zeros to whole terms. Of 32
+// columns the first and the 17th are a pair, the second and the 18th ..., in rows of q and keys
+// alike, so that nothing has to change places. Returns the row's factor.
 template <InParts T>
 FANANO_FN float split_row(const T* x, int64_t stride, int64_t n, float by, bfloat16* to) {
   constexpr int N = parts<T, bfloat16>, w = Vec<float>::width;

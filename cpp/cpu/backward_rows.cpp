@@ -130,7 +130,7 @@ SummedState<accumulator_t<T>> softmax_state(const Problem& p, const Block& b, Ra
        c.scale.sign, scratch.q, reinterpret_cast<E*>(scratch.rows));
   for (int64_t j0 = tiles.begin * tile_keys; j0 < columns.end; j0 += tile_keys) {
     int64_t n = clamp(columns.end - j0, 0, tile_keys);
-    look(b.mask, b.elements, b.elements.boolean(), r, j0, n, see);
+    look(b.mask, b.elements, r, j0, n, see);
     if (see.none) continue;
     Operand<E> k = load(at<const T>(p.k, b.batch, b.kv_head, j0), p.k.row, p.k.column, n,
                         p.shape.dim, scratch.k);

@@ -53,10 +53,9 @@ template <class T> FANANO_FN T* at(const Tensor& t, int64_t batch, int64_t head,
   return static_cast<T*>(t.data) + batch * t.batch + head * t.head + row * t.row;
 }
 
-// The longest row that is turned between [row][column] and [column][row]: of q, o or a mask's tile.
+// The longest row that is turned between [row][column] and [column][row]: of q or o.
 FANANO_FN int64_t longest_row(int64_t dim, int64_t value_dim) {
-  int64_t longest = dim > value_dim ? dim : value_dim;
-  return longest > tile_keys ? longest : tile_keys;
+  return dim > value_dim ? dim : value_dim;
 }
 
 // Zeros and an lse of -inf for the rows beyond q_lengths.

@@ -6,6 +6,7 @@
 
 namespace fanano::FANANO_ISA {
 
+RowLimits row_limits(const Problem&);
 int64_t flash_scratch(const Problem&, int64_t rows);
 void flash(const Problem&, const Plan&, int64_t task, void* scratch);
 

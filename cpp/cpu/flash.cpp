@@ -81,7 +81,7 @@ template <class T, class E, class Out> class RowBlock {
     int64_t j0 = tile.j0, seen = clamp(columns.end - j0, 0, tile.n);
     if (columns.begin >= j0 + seen) return;
     Visible<A>& see = *scratch_.see;
-    look(b_.mask, b_.elements, b_.elements.boolean(), r, j0, seen, see);
+    look(b_.mask, b_.elements, r, j0, seen, see);
     if (see.none) return;
     if (b_.elements.additive() && hides_all(b_.elements, r, j0, seen)) return;
 
@@ -216,6 +216,12 @@ template <class F> static void with_kernel(const Problem& p, F f) {
   with_terms(p, [&]<class T, class E>() {
     with_out<T, E>(p, [&]<class Out>() { f.template operator()<T, E, Out>(); });
   });
+}
+
+// Tile registers are fast, and need keys converted, to parts, or transposed: many rows have to pass
+// a tile of keys for that not to show.
+RowLimits row_limits(const Problem&) {
+  return bf16_tiles ? RowLimits{256, 1024} : RowLimits{1, 512};
 }
 
 int64_t flash_scratch(const Problem& p, int64_t rows) {

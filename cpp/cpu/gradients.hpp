@@ -191,7 +191,7 @@ template <class A> struct Differentiator {
                   Visible<A>& see, const Pieces<A, O, Parts>& to) const {
     A *s = to.s, *dp = to.dp;
     const ScoreConstants<A>& c = constants;
-    look(b.mask, b.elements, b.elements.boolean(), x.rows, tile.j0, n, see);
+    look(b.mask, b.elements, x.rows, tile.j0, n, see);
     if (see.none || (b.elements.additive() && hides_all(b.elements, x.rows, tile.j0, n)))
       return false;
 

@@ -25,14 +25,18 @@ struct MergeRow {
 using BackwardTask = void(const Problem&, const BackwardPlan&, int64_t task, void* scratch,
                           void* workspace);
 
+// Query rows of a block of flash: fewer share too little, if each thread gets one; more save
+// nothing.
+struct RowLimits { int64_t least, most; };
+
 struct Kernels {
   const char* isa;
   uint32_t features;     // what the compiler was allowed to use: cpu/isa.hpp
   int strip32, strip64;  // query rows of a strip in float32, in float64: the unit of a row block
   int tile_keys;         // keys of a tile
   int decode_keys;       // of one of decode
-  int least_rows;        // of a block, if each thread gets one: fewer share too little
-  int most_rows;         // of a block: more would save nothing
+
+  RowLimits (*row_limits)(const Problem&);
 
   // Bytes of scratch that one thread needs for blocks of so many rows.
   int64_t (*flash_scratch)(const Problem&, int64_t rows);

@@ -127,7 +127,7 @@ template <class A> FANANO_FN Vec<A> biased(Vec<A> y, Vec<A> more) {
 }
 
 // Everything that a score goes through, for these rows and the keys [j0, j0 + n), a vector of rows
-// after another. `see` learns what an additive mask hides.
+// after another. `see` learns what an additive mask hides, but for whether that is all.
 template <class A>
 Strip<A> logits(const ScoreConstants<A>& c, const Mask& mask, const Elements& elements, Range rows,
                 int64_t j0, Visible<A>& see, int64_t n, A* s) {

@@ -1,6 +1,8 @@
 // The ladder's attention: every score of the problem stands in memory, the softmax of its rows is
 // naive, safe or online, and then the products with v are taken. The yardstick for flash, in memory
 // and in time; it shares flash's micro-kernels, so that the comparison is of the algorithms.
+#include <algorithm>
+
 #include "block.hpp"
 #include "entry_points.hpp"
 #include "logits.hpp"
@@ -25,7 +27,7 @@ template <class A> struct Scratch {
     s = arena.take<A>(tile_keys * strip_rows<A>);
     k = arena.take<A>(tile_keys * shape.dim);
     v = arena.take<A>(tile_keys * shape.value_dim);
-    rows = arena.take<A>(w * longest_row(dim, value_dim));
+    rows = arena.take<A>(w * std::max<int64_t>(longest_row(dim, value_dim), tile_keys));
     block = arena.take<A>(shape.value_dim * strip_rows<A>);
     see = arena.take<Visible<A>>(1);
     bytes = arena.used;
@@ -58,7 +60,7 @@ void strip(const Problem& p, const Block& b, Range r, accumulator_t<T>* scores,
       Operand<A> k =
           load(at<const T>(p.k, b.batch, b.kv_head, j0), p.k.row, p.k.column, seen, dim, scratch.k);
       score(scratch.q, k, seen, dim, scratch.s);
-      look(b.mask, b.elements, b.elements.boolean(), r, j0, seen, see);
+      look(b.mask, b.elements, r, j0, seen, see);
       if (constants.plain)
         hide(see, seen, constants.scale.power, scratch.s);
       else
@@ -87,7 +89,7 @@ void strip(const Problem& p, const Block& b, Range r, accumulator_t<T>* scores,
     Operand<A> v = load(at<const T>(p.v, b.batch, b.kv_head, j0), p.v.row, p.v.column, seen,
                         value_dim, scratch.v);
     pack(scores + j0, keys, int64_t(1), r.size(), seen, A(1), scratch.s, scratch.rows);
-    look(b.mask, b.elements, true, r, j0, seen, see);
+    look(b.mask, b.elements, r, j0, seen, see, true);
     if (see.whole || ordinary(v, seen, value_dim))
       accumulate(scratch.s, v, seen, value_dim, Strip<A>::all(1), scratch.o);
     else

@@ -71,10 +71,6 @@ FANANO_FN bool bears_pairs(double scale) { return scale <= 0x1p20 && scale >= -0
 // Floats whose rows are shorter on average are not taken in parts: making them takes what it saves.
 inline constexpr int64_t least_columns = 33;
 
-// Query rows that have to pass a tile of keys for its conversion not to show much, and not at all.
-// Tile registers are fast, and need keys converted: to parts, or transposed.
-inline constexpr int least_rows = bf16_tiles ? 256 : 1, most_rows = bf16_tiles ? 1024 : 512;
-
 // Whether a problem's products are of pairs. Results to be merged are not rounded, and nor is what
 // they are made from.
 FANANO_FN bool takes_pairs(const Problem& p) {

@@ -28,7 +28,7 @@ struct Elements {
 
 template <class A> struct Visible {
   static_assert(strip_rows<A> <= 64);
-  bool whole = true;         // every row sees every key: `rows` is not filled in
+  bool whole = true;         // every row sees every key: `rows` need not be filled in
   bool none = false;         // no row sees any
   uint64_t rows[tile_keys];  // bits beyond the strip's last row may be anything
 };
@@ -98,12 +98,12 @@ FANANO_FN bool hides_all(const Elements& x, Range r, int64_t j0, int64_t n) {
   return !any;
 }
 
-// The rows r of one head, the keys [j0, j0 + n): by position, and by the caller's mask if there is
-// one and it is to be read.
+// The rows r of one head, the keys [j0, j0 + n): by position, and by the caller's mask, an additive
+// one only if asked: logits() says what that hides.
 template <class A>
-void look(const Mask& mask, const Elements& elements, bool read, Range r, int64_t j0, int64_t n,
-          Visible<A>& see) {
-  read = read && elements.data;
+void look(const Mask& mask, const Elements& elements, Range r, int64_t j0, int64_t n,
+          Visible<A>& see, bool additive = false) {
+  const bool read = elements.boolean() || (additive && elements.data);
   see.whole = mask.whole(r, {j0, j0 + n}), see.none = false;
   if (see.whole && !read) return;
   if (see.whole)

@@ -47,15 +47,19 @@ TEST(tasks_cover_all_rows) {
 }
 
 TEST(blocks_share_keys_while_threads_have_tasks) {
-  for (const Kernels* k : runnable_isas()) {
-    auto rows = [&](int64_t heads, int64_t queries, int64_t dim, int threads) {
-      return make_plan(problem({1, heads, heads, queries, 500, dim, dim}), {k, threads}).rows;
-    };
-    CHECK(rows(64, 5120, 16, 1) == k->most_rows && k->most_rows >= 512);
-    CHECK(rows(64, 5120, 576, 1) == 512);                       // more would not stay in the cache
-    CHECK(rows(1, 512, 64, 1) == std::max(64, k->least_rows));  // eight tasks, or fewer
-    CHECK(rows(1, 512, 64, 16) == std::max<int64_t>(k->strip32, k->least_rows > 1 ? 32 : 1));
-  }
+  for (const Kernels* k : runnable_isas())
+    for (Dtype dtype : {Dtype::float64, Dtype::float32, Dtype::bfloat16}) {
+      auto rows = [&](int64_t heads, int64_t queries, int64_t dim, int threads) {
+        Shape shape{1, heads, heads, queries, 500, dim, dim};
+        return make_plan(problem(shape, dtype), {k, threads}).rows;
+      };
+      bool tiles = (k->features & amx_bit) && dtype != Dtype::float64;
+      int64_t strip = dtype == Dtype::float64 ? k->strip64 : k->strip32;
+      CHECK(rows(64, 5120, 40, 1) == (tiles ? 1024 : 512));
+      CHECK(rows(64, 5120, 576, 1) == 512);              // more would not stay in the cache
+      CHECK(rows(1, 512, 64, 1) == (tiles ? 256 : 64));  // two tasks, or eight
+      CHECK(rows(1, 512, 64, 16) == std::max<int64_t>(strip, tiles ? 32 : 1));
+    }
 }
 
 TEST(teams_cover_all_heads_once) {

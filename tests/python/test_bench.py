@@ -343,8 +343,12 @@ def test_float64_is_for_sizes(tmp_path, capsys):
     assert [row["dtype"] for row in result["rows"]] == ["float64"] * 4
     assert [list(row["contenders"]) for row in result["rows"]] == [["fanano"]] * 4
     capsys.readouterr()
-    assert main(["bench", "--group", "prefill", "--dtype", "float64"]) == 2
-    assert "--dtype float64: expected --group sizes" in capsys.readouterr().err
+    command = ["bench", "--dtype", "float64", "--group", "prefill"]
+    assert main([*command, "--dtype", "float32"]) == 2
+    expected = "--dtype float64: expected float32, bfloat16, float16"
+    assert f"{expected}, or --group sizes beside it" in capsys.readouterr().err
+    assert main([*command, "--device", "cuda"]) == 2
+    assert "--dtype float64: expected bfloat16, float16\n" in capsys.readouterr().err
 
 
 def test_options_use_the_threads_asked_for(tmp_path, monkeypatch):

@@ -10,8 +10,7 @@ from typing import Any
 from fanano._core import most_threads
 
 from .. import errors
-from . import cases
-from .cases import CUDA_DTYPES, CUDA_GROUPS, DTYPES, GROUPS
+from .cases import CUDA_DTYPES, CUDA_GROUPS, DTYPES, GROUPS, OTHERS_DTYPES
 
 ROUNDS, QUICK_ROUNDS = 9, 3
 
@@ -98,10 +97,12 @@ def run(arguments: argparse.Namespace) -> int:
     for group in set(groups) - set(known):
         expected = f"expected {', '.join(known)}"
         raise errors.CommandError(f"--device cuda --group {group}: {expected}", code=2)
-    every = CUDA_DTYPES if on_cuda else DTYPES
+    every = CUDA_DTYPES if on_cuda else DTYPES if "sizes" in groups else OTHERS_DTYPES
     dtypes = arguments.dtype or (every[:1] if arguments.quick else every)
-    if not cases.chosen(groups, dtypes, arguments.quick, arguments.device):
-        raise errors.CommandError("--dtype float64: expected --group sizes beside it", code=2)
+    if "float64" in dtypes and (on_cuda or "sizes" not in groups):
+        expected = f"expected {', '.join(CUDA_DTYPES if on_cuda else OTHERS_DTYPES)}"
+        beside = "" if on_cuda else ", or --group sizes beside it"
+        raise errors.CommandError(f"--dtype float64: {expected}{beside}", code=2)
     needed = ["numpy", "rich"]
     needed += ["torch"] if on_cuda else ["ml_dtypes"] * ("bfloat16" in dtypes)
     errors.require("fanano bench", needed + ["matplotlib"] * bool(arguments.plot))

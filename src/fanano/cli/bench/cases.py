@@ -10,6 +10,7 @@ ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
 # The last place of 1.
 UNIT = {"float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10, "float64": 2.0**-52}
 DTYPES = tuple(ITEM_BYTES)
+OTHERS_DTYPES = DTYPES[:3]  # what others compute, too
 NONE = "none"  # the call without any option, in the group of options
 
 
@@ -99,8 +100,7 @@ QUICK = {
     "memory": (square(1, 8, 2048, 64),),
 }
 GROUPS = tuple(FULL)
-# What others compute, too, and what fanano does alone.
-GROUP_DTYPES = dict.fromkeys(GROUPS, DTYPES[:3]) | {"sizes": DTYPES}
+GROUP_DTYPES = dict.fromkeys(GROUPS, OTHERS_DTYPES) | {"sizes": DTYPES}
 
 
 def paper(dims: Sequence[int], lengths: Sequence[int]) -> tuple[Case, ...]:

@@ -49,7 +49,9 @@ def by_head_size(rows: Sequence[Row]) -> list[list[Row]]:
 def size_cells(row: Row) -> list[str]:
     """Of fanano alone: the rate, and its parts of the peak."""
     outcome = row["contenders"]["fanano"]
-    return [failure(outcome) or "", ""] if failure(outcome) else prefill_cells(row, outcome)[-2:]
+    if word := failure(outcome):
+        return [word, ""]
+    return prefill_cells(row, outcome)[-2:]
 
 
 def decode_cells(row: Row, outcome: Outcome) -> list[str]:
