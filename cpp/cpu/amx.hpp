@@ -171,6 +171,7 @@ FANANO_FN void load_squares(const T* x, int64_t row, int64_t column, int64_t n, 
       }
     }
 }
+
 inline Operand<bfloat16> load_values(const bfloat16* x, int64_t row, int64_t column, int64_t n,
                                      int64_t dim, bfloat16* buffer) {
   load_squares(x, row, column, n, dim, [&](int64_t d, int64_t j, auto row_of) {

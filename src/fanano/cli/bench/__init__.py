@@ -63,7 +63,8 @@ def add_parser(commands: Any) -> None:
         "--dtype",
         action="append",
         choices=DTYPES,
-        help=f"may be repeated (default: all; cuda: {', '.join(CUDA_DTYPES)})",
+        help="may be repeated (default: all, float64 for sizes alone; cuda: "
+        f"{', '.join(CUDA_DTYPES)})",
     )
     parser.add_argument(
         "--peers",
