@@ -21,6 +21,10 @@ constexpr int64_t usual_rows = 512;
 constexpr int64_t most_block_bytes = 1 << 20;
 constexpr int64_t tasks_per_thread = 8;
 
+// Rows that a head has together, if it has as many: of fewer, the memory of many heads meets in the
+// same lines of the cache.
+constexpr int64_t least_rows_of_head = 64;
+
 // With fewer teams, their keys are split: a thread that has none left must find something to do.
 constexpr int64_t teams_per_thread = 4;
 
@@ -46,7 +50,7 @@ static Plan plan_decode(const Problem& p, const Machine& machine, Plan plan) {
   const Shape& s = p.shape;
   const Kernels& k = *machine.kernels;
   plan.decode = true;
-  plan.rows = team_of(p, 0, 0).most_rows;
+  plan.heads = heads_together(s), plan.rows = s.queries;
   plan.keys = k.decode_keys;
   plan.tasks = s.batch * teams_of(s);
   plan.scratch = k.decode_scratch(p);
@@ -83,19 +87,26 @@ Plan make_plan(const Problem& p, const Machine& machine) {
   bool flash = p.algorithm == Algorithm::flash;
   if (flash && s.queries <= decode_queries) return plan_decode(p, machine, plan);
 
+  // Rows of the group of heads that a key head has, and of each head of as many as share a task:
+  // that, of the same number of rows, the fewest keys lie beyond a diagonal.
   int64_t strip = p.dtype == Dtype::float64 ? k.strip64 : k.strip32;
-  int64_t heads = s.batch * s.heads;
-  int64_t wanted = ceil_div(tasks_per_thread * machine.threads, heads);
-  int64_t rows = ceil_div(s.queries, wanted), of_thread = ceil_div(machine.threads, heads);
+  int64_t group = flash ? s.heads / s.kv_heads : 1, key_heads = s.batch * s.heads / group;
+  int64_t wanted = ceil_div(tasks_per_thread * machine.threads, key_heads);
+  int64_t of_thread = ceil_div(machine.threads, key_heads);
   const RowLimits limits = row_limits(p, k, strip);
-  rows = std::max(rows, std::min(limits.least, ceil_div(s.queries, of_thread)));
-  rows = ceil_div(rows, strip) * strip;
-  plan.rows = std::clamp(rows, strip, std::max(strip, limits.most / strip * strip));
-  plan.tasks = heads * ceil_div(s.queries, plan.rows);
+  int64_t rows = std::max(ceil_div(group * s.queries, wanted),
+                          std::min(limits.least, ceil_div(group * s.queries, of_thread)));
+  int64_t strips = std::clamp<int64_t>(ceil_div(rows, strip), 1, limits.most / strip);
+  int64_t of_head = ceil_div(s.queries, strip);  // strips, too
+  int64_t most_heads = strips / std::min(of_head, ceil_div(least_rows_of_head, strip));
+  plan.heads = ceil_div(group, ceil_div(group, std::clamp<int64_t>(most_heads, 1, group)));
+  int64_t blocks = ceil_div(of_head, strips / plan.heads);
+  plan.rows = ceil_div(of_head, blocks) * strip;
+  plan.tasks = key_heads * ceil_div(group, plan.heads) * blocks;
 
   plan.threads = int(std::min<int64_t>(plan.threads, plan.tasks));
 
-  plan.scratch = (flash ? k.flash_scratch : k.materialised_scratch)(p, plan.rows);
+  plan.scratch = (flash ? k.flash_scratch : k.materialised_scratch)(p, plan.heads * plan.rows);
   if (flash && p.lengths.queries) plan.scratch = std::max(plan.scratch, k.decode_scratch(p));
   if (!flash) plan.workspace = scores_bytes(p);
   return plan;
@@ -173,7 +184,9 @@ std::string to_string(const Plan& plan, const Problem& p) {
            : plan.decode ? ": all rows of a key head pass its keys together (decode)"
                          : ": tiles stream through, linear memory");
   text += "\n  kernels    " + std::string(plan.kernels->isa);
-  text += "\n  tiles      " + number(plan.rows) + " query rows x " + number(plan.keys) + " keys";
+  text += "\n  tiles      ";
+  if (plan.heads > 1) text += number(plan.heads) + " heads x ";
+  text += number(plan.rows) + " query rows x " + number(plan.keys) + " keys";
   text += "\n  threads    " + number(plan.threads) + ", " + number(plan.tasks) + " tasks";
   if (plan.splits > 1) text += " x " + number(plan.splits) + " splits of the keys";
   text += "\n  memory     " + in_words(plan.scratch) + " of scratch for each thread";

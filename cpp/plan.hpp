@@ -60,7 +60,8 @@ struct Plan {
   const Kernels* kernels = nullptr;
   Algorithm algorithm = Algorithm::flash;
   bool decode = false;    // tasks are teams, not blocks of rows
-  int64_t rows = 0;       // query rows of one task
+  int64_t heads = 1;      // of a group, in one task, at most
+  int64_t rows = 0;       // of each of these heads
   int64_t keys = 0;       // keys of one tile
   int64_t tasks = 0;      // independent row blocks, or teams
   int64_t splits = 1;     // of the keys, for the threads
@@ -68,6 +69,31 @@ struct Plan {
   int64_t scratch = 0;    // bytes for each thread
   int64_t workspace = 0;  // bytes shared by all threads: scores, or the states of the splits
 };
+
+// ---- blocks of rows: the other tasks of a plan --------------------------------------------------
+
+// The same rows of neighbouring heads that share a key head.
+struct Rows {
+  int64_t batch = 0, head = 0, heads = 0;  // heads [head, head + heads)
+  int64_t kv_head = 0;
+  Range of_each;
+};
+
+// Task numbers run through the rows of the same heads before they go on to the next, so that the
+// keys stay in the cache; the last rows first where those see the most keys.
+FANANO_FN Rows rows_of(const Problem& p, const Plan& plan, int64_t task) {
+  const Shape& s = p.shape;
+  const int64_t group = s.heads / s.kv_heads, sets = (group + plan.heads - 1) / plan.heads;
+  const int64_t blocks = (s.queries + plan.rows - 1) / plan.rows;
+  const int64_t index = task % blocks, key_head = task / blocks / sets;
+  const int64_t first = task / blocks % sets * plan.heads;
+  const int64_t begin = (p.window.right >= 0 ? blocks - 1 - index : index) * plan.rows;
+  Rows x;
+  x.batch = key_head / s.kv_heads, x.kv_head = key_head % s.kv_heads;
+  x.head = x.kv_head * group + first, x.heads = clamp(group - first, 0, plan.heads);
+  x.of_each = {begin, clamp(begin + plan.rows, 0, s.queries)};
+  return x;
+}
 
 // ---- backward -----------------------------------------------------------------------------------
 

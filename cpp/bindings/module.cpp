@@ -107,7 +107,10 @@ void define_classes(nb::module_& m) {
       .def_prop_ro(
           "tile", [](const ExplainedPlan& p) { return nb::make_tuple(p.plan.rows, p.plan.keys); },
           nb::sig("def tile(self) -> tuple[int, int]"),
-          "Query rows of one task, and keys of one tile.")
+          "Query rows of one task, of each of its heads, and keys of one tile.")
+      .def_prop_ro(
+          "heads", [](const ExplainedPlan& p) { return p.plan.heads; },
+          "Query heads of one task: they share a key head, and pass its keys together.")
       .def_prop_ro(
           "tasks", [](const ExplainedPlan& p) { return p.plan.tasks; },
           "Independent blocks of query rows, or teams of heads that share a key head (decode).")

@@ -1,4 +1,4 @@
-// One task of a plan: a block of query rows of one head, and the views of memory that belong to it.
+// A block of query rows of one head, and the views of memory that belong to it.
 #pragma once
 
 #include "../plan.hpp"
@@ -7,6 +7,7 @@
 
 namespace fanano::FANANO_ISA {
 
+// Rows of one head.
 struct Block {
   int64_t batch, head, kv_head;
   Range rows;  // all rows of the block; those from `used` on are padding
@@ -17,7 +18,6 @@ struct Block {
   double sink;  // -inf: none
 };
 
-// Rows of one head.
 FANANO_FN Block head_block(const Problem& p, int64_t batch, int64_t head, Range rows) {
   const Shape& shape = p.shape;
   Block b;
@@ -34,19 +34,6 @@ FANANO_FN Block head_block(const Problem& p, int64_t batch, int64_t head, Range 
                   p.mask_dtype, p.mask.row, p.mask.column};
   b.sink = p.score.sinks ? p.score.sinks[head] : -infinity<double>;
   return b;
-}
-
-// Task numbers run through the row blocks of a head before they go on to the next, so that a head's
-// keys stay in the cache; the last rows first where those see the most keys.
-FANANO_FN Block block_of(const Problem& p, const Plan& plan, int64_t task) {
-  const Shape& shape = p.shape;
-  int64_t blocks = (shape.queries + plan.rows - 1) / plan.rows;
-  int64_t index = task % blocks, head = task / blocks % shape.heads;
-  if (p.window.right >= 0) index = blocks - 1 - index;
-
-  Range rows = {index * plan.rows, (index + 1) * plan.rows};
-  if (rows.end > shape.queries) rows.end = shape.queries;
-  return head_block(p, task / blocks / shape.heads, head, rows);
 }
 
 template <class T> FANANO_FN T* at(const Tensor& t, int64_t batch, int64_t head, int64_t row) {

@@ -117,7 +117,8 @@ void materialised(const Problem& p, const Plan& plan, int64_t task, void* memory
     using A = accumulator_t<T>;
     int64_t bytes;
     Scratch<A> scratch(memory, p, bytes);
-    Block b = block_of(p, plan, task);
+    const Rows rows = rows_of(p, plan, task);
+    Block b = head_block(p, rows.batch, rows.head, rows.of_each);
     A* matrix = static_cast<A*>(scores) +
                 (b.batch * p.shape.heads + b.head) * p.shape.queries * p.shape.keys;
     for (int64_t begin = b.rows.begin; begin < b.used; begin += strip_rows<A>) {

@@ -22,7 +22,13 @@ class Plan:
 
     @property
     def tile(self) -> tuple[int, int]:
-        """Query rows of one task, and keys of one tile."""
+        """Query rows of one task, of each of its heads, and keys of one tile."""
+
+    @property
+    def heads(self) -> int:
+        """
+        Query heads of one task: they share a key head, and pass its keys together.
+        """
 
     @property
     def tasks(self) -> int:

@@ -38,10 +38,11 @@ def explain(
 
     Returns:
         A ``Plan``. ``print`` it to read which kernels would run, in which tiles, on how many
-        threads and in how much memory. Its attributes: ``device``, ``isa``, ``algorithm``, ``tile``
-        (query rows of a task, keys of a tile), ``tasks``, ``threads``, ``scratch_bytes`` (of each
-        thread) and ``workspace_bytes`` (the scores that naive, safe and online store, or what
-        decode keeps of keys that are split over threads, at most 64 MiB; else 0).
+        threads and in how much memory. Its attributes: ``device``, ``isa``, ``algorithm``,
+        ``heads`` (of a task: they share a key head), ``tile`` (query rows of each of them, keys of
+        a tile), ``tasks``, ``threads``, ``scratch_bytes`` (of each thread) and ``workspace_bytes``
+        (the scores that naive, safe and online store, or what decode keeps of keys that are split
+        over threads, at most 64 MiB; else 0).
 
     Raises:
         What ``fanano.attention`` raises for the same arguments.

@@ -1,6 +1,8 @@
 #include "plan.hpp"
 
 #include <algorithm>
+#include <array>
+#include <vector>
 
 #include "check.hpp"
 #include "cpu/isa.hpp"
@@ -30,20 +32,52 @@ const Shape usual = {2, 8, 2, 300, 500, 64, 64};
 
 }  // namespace
 
-TEST(tasks_cover_all_rows) {
+TEST(tasks_cover_all_rows_once) {
   for (const Kernels* k : runnable_isas())
     for (Dtype dtype : {Dtype::float64, Dtype::float32, Dtype::bfloat16})
-      for (int64_t queries : {17, 64, 300, 5000})
-        for (int threads : {1, 2, 64}) {
-          Shape shape = usual;
-          shape.queries = queries;
-          Plan plan = make_plan(problem(shape, dtype), {k, threads});
-          int64_t strip = dtype == Dtype::float64 ? k->strip64 : k->strip32;
-          CHECK(plan.rows >= 1 && plan.rows % strip == 0);
-          CHECK(plan.tasks == 16 * ((queries + plan.rows - 1) / plan.rows));
-          CHECK(plan.threads >= 1 && plan.threads <= threads && plan.threads <= plan.tasks);
-          CHECK(plan.keys == k->tile_keys);
-        }
+      for (Algorithm algorithm : {Algorithm::flash, Algorithm::safe})
+        for (int64_t queries : {17, 64, 300, 5000})
+          for (int64_t group : {1, 4, 71})
+            for (int threads : {1, 2, 64}) {
+              Problem p = problem({2, 2 * group, 2, queries, 500, 64, 64}, dtype, algorithm);
+              p.window.right = queries % 2 - 1;
+              const Plan plan = make_plan(p, {k, threads});
+              int64_t strip = dtype == Dtype::float64 ? k->strip64 : k->strip32;
+              CHECK(plan.rows >= 1 && plan.rows % strip == 0);
+              CHECK(plan.heads >= 1 && plan.heads <= (algorithm == Algorithm::flash ? group : 1));
+              CHECK(plan.threads >= 1 && plan.threads <= threads && plan.threads <= plan.tasks);
+              CHECK(plan.keys == k->tile_keys);
+              std::vector<int> seen(4 * group * queries);
+              for (int64_t task = 0; task < plan.tasks; ++task) {
+                const Rows x = rows_of(p, plan, task);
+                CHECK(x.heads >= 1 && x.heads <= plan.heads && x.of_each.size() <= plan.rows);
+                for (int64_t h = x.head; h < x.head + x.heads; ++h) {
+                  CHECK(h / group == x.kv_head);
+                  for (int64_t i = x.of_each.begin; i < x.of_each.end; ++i)
+                    ++seen[(x.batch * 2 * group + h) * queries + i];
+                }
+              }
+              CHECK(std::count(seen.begin(), seen.end(), 1) == int64_t(seen.size()));
+            }
+}
+
+TEST(heads_of_a_group_share_a_block) {
+  for (const Kernels* k : runnable_isas())
+    for (Dtype dtype : {Dtype::float64, Dtype::float32, Dtype::bfloat16}) {
+      auto plan_of = [&](int64_t heads, int64_t kv_heads, int64_t queries) {
+        return make_plan(problem({1, heads, kv_heads, queries, 500, 64, 64}, dtype), {k, 1});
+      };
+      const int64_t most = (k->features & amx_bit) && dtype != Dtype::float64 ? 1024 : 512;
+      for (auto [heads, kv_heads, queries] : {std::array<int64_t, 3>{32, 8, 5120}, {8, 1, 5120}}) {
+        Plan plan = plan_of(heads, kv_heads, queries);
+        CHECK(plan.heads == heads / kv_heads && plan.heads * plan.rows == most);
+      }
+      Plan many = plan_of(128, 1, 5120), few = plan_of(128, 1, 20), uneven = plan_of(70, 2, 64);
+      CHECK(many.rows == 64 && many.heads == most / 64);
+      CHECK(few.rows >= 20 && few.rows <= 64 && few.heads * few.rows <= most && few.heads >= 8);
+      CHECK(uneven.heads < 35 && uneven.heads * ((35 + uneven.heads - 1) / uneven.heads) - 35 < 5);
+      CHECK(plan_of(32, 32, 5120).heads == 1);
+    }
 }
 
 TEST(blocks_share_keys_while_threads_have_tasks) {

@@ -2,6 +2,8 @@
 own query, its visible keys and values with their positions, and the options; of nothing else. What
 libraries its arrays are of: test_adapters.py, test_jax.py; modes of the machine: test_modes.py."""
 
+import itertools
+
 import compare
 import numpy as np
 import pytest
@@ -96,6 +98,37 @@ def test_the_batch_and_the_other_heads(dtype, rows):
             g = h // 2
             alone = run((q[one, h : h + 1], k[one, g : g + 1], v[one, g : g + 1]))
             same(alone, part(whole, np.s_[one, h : h + 1]))
+
+
+@dtypes
+@pytest.mark.parametrize("option", ["none", "slopes", "sinks", "bool", "added", "lengths", "all"])
+def test_what_each_head_has_for_itself(dtype, option, threads):
+    """Where heads of a group pass their keys together: all of them, when there is one thread."""
+    batch, heads, kv_heads, rows = 2, 24, 4, 70
+    arrays = q, k, v = problem(dtype, rows=rows, heads=(batch, heads, kv_heads, 4)).arrays()
+    rng = np.random.default_rng(1)
+    of_heads = {
+        "slopes": {"alibi_slopes": rng.uniform(-0.01, 0.03, (batch, heads))},
+        "sinks": {"sinks": rng.normal(size=heads)},
+        "bool": {"attn_mask": rng.random((batch, heads, rows, KEYS)) < 0.7},
+        "added": {"attn_mask": rng.normal(size=(batch, heads, rows, KEYS)).astype(np.float32)},
+        "lengths": {"q_lengths": np.array([9, 40]), "kv_lengths": np.array([KEYS, 201])},
+    }
+    of_heads["added"]["attn_mask"][:, :, 5] = -np.inf  # with sinks, these are all it sees
+    of_heads["all"] = {name: x for choice in of_heads.values() for name, x in choice.items()}
+    options = of_heads.get(option, {})
+    threads(1)
+    plan = fanano.explain(*arrays, is_causal=True, **options)
+    assert plan.heads == heads // kv_heads
+    whole = run(arrays, **options)
+    for b, h in itertools.product(range(batch), range(heads)):
+        one, key_head = (
+            np.s_[b : b + 1, h : h + 1],
+            np.s_[b : b + 1, h // plan.heads : h // plan.heads + 1],
+        )
+        axes = {"sinks": one[1], "q_lengths": one[0], "kv_lengths": one[0]}
+        own = {name: x[axes.get(name, one)] for name, x in options.items()}
+        same(run((q[one], k[key_head], v[key_head]), **own), part(whole, one))
 
 
 @dtypes

@@ -179,6 +179,7 @@ def test_plan_and_kernels_print():
     for word in ("batch 1", "heads 8 over 2", "float16", "flash", plan.isa):
         assert word in str(plan)
     assert plan.workspace_bytes == 0
+    assert 1 <= plan.heads <= 4
     naive = fanano._core.explain_shapes(*[(8, 4096, 64)] * 3, "float64", algorithm="naive")
     assert naive.workspace_bytes == 8 * 4096 * 4096 * 8
     assert naive.algorithm == "naive"
