@@ -225,6 +225,10 @@ template <class T, class E> class Pass {
     for (int64_t j0 = tiles.begin * tile_keys; j0 < end; j0 += tile_keys) {
       int64_t n = clamp(end - j0, 0, tile_keys);
       Tile<E, O> tile = load_tile<T, O>(p_, b_, j0, n, scratch_.k, scratch_.v);
+      if (strips_ >= many_strips) {
+        gather(tile.k, n, dim_, scratch_.k);
+        gather(tile.v, n, value_dim_, scratch_.v);
+      }
       if constexpr (std::is_same_v<A, E>)
         tile.k_values = tile.k;
       else

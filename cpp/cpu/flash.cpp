@@ -41,7 +41,7 @@ template <class T, class E> struct Scratch {
   using A = accumulator_t<T>;
   Head<A>* heads;
   Passing<A, E>* strips;
-  E *k, *v, *p;
+  E *k, *v, *v_panels, *p;
   A *s, *rows, *block;
   Visible<A>* see;
 
@@ -65,6 +65,7 @@ template <class T, class E> struct Scratch {
     if (parts<T, E> > 1) p = arena.take<E>(parts<T, E> * tile_keys * strip_rows<A>);
     k = arena.take<E>(keys_size<T, E>(shape.dim));
     v = arena.take<E>(values_size<T, E>(shape.value_dim));
+    v_panels = arena.take<E>(together<E> == 1 ? values_size<T, E>(shape.value_dim) : 0);
     rows = arena.take<A>(w * longest_row(dim, value_dim));
     block = arena.take<A>(careful_strips<T, E> * value_dim * strip_rows<A>);
     see = arena.take<Visible<A>>(1);
@@ -165,6 +166,10 @@ template <class T, class E, class Out> class RowBlock {
                     scratch_.k);
       tile.v = load_values(at<const T>(v, task_.batch, task_.kv_head, j0), v.row, v.column, n,
                            value_dim_, scratch_.v);
+      if (strips_ >= many_strips) {
+        gather(tile.k, n, dim_, scratch_.k);
+        gather_values(tile.v, n, value_dim_, scratch_.v, scratch_.v_panels);
+      }
       for_each_strip([&](Passing<A, E>& x) { step(x, tile, headroom); });
     }
   }

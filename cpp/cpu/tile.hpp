@@ -7,6 +7,7 @@
 // [column][row], and only q and o are transposed, once per strip.
 #pragma once
 
+#include <algorithm>
 #include <utility>
 
 #include "terms.hpp"
@@ -56,6 +57,8 @@ template <class E> struct Operand {
   const float* factors = nullptr;  // of each row, for its scores; null: 1
   const float* numbers = nullptr;  // where they stand whole, if parts of tiny ones are none
   int64_t numbers_row = 0, numbers_column = 0;
+  const E* panels = nullptr;  // the numbers as accumulate() likes to find them; null: in `data`
+  int64_t panel_rows = 0;
 };
 
 // ---- load ---------------------------------------------------------------------------------------
@@ -96,6 +99,17 @@ Operand<E> load_values(const E* x, int64_t row, int64_t column, int64_t n, int64
         to[2 * d] = first[d * column], to[2 * d + 1] = second[d * column];
   }
   return {buffer, 2 * dim};
+}
+
+// Strips for whose products it pays to copy a tile.
+inline constexpr int64_t many_strips = 4;
+
+// Rows in place may lie far apart, other heads between them: in pages of their own, and in few sets
+// of the caches. buffer is load()'s.
+template <class E> void gather(Operand<E>& x, int64_t n, int64_t dim, E* buffer) {
+  if (tiled<E> || x.data == buffer || x.row == dim) return;
+  for (int64_t j = 0; j < n; ++j) std::copy_n(x.data + j * x.row, dim, buffer + j * dim);
+  x.data = buffer, x.row = dim;
 }
 
 // Whether every number of a tile is finite.
@@ -290,6 +304,20 @@ template <class A, class E> void multiply(const E* q, Operand<E> k, int64_t n, i
 
 // ---- accumulate ---------------------------------------------------------------------------------
 
+// The same of values. Those of long rows are regrouped, each group of columns row by row: lines of a
+// column would meet in few sets of the first-level cache. buffer is load_values()'s, panels as
+// large.
+template <class E> void gather_values(Operand<E>& v, int64_t n, int64_t dim, E* buffer, E* panels) {
+  constexpr int64_t long_row = 512;  // bytes: an L1 of 32 KiB and 8 ways holds 64 such lines
+  if (together<E> > 1 || dim * int64_t(sizeof(E)) < long_row) return gather(v, n, dim, buffer);
+  v.panels = panels, v.panel_rows = n;
+  in_groups<tile_sizes.group>(dim, [&]<int R>(int64_t d) {
+    E* to = panels + d * n;
+    for (int64_t j = 0; j < n; ++j, to += R)
+      std::memcpy(to, v.data + j * v.row + d, R * sizeof *to);
+  });
+}
+
 // o = o * alpha + c, one column.
 template <class A> FANANO_FN void join(const Strip<A>& c, const Strip<A>& alpha, A* o) {
   Strip<A> sum = Strip<A>::load(o);
@@ -305,7 +333,10 @@ void accumulate(const E* p, Operand<E> v, int64_t n, int64_t dim, const Strip<A>
   int64_t steps = round_up(n, together<E>) / together<E>;
   in_groups<tile_sizes.group>(dim, [&]<int R>(int64_t d) {
     Strip<A> c[R];
-    multiply<R>(c, p, v.data + d * together<E>, together<E>, v.row, steps);
+    if (v.panels)
+      multiply<R>(c, p, v.panels + d * v.panel_rows, 1, R, steps);
+    else
+      multiply<R>(c, p, v.data + d * together<E>, together<E>, v.row, steps);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) join(c[r], alpha, o + (d + r) * strip_rows<A>);
   });
