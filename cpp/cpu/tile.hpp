@@ -304,8 +304,8 @@ template <class A, class E> void multiply(const E* q, Operand<E> k, int64_t n, i
 
 // ---- accumulate ---------------------------------------------------------------------------------
 
-// The same of values. Those of long rows are regrouped, each group of columns row by row: lines of a
-// column would meet in few sets of the first-level cache. buffer is load_values()'s, panels as
+// The same of values. Those of long rows are regrouped, each group of columns row by row: lines of
+// a column would meet in few sets of the first-level cache. buffer is load_values()'s, panels as
 // large.
 template <class E> void gather_values(Operand<E>& v, int64_t n, int64_t dim, E* buffer, E* panels) {
   constexpr int64_t long_row = 512;  // bytes: an L1 of 32 KiB and 8 ways holds 64 such lines

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -51,19 +52,18 @@ def scaled_dot_product_attention(
         TypeError, ValueError: an argument is wrong; the message names it.
         NotImplementedError: as for ``fanano.torch.attention``.
     """
-    arrays = {"query": query, "key": key, "value": value}
-    for argument, x in arrays.items():
+    for argument, x in (("query", query), ("key", key), ("value", value)):
         if not isinstance(x, torch.Tensor) or x.dim() < 2:
             came = f"shape {tuple(x.shape)}" if isinstance(x, torch.Tensor) else type(x).__name__
             raise TypeError(
                 f"{argument} must be a torch tensor (..., rows, dim) of two dimensions or more, "
                 f"got {came}"
             )
-    shapes = [x.shape for x in (query, key, value)]
-    if not shapes[0][:-2] == shapes[1][:-2] == shapes[2][:-2]:
+    if not _same_leading(query.shape, key.shape, value.shape):
         query, key, value = _broadcast(query, key, value, enable_gqa)
-    batch = query.shape[:-2]
-    if len(batch) > 2:
+    batch: Sequence[int] = ()
+    if query.dim() > 4:
+        batch = query.shape[:-2]
         if attn_mask is not None and attn_mask.dim() > 3:
             heads = attn_mask.shape[-3]
             attn_mask = attn_mask.expand(*batch[:-1], heads, *attn_mask.shape[-2:])
@@ -79,7 +79,19 @@ def scaled_dot_product_attention(
         scale=scale,
         dropout_p=dropout_p,
     )
-    return out.reshape(*batch, *out.shape[-2:]) if len(batch) > 2 else out
+    return out.reshape(*batch, *out.shape[-2:]) if batch else out
+
+
+def _same_leading(*shapes: torch.Size) -> bool:
+    """All but the last two; number by number, for a slice of a torch.Size takes its time."""
+    first, *others = shapes
+    for shape in others:
+        if len(shape) != len(first):
+            return False
+        for i in range(len(first) - 2):
+            if shape[i] != first[i]:
+                return False
+    return True
 
 
 def _broadcast(query: Any, key: Any, value: Any, enable_gqa: bool) -> tuple[Any, Any, Any]:
