@@ -105,7 +105,7 @@ Operand<E> load_values(const E* x, int64_t row, int64_t column, int64_t n, int64
 inline constexpr int64_t many_strips = 4;
 
 // Rows in place may lie far apart, other heads between them: in pages of their own, and in few sets
-// of the caches. buffer is load()'s.
+// of the caches. buffer is the one that load() had: what stands there is near already.
 template <class E> void gather(Operand<E>& x, int64_t n, int64_t dim, E* buffer) {
   if (tiled<E> || x.data == buffer || x.row == dim) return;
   for (int64_t j = 0; j < n; ++j) std::copy_n(x.data + j * x.row, dim, buffer + j * dim);
@@ -304,7 +304,7 @@ template <class A, class E> void multiply(const E* q, Operand<E> k, int64_t n, i
 
 // ---- accumulate ---------------------------------------------------------------------------------
 
-// The same of values. Those of long rows are regrouped, each group of columns row by row: lines of
+// gather() for values. Those of long rows are regrouped, each group of columns row by row: lines of
 // a column would meet in few sets of the first-level cache. buffer is load_values()'s, panels as
 // large.
 template <class E> void gather_values(Operand<E>& v, int64_t n, int64_t dim, E* buffer, E* panels) {

@@ -5,6 +5,7 @@ libraries its arrays are of: test_adapters.py, test_jax.py; modes of the machine
 import itertools
 
 import compare
+import ml_dtypes
 import numpy as np
 import pytest
 from cases import Case
@@ -101,11 +102,15 @@ def test_the_batch_and_the_other_heads(dtype, rows):
 
 
 @dtypes
-@pytest.mark.parametrize("option", ["none", "slopes", "sinks", "bool", "added", "lengths", "all"])
+@pytest.mark.parametrize(
+    "option", ["none", "slopes", "sinks", "bool", "added", "lengths", "all", "overflow"]
+)
 def test_what_each_head_has_for_itself(dtype, option, threads):
     """Where heads of a group pass their keys together: all of them, when there is one thread."""
     batch, heads, kv_heads, rows = 2, 24, 4, 70
     arrays = q, k, v = problem(dtype, rows=rows, heads=(batch, heads, kv_heads, 4)).arrays()
+    if option == "overflow":  # of sums before they are normalised: such rows are made again
+        v[...] = ml_dtypes.finfo(v.dtype).max
     rng = np.random.default_rng(1)
     of_heads = {
         "slopes": {"alibi_slopes": rng.uniform(-0.01, 0.03, (batch, heads))},
@@ -167,6 +172,21 @@ def test_how_a_prefill_is_cut(dtype, chunks, window):
         same(here, part(whole, chunk))
         begin += rows
     assert begin == ROWS
+
+
+@dtypes
+@pytest.mark.parametrize("hidden", [None, np.nan, np.inf])
+def test_long_rows_for_many_and_for_few(dtype, hidden):
+    """Values are regrouped for many rows, and stay where they are for few. The last key is hidden
+    from all rows but the last."""
+    q, k, v = problem(dtype, dims=(64, 131)).arrays()
+    others, few = np.s_[:, :, :-1], np.s_[:, :, 40:57]
+    clean = run((q, k, v))
+    if hidden is not None:
+        k[:, :, -1] = v[:, :, -1] = hidden
+    whole = run((q, k, v))
+    same(part(whole, others), part(clean, others))
+    same(run((q[few], k, v), q_offset=KEYS - ROWS + 40), part(whole, few))
 
 
 @dtypes
