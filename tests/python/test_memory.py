@@ -14,7 +14,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 LONG = 65536
-CONSTANT = 3 * 2**20  # scratch of two threads, and what the kernel counts late
+LATE = 2**20  # what the kernel counts late, of two threads (fanano/cli/memory.py)
+CONSTANT = LATE + 2 * 2**20  # and their scratch
 SCRIPT = f"""\
 import sys
 import numpy as np
@@ -57,7 +58,8 @@ def test_decode_keeps_the_states_that_the_plan_says(rows):
     done = subprocess.run(command, check=True, capture_output=True, timeout=300)
     extra, states = map(int, done.stdout.split())
     assert states <= 64 * 2**20
-    assert 0 < states <= extra <= states + CONSTANT
+    assert states > 0
+    assert states - LATE <= extra <= states + CONSTANT
 
 
 BACKWARD = f"""\
