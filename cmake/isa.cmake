@@ -18,6 +18,12 @@ set(own_avx512bf16 flash backward backward_rows backward_bias peak)
 set(shared_avx512bf16 avx512)
 set(own_amx flash backward backward_rows backward_bias peak)
 set(shared_amx avx512)
+if(FANANO_EMULATE)
+  # Of AVX2, and what they lack in software (cpp/cpu/simd/emulated.hpp). GCC takes hours for it.
+  set(isa_avx512 ${isa_avx2} -DFANANO_EMULATED)
+  set(isa_avx512bf16 ${isa_avx512} -DFANANO_PAIRS)
+  set(isa_amx ${isa_avx512bf16} -DFANANO_TILES)
+endif()
 set(isa_neon -DFANANO_NEON)  # every aarch64 has it, so no flag of the compiler tells the rows apart
 
 # Sanitized, a row takes minutes to compile: there are the last resort and the best that this

@@ -13,38 +13,7 @@ namespace fanano::FANANO_ISA {
 
 namespace tiles {
 
-inline constexpr int side = 16, deep = 32;  // rows and columns of a product; terms of each
 inline constexpr int64_t strip_bytes = strip_rows<float> * int64_t(sizeof(float));
-
-// All registers hold whole tiles.
-struct Shape {
-  uint8_t palette = 1, start = 0, reserved[14] = {};
-  uint16_t bytes[16] = {};
-  uint8_t rows[16] = {};
-  constexpr Shape() {
-    for (int i = 0; i < 8; ++i) bytes[i] = 2 * deep, rows[i] = side;
-  }
-};
-inline constexpr Shape shape;
-static_assert(sizeof shape == 64);
-
-// They are there while it lives: one is enough for a task.
-struct Session {
-  Session() { __asm__ volatile("ldtilecfg %0" ::"m"(shape)); }
-  ~Session() { __asm__ volatile("tilerelease" ::: "memory"); }
-  Session(const Session&) = delete;
-};
-
-template <int To> FANANO_FN void zero() { __asm__ volatile("tilezero %%tmm%c0" ::"i"(To)); }
-template <int To> FANANO_FN void load(const void* p, int64_t stride) {
-  __asm__ volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(p), "r"(stride), "i"(To) : "memory");
-}
-template <int From> FANANO_FN void store(void* p, int64_t stride) {
-  __asm__ volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(p), "r"(stride), "i"(From) : "memory");
-}
-template <int To, int A, int B> FANANO_FN void multiply() {
-  __asm__ volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(To), "i"(A), "i"(B));
-}
 
 // The sums are of R x 16 rows of the left factor, at most 2, by 32 columns.
 template <int R> FANANO_FN void zero_sums() {
@@ -82,7 +51,7 @@ struct Products {
   int count;
   struct { int a, b; } of[6];
 };
-template <int Parts> inline constexpr Products products;
+template <int Parts> inline constexpr Products products{};
 template <> inline constexpr Products products<1>{1, {{0, 0}}};
 template <> inline constexpr Products products<2>{3, {{1, 0}, {0, 1}, {0, 0}}};
 template <> inline constexpr Products products<3>{6, {{2, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 2}, {}}};

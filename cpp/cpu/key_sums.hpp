@@ -47,7 +47,7 @@ inline void load_panels(const bfloat16* x, int64_t row, int64_t column, int64_t 
   });
 }
 
-#ifdef __AMX_BF16__
+#ifdef FANANO_TILES
 
 // In parts, each behind all panels of the last.
 inline void load_panels(const float16* x, int64_t row, int64_t column, int64_t n, int64_t dim,
@@ -171,7 +171,7 @@ void add_rows(const WeightedBlock<A, E>& block, int64_t n, int64_t dim, A* sums,
   }
 }
 
-#ifdef __AMX_BF16__
+#ifdef FANANO_TILES
 
 // The same by tiles.
 template <int Parts>

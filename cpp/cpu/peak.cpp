@@ -11,7 +11,9 @@ namespace {
 
 // Holds x in a register: what is computed is neither hoisted nor dropped.
 template <class V> FANANO_FN void keep(V& x) {
-#if defined(__x86_64__)
+#if defined(FANANO_EMULATED)  // wider than registers are
+  __asm__ volatile("" : "+m"(x.v));
+#elif defined(__x86_64__)
   __asm__ volatile("" : "+v"(x.v));
 #else
   __asm__ volatile("" : "+w"(x.v));
@@ -37,7 +39,7 @@ template <class E> double products(int64_t rounds) {
   return 2.0 * double(rounds) * chains * Vec<A>::width * together<E>;
 }
 
-#ifdef __AMX_BF16__
+#ifdef FANANO_TILES
 template <> double products<bfloat16>(int64_t rounds) {
   const Ready<bfloat16> ready;
   bfloat16 numbers[tiles::side * tiles::deep];

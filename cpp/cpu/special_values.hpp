@@ -145,7 +145,7 @@ void accumulate(const E* p, Operand<E> v, int64_t n, int64_t dim, const Strip<A>
   }
 }
 
-#ifdef __AMX_BF16__
+#ifdef FANANO_TILES
 
 // By the same steps is by tiles here: values that are not finite are left out, and then added where
 // they are seen. block holds the tile's sums, and v without them.

@@ -344,7 +344,7 @@ void accumulate(const E* p, Operand<E> v, int64_t n, int64_t dim, const Strip<A>
 
 }  // namespace fanano::FANANO_ISA
 
-#ifdef __AMX_BF16__
+#ifdef FANANO_TILES
 #include "amx.hpp"
 #include "amx_parts.hpp"
 #endif

@@ -11,6 +11,7 @@ inline constexpr bool bf16_dot = true;
 inline constexpr bool bf16_dot = false;
 #endif
 #ifdef __AMX_BF16__
+#define FANANO_TILES
 inline constexpr bool bf16_tiles = true;
 #else
 inline constexpr bool bf16_tiles = false;
@@ -18,6 +19,10 @@ inline constexpr bool bf16_tiles = false;
 }  // namespace fanano::FANANO_ISA
 
 #include "vec.hpp"
+
+#ifdef FANANO_TILES
+#include "tiles.hpp"
+#endif
 
 namespace fanano::FANANO_ISA {
 

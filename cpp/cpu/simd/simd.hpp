@@ -16,7 +16,9 @@ inline constexpr bool shares_kernels = false;
 #endif
 }  // namespace fanano::FANANO_ISA
 
-#if defined(__AVX512F__)
+#if defined(FANANO_EMULATED)
+#include "emulated.hpp"
+#elif defined(__AVX512F__)
 #include "avx512.hpp"
 #elif defined(__AVX2__)
 #include "avx2.hpp"
