@@ -68,10 +68,12 @@ double dot(const X* x, int64_t x_stride, const X* y, int64_t y_stride, int64_t n
   constexpr int lanes = 8, many = 64;
   double sums[lanes] = {}, sum = 0;
   for (int64_t d = 0; d < n; d += many) {
-    A a[many] = {}, b[many] = {};
-    widen(x + d * x_stride, x_stride, a, clamp(n - d, 0, many));
-    widen(y + d * y_stride, y_stride, b, clamp(n - d, 0, many));
-    for (int i = 0; i < many; i += lanes)
+    A a[many], b[many];
+    const int64_t here = clamp(n - d, 0, many);
+    widen(x + d * x_stride, x_stride, a, here);
+    widen(y + d * y_stride, y_stride, b, here);
+    for (int64_t i = here; i % lanes; ++i) a[i] = b[i] = 0;
+    for (int64_t i = 0; i < here; i += lanes)
       for (int k = 0; k < lanes; ++k) sums[k] += double(a[i + k]) * double(b[i + k]);
   }
   for (double x : sums) sum += x;
@@ -159,19 +161,26 @@ SummedState<accumulator_t<T>> softmax_state(const Problem& p, const Block& b, Ra
 template <class T, class E, class A>
 void strip_numbers(const Problem& p, const Block& b, Range r, const RowNumbers<A>& to,
                    const Scratch<T, E>& scratch) {
-  bool doubtful[strip_rows<A>], any = false;
+  constexpr int strip = strip_rows<A>;
+  double lse[strip] = {}, whole[strip], rest[strip];
+  for (int64_t i = 0; i < r.size(); ++i)
+    lse[i] = double(*at<A>(p.lse, b.batch, b.head, r.begin + i));
+  for (int i = 0; i < strip; i += Vec<double>::width) {
+    Vec<double> x = pivot(Vec<double>::load(lse + i)) * Vec<double>::all(log2e<double>);
+    Vec<double> m = ceil(x);
+    m.store(whole + i), exp2(m - x, 0.0).store(rest + i);
+  }
+  bool doubtful[strip], any = false;
   for (int64_t i = 0; i < r.size(); ++i) {
     int64_t row = row_index(p.shape, b, r.begin + i);
-    double lse = double(*at<A>(p.lse, b.batch, b.head, r.begin + i));
-    double x = pivot(lse) * log2e<double>, m = ceil(Vec<double>::all(x)).v[0];
-    to.m[row] = A(m), to.weight[row] = A(exp2_nonpositive(m - x));
+    to.m[row] = A(whole[i]), to.weight[row] = A(rest[i]);
     to.delta[row] = delta_of<T, E>(p, b, r.begin + i);
-    doubtful[i] = lse - lse == 0 && !trusted<T>(lse, b, r.begin + i);
+    doubtful[i] = lse[i] - lse[i] == 0 && !trusted<T>(lse[i], b, r.begin + i);
     any |= doubtful[i];
   }
   if (!any) return;
   const SummedState<A> found = softmax_state(p, b, r, scratch);
-  A m[strip_rows<A>], weight[strip_rows<A>], p_dp[strip_rows<A>];
+  A m[strip], weight[strip], p_dp[strip];
   found.state.m.store(m), inverse(found.state).store(weight), found.p_dp.store(p_dp);
   for (int64_t i = 0; i < r.size(); ++i) {
     int64_t row = row_index(p.shape, b, r.begin + i);
