@@ -62,17 +62,24 @@ template <class A> double dlse_of(const Problem& p, const Block& b, int64_t row)
   return dlse.data ? double(*at<A>(dlse, b.batch, b.head, row)) : 0;
 }
 
-// The sum of the products of n numbers, in double.
+// The sum of the products of n numbers, in double, in so many chains.
 template <class A, class X>
 double dot(const X* x, int64_t x_stride, const X* y, int64_t y_stride, int64_t n) {
   constexpr int lanes = 8, many = 64;
+  // Side by side, and zeros up to a whole number of lanes: in the buffer, if not so already.
+  auto load = [](const X* from, int64_t stride, int64_t count, A* buffer) -> const A* {
+    if constexpr (std::is_same_v<A, X>)
+      if (stride == 1 && count % lanes == 0) return from;
+    widen(from, stride, buffer, count);
+    for (int64_t i = count; i % lanes; ++i) buffer[i] = 0;
+    return buffer;
+  };
   double sums[lanes] = {}, sum = 0;
   for (int64_t d = 0; d < n; d += many) {
-    A a[many], b[many];
     const int64_t here = clamp(n - d, 0, many);
-    widen(x + d * x_stride, x_stride, a, here);
-    widen(y + d * y_stride, y_stride, b, here);
-    for (int64_t i = here; i % lanes; ++i) a[i] = b[i] = 0;
+    A x_buffer[many], y_buffer[many];
+    const A* a = load(x + d * x_stride, x_stride, here, x_buffer);
+    const A* b = load(y + d * y_stride, y_stride, here, y_buffer);
     for (int64_t i = 0; i < here; i += lanes)
       for (int k = 0; k < lanes; ++k) sums[k] += double(a[i + k]) * double(b[i + k]);
   }
