@@ -69,7 +69,8 @@ def draw(panel: Axes, rows: list[Row], colour: dict[str, str]) -> None:
     labels = [
         case_label(row).replace(" over", "\nover").replace(" causal", "\ncausal") for row in rows
     ]
-    panel.set_xticks(range(len(rows)), labels, fontsize="xx-small")
+    turned = 90 if len(rows) > 8 else 0  # side by side, more would overlap
+    panel.set_xticks(range(len(rows)), labels, fontsize="xx-small", rotation=turned)
     panel.set_title(f"{rows[0]['group']}, {rows[0]['dtype']}", fontsize="medium")
     panel.set_ylabel(UNITS[device_of(rows[0])][rows[0]["group"]], fontsize="x-small")
     if rows[0]["group"] in ("call", "memory"):
