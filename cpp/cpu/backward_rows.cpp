@@ -62,7 +62,7 @@ template <class A> double dlse_of(const Problem& p, const Block& b, int64_t row)
   return dlse.data ? double(*at<A>(dlse, b.batch, b.head, row)) : 0;
 }
 
-// The sum of the products of n numbers, in double, in so many chains.
+// The sum of the products of n numbers, in double.
 template <class A, class X>
 double dot(const X* x, int64_t x_stride, const X* y, int64_t y_stride, int64_t n) {
   constexpr int lanes = 8, many = 64;
@@ -169,18 +169,18 @@ template <class T, class E, class A>
 void strip_numbers(const Problem& p, const Block& b, Range r, const RowNumbers<A>& to,
                    const Scratch<T, E>& scratch) {
   constexpr int strip = strip_rows<A>;
-  double lse[strip] = {}, whole[strip], rest[strip];
+  double lse[strip] = {}, first_m[strip], first_weight[strip];
   for (int64_t i = 0; i < r.size(); ++i)
     lse[i] = double(*at<A>(p.lse, b.batch, b.head, r.begin + i));
   for (int i = 0; i < strip; i += Vec<double>::width) {
     Vec<double> x = pivot(Vec<double>::load(lse + i)) * Vec<double>::all(log2e<double>);
     Vec<double> m = ceil(x);
-    m.store(whole + i), exp2(m - x, 0.0).store(rest + i);
+    m.store(first_m + i), exp2(m - x, 0.0).store(first_weight + i);
   }
   bool doubtful[strip], any = false;
   for (int64_t i = 0; i < r.size(); ++i) {
     int64_t row = row_index(p.shape, b, r.begin + i);
-    to.m[row] = A(whole[i]), to.weight[row] = A(rest[i]);
+    to.m[row] = A(first_m[i]), to.weight[row] = A(first_weight[i]);
     to.delta[row] = delta_of<T, E>(p, b, r.begin + i);
     doubtful[i] = lse[i] - lse[i] == 0 && !trusted<T>(lse[i], b, r.begin + i);
     any |= doubtful[i];

@@ -8,6 +8,7 @@ inline constexpr bool bf16_dot = true, bf16_tiles = false;
 
 #include "vec.hpp"
 
+#include "pairs.hpp"
 #include "software.hpp"
 
 namespace fanano::FANANO_ISA {
