@@ -1,7 +1,7 @@
-// AVX-512, its BF16 and AMX for tests on machines that have AVX2 alone (cmake/isa.cmake): vectors of
-// their size, and the numbers that their instructions make, but for products and sums that are
-// rounded up to the smallest normal number, which those take for too small. The kernels are tested
-// so, not avx512.hpp itself.
+// AVX-512, its BF16 and AMX for tests where there is AVX2 alone (cmake/isa.cmake): vectors of their
+// size, and the numbers that their instructions make, but for products and sums that are rounded up
+// to the smallest normal number, which those take for too small. The kernels are tested so, not
+// avx512.hpp itself.
 #pragma once
 
 namespace fanano::FANANO_ISA {
