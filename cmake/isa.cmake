@@ -19,7 +19,8 @@ set(shared_avx512bf16 avx512)
 set(own_amx flash backward backward_rows backward_bias peak)
 set(shared_amx avx512)
 if(FANANO_EMULATE)
-  # Of AVX2, and what they lack in software (cpp/cpu/simd/emulated.hpp). GCC takes hours for it.
+  # Of AVX2, and what they lack in software (cpp/cpu/simd/emulated.hpp). GCC 12 takes a quarter of
+  # an hour for some files.
   set(isa_avx512 ${isa_avx2} -DFANANO_EMULATED)
   set(isa_avx512bf16 ${isa_avx512} -DFANANO_PAIRS)
   set(isa_amx ${isa_avx512bf16} -DFANANO_TILES)
