@@ -208,7 +208,7 @@ def test_what_is_outside_the_table_runs_anywhere(build_dir):
 def test_a_row_has_of_its_own_what_its_flags_change():
     """What looks at bf16_dot or bf16_tiles, all that they change: directly, or by terms_t. What
     chooses between a row's own and another's (kernels.cpp) every row has."""
-    looks = r"\bbf16_(dot|tiles)\b|__A\w+BF16__|FANANO_TILES"
+    looks = r"\bbf16_(dot|tiles)\b|__A\w+BF16__|FANANO_(PAIRS|TILES)"
     files = {p.stem: p.read_text() for p in (ROOT / "cpp" / "cpu").glob("*.cpp")}
     more = r"|\b(terms_t|with_terms|takes_pairs|tiled|at_once|Ready|careful_strips)\b"
     changed = {n for n, text in files.items() if re.search(looks + more, text)} - {"kernels"}
@@ -217,7 +217,7 @@ def test_a_row_has_of_its_own_what_its_flags_change():
     texts = {p.name: p.read_text() for p in (ROOT / "cpp" / "cpu").rglob("*.hpp")}
     headers = {name for name, text in texts.items() if re.search(looks, text)}
     assert headers == {
-        "terms.hpp", "avx2.hpp", "avx512.hpp", "neon.hpp", "scalar.hpp", "emulated.hpp",
+        "terms.hpp", "simd.hpp", "avx512.hpp", "scalar.hpp", "emulated.hpp",
         "isa.hpp", "tile.hpp", "special_values.hpp", "key_sums.hpp",
     }  # fmt: skip
 

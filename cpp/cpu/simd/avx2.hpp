@@ -5,7 +5,6 @@
 
 namespace fanano::FANANO_ISA {
 inline constexpr int vector_bytes = 32, vector_registers = 16;
-inline constexpr bool bf16_dot = false, bf16_tiles = false;
 }  // namespace fanano::FANANO_ISA
 
 #include "vec.hpp"

@@ -3,19 +3,15 @@
 
 #include <immintrin.h>
 
-namespace fanano::FANANO_ISA {
-inline constexpr int vector_bytes = 64, vector_registers = 32;
 #ifdef __AVX512BF16__
-inline constexpr bool bf16_dot = true;
-#else
-inline constexpr bool bf16_dot = false;
+#define FANANO_PAIRS
 #endif
 #ifdef __AMX_BF16__
 #define FANANO_TILES
-inline constexpr bool bf16_tiles = true;
-#else
-inline constexpr bool bf16_tiles = false;
 #endif
+
+namespace fanano::FANANO_ISA {
+inline constexpr int vector_bytes = 64, vector_registers = 32;
 }  // namespace fanano::FANANO_ISA
 
 #include "vec.hpp"
@@ -80,7 +76,7 @@ FANANO_FN void store_half(f32 a, float16* p) {
                       _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT));
 }
 
-#ifdef __AVX512BF16__
+#ifdef FANANO_PAIRS
 FANANO_FN Brains narrowed(f32 first, f32 second) {
   return {__builtin_bit_cast(Brains::Native, _mm512_cvtne2ps_pbh(second.v, first.v))};
 }

@@ -6,16 +6,6 @@
 
 namespace fanano::FANANO_ISA {
 inline constexpr int vector_bytes = 64, vector_registers = 32;
-#ifdef FANANO_PAIRS
-inline constexpr bool bf16_dot = true;
-#else
-inline constexpr bool bf16_dot = false;
-#endif
-#ifdef FANANO_TILES
-inline constexpr bool bf16_tiles = true;
-#else
-inline constexpr bool bf16_tiles = false;
-#endif
 }  // namespace fanano::FANANO_ISA
 
 #include "vec.hpp"

@@ -6,7 +6,6 @@
 
 namespace fanano::FANANO_ISA {
 inline constexpr int vector_bytes = 16, vector_registers = 32;
-inline constexpr bool bf16_dot = false, bf16_tiles = false;
 }  // namespace fanano::FANANO_ISA
 
 #include "vec.hpp"

@@ -1,9 +1,10 @@
 // The baseline of every machine: 16-byte vectors of the compiler's own making, nothing assumed.
 #pragma once
 
+#define FANANO_PAIRS
+
 namespace fanano::FANANO_ISA {
 inline constexpr int vector_bytes = 16, vector_registers = 16;
-inline constexpr bool bf16_dot = true, bf16_tiles = false;
 }  // namespace fanano::FANANO_ISA
 
 #include "vec.hpp"

@@ -27,3 +27,17 @@ inline constexpr bool shares_kernels = false;
 #else
 #include "scalar.hpp"
 #endif
+
+// Whether bfloat16 is multiplied by pairs, and by tiles of them.
+namespace fanano::FANANO_ISA {
+#ifdef FANANO_PAIRS
+inline constexpr bool bf16_dot = true;
+#else
+inline constexpr bool bf16_dot = false;
+#endif
+#ifdef FANANO_TILES
+inline constexpr bool bf16_tiles = true;
+#else
+inline constexpr bool bf16_tiles = false;
+#endif
+}  // namespace fanano::FANANO_ISA
