@@ -36,7 +36,7 @@ template <class T, class E> struct Scratch {
     made = in_place(arena.take<A>(tile_keys * strip), arena.take<A>(tile_keys * strip));
     k = arena.take<E>(keys_size<T, E>(shape.dim));
     v = arena.take<E>(keys_size<T, E>(shape.value_dim));
-    rows = arena.take<A>(w * longest_row(dim, value_dim));
+    rows = arena.take<A>(w * std::max<int64_t>(longest_row(dim, value_dim), tile_keys));
     sums = arena.take<A>(block_rows<A> * tile_keys);
     see = arena.take<Visible<A>>(1);
     bytes = arena.used;
@@ -128,6 +128,12 @@ template <class T, class E> class BiasPart {
     if (g.bias_head) to += part_.heads.begin * t.head;
     if (g.bias_row) to += rows.begin * t.row;
     if (g.bias_column) to += keys.begin * t.column;
+    if (g.bias_row && g.bias_column) {
+      for (int64_t i = 0; i < here; i += strip)
+        unpack(sums(i / strip), Strip<A>::all(1), clamp(here - i, 0, strip), there, to + i * t.row,
+               t.row, t.column, scratch_.rows);
+      return;
+    }
     for (int64_t i = 0; i < here; ++i)
       for (int64_t j = 0; j < there; ++j)
         assign(to[i * t.row + j * t.column],

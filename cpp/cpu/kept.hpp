@@ -22,18 +22,23 @@ template <class A> struct Kept {
   void look(int64_t row, int64_t j0, int64_t n, uint64_t* rows) const {
     constexpr int w = Words::width;
     static_assert(strip_rows<A> % w == 0);
-    for (int64_t j = 0; j < n; ++j) rows[j] = 0;
-    for (int lane = 0; lane < strip_rows<A>; lane += w) {
-      const Words row_numbers = count_from(uint32_t(dropout_.row + row + lane));
-      for_each_four(j0, n, [&](uint32_t four, int64_t j) {
-        const FourWords<Words> words = philox(
-            FourWords<Words>{Words::all(four), row_numbers, Words::all(head_), Words::all(batch_)},
-            dropout_.seed,
-            [](Words a, uint32_t m, Words& high, Words& low) { multiply_words(a, m, high, low); });
+    for_each_four(j0, n, [&](uint32_t four, int64_t j) {
+      uint64_t kept[columns_together] = {};
+#pragma GCC unroll 4
+      for (int lane = 0; lane < strip_rows<A>; lane += w) {
+        SpreadWords row_numbers = spread(count_from(uint32_t(dropout_.row + row + lane)));
+        FourWords<SpreadWords> words = philox(
+            FourWords<SpreadWords>{all(four), row_numbers, all(head_), all(batch_)}, dropout_.seed,
+            [](SpreadWords a, uint32_t m, SpreadWords& high, SpreadWords& low) {
+              low = {multiply_words(a.even, m), multiply_words(a.odd, m)};
+              high = {{low.even.v >> 32}, {low.odd.v >> 32}};
+            });
         for (int i = 0; i < columns_together; ++i)
-          if (j + i >= 0 && j + i < n) rows[j + i] |= at_least(words.x[i], least_) << lane;
-      });
-    }
+          kept[i] |= at_least(joined(words.x[i]), least_) << lane;
+      }
+      for (int i = 0; i < columns_together; ++i)
+        if (j + i >= 0 && j + i < n) rows[j + i] = kept[i];
+    });
   }
 
   // p becomes 0 where a pair is dropped: one row, the keys [j0, j0 + n).
@@ -47,6 +52,8 @@ template <class A> struct Kept {
   }
 
  private:
+  static FANANO_FN SpreadWords all(uint32_t x) { return {Longs::all(x), Longs::all(x)}; }
+
   const Dropout& dropout_;
   uint32_t least_, head_, batch_;
 

@@ -31,12 +31,8 @@ FANANO_FN uint64_t equal_bits(f64 a, f64 b) {
   return uint64_t(_mm256_movemask_pd(_mm256_cmp_pd(a.v, b.v, _CMP_EQ_OQ)));
 }
 
-// Products of the even lanes, and of the odd ones moved there; then their halves, interleaved.
-FANANO_FN void multiply_words(Words a, uint32_t m, Words& high, Words& low) {
-  __m256i x = __m256i(a.v), by = _mm256_set1_epi32(int(m));
-  __m256i even = _mm256_mul_epu32(x, by), odd = _mm256_mul_epu32(_mm256_srli_epi64(x, 32), by);
-  high = {Words::Native(_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa))};
-  low = {Words::Native(_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa))};
+FANANO_FN Longs multiply_words(Longs a, uint32_t m) {
+  return {Longs::Native(_mm256_mul_epu32(__m256i(a.v), _mm256_set1_epi64x(int64_t(m))))};
 }
 FANANO_FN uint64_t at_least(Words a, uint32_t least) {
   __m256i x = __m256i(a.v), larger = _mm256_max_epu32(x, _mm256_set1_epi32(int(least)));

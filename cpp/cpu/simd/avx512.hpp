@@ -54,11 +54,8 @@ FANANO_FN f32 scaled_by(f32 p, f32 x, float lowest) {
 }
 
 // As in avx2.hpp.
-FANANO_FN void multiply_words(Words a, uint32_t m, Words& high, Words& low) {
-  __m512i x = __m512i(a.v), by = _mm512_set1_epi32(int(m));
-  __m512i even = _mm512_mul_epu32(x, by), odd = _mm512_mul_epu32(_mm512_srli_epi64(x, 32), by);
-  high = {Words::Native(_mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 32), odd))};
-  low = {Words::Native(_mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(odd, 32)))};
+FANANO_FN Longs multiply_words(Longs a, uint32_t m) {
+  return {Longs::Native(_mm512_mul_epu32(__m512i(a.v), _mm512_set1_epi64(int64_t(m))))};
 }
 FANANO_FN uint64_t at_least(Words a, uint32_t least) {
   return _mm512_cmpge_epu32_mask(__m512i(a.v), _mm512_set1_epi32(int(least)));

@@ -124,25 +124,41 @@ FANANO_FN void store_halves(Brains x, bfloat16* first, bfloat16* second) {
   std::memcpy(second, reinterpret_cast<const char*>(&x.v) + vector_bytes / 2, vector_bytes / 2);
 }
 
-// Words of 32 bits, each lane one. What dropout's counters need: the lanes' numbers from first up,
-// the halves of products by m, and a bit for each lane that is at least as large.
+// Words of 32 bits, each lane one. What dropout's counters need beside: the lanes' numbers from first
+// up, and a bit for each lane that is at least as large.
 using Words = Vec<uint32_t>;
 
-FANANO_FN Words operator^(Words a, Words b) { return {a.v ^ b.v}; }
-FANANO_FN Words operator^(Words a, uint32_t b) { return {a.v ^ b}; }
 FANANO_FN Words count_from(uint32_t first) {
   Words x;
   for (int i = 0; i < Words::width; ++i) x.v[i] = first + uint32_t(i);
   return x;
 }
-template <class T> FANANO_FN void multiply_words(Vec<T> a, T m, Vec<T>& high, Vec<T>& low) {
-  for (int i = 0; i < Vec<T>::width; ++i) high.v[i] = T(uint64_t(a.v[i]) * m >> 32);
-  low = {a.v * m};
-}
 template <class T> FANANO_FN uint64_t at_least(Vec<T> a, T least) {
   uint64_t bits = 0;
   for (int i = 0; i < Vec<T>::width; ++i) bits |= uint64_t(a.v[i] >= least) << i;
   return bits;
+}
+
+// As many words, even lanes and odd ones apart, each in the lower half of a longer lane: where they
+// are multiplied. What the upper halves are does not matter to any of these.
+using Longs = Vec<uint64_t>;
+struct SpreadWords { Longs even, odd; };
+
+FANANO_FN SpreadWords spread(Words x) {
+  auto v = Longs::Native(x.v);
+  return {{v}, {v >> 32}};
+}
+FANANO_FN Words joined(SpreadWords x) {
+  return {Words::Native((x.even.v & 0xffffffffu) | x.odd.v << 32)};
+}
+FANANO_FN SpreadWords operator^(SpreadWords a, SpreadWords b) {
+  return {{a.even.v ^ b.even.v}, {a.odd.v ^ b.odd.v}};
+}
+FANANO_FN SpreadWords operator^(SpreadWords a, uint32_t b) {
+  return {{a.even.v ^ b}, {a.odd.v ^ b}};
+}
+template <class T> FANANO_FN Vec<T> multiply_words(Vec<T> a, uint32_t m) {
+  return {(a.v & 0xffffffffu) * m};
 }
 
 // Upwards to an integer; numbers too large to have a fraction, infinities and NaN stay.
