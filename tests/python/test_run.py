@@ -197,6 +197,20 @@ def test_the_line_is_the_last_and_comes_once(tmp_path):
     assert "took over 1 attention call(s)" in ours.stderr
 
 
+def test_the_line_says_why_nothing_was_taken_over(tmp_path):
+    pytest.importorskip("torch", reason="looks at what torch's attention is")
+    (tmp_path / "drops.py").write_text(
+        "import torch\ntorch.nn.functional.scaled_dot_product_attention("
+        "*torch.ones(3, 1, 1, 2, 4), dropout_p=0.5)\n"
+    )
+    ours = python("-m", "fanano", "run", "drops.py", cwd=tmp_path)
+    assert ours.returncode == 0
+    assert ours.stderr == (
+        "fanano: took over 0 attention call(s) of torch's flash kernel, which got none: not with "
+        "dropout, need_weights=True, or modules' fused path\n"
+    )
+
+
 # ---- mistakes ------------------------------------------------------------------------------------
 
 

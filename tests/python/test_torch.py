@@ -85,7 +85,7 @@ def test_torch_tensors_that_are_not_their_memory(tensors):
     query, key, value = tensors
     with FakeTensorMode():
         fake = torch.empty(query.shape)
-    refused(TypeError, r"query is a torch\._subclasses.*FakeTensor", fake, key, value)
+    refused(TypeError, "query is a FakeTensor, which has no memory", fake, key, value)
     refused(TypeError, "key is a .*Subclass; only plain", query, key.as_subclass(Subclass), value)
     refused(TypeError, "query must be a dense tensor, its layout is torch.sparse_coo",
             query.to_sparse(), key, value)  # fmt: skip

@@ -78,7 +78,7 @@ def test_who_cannot_use_devices_says_so():
         adapter.diagnose(False, x=pretending([1.0]))
     adapter.diagnose(True, x=pretending([1.0]))
     with pytest.raises(ValueError, match="x must be in the CPU's memory, it is on device meta"):
-        adapter.diagnose(True, x=torch.ones(1, device="meta"))
+        adapter.diagnose(True, x=torch.ones(1, device="meta"), y=torch.ones(1))
 
 
 class Log(TorchDispatchMode):

@@ -1,4 +1,4 @@
-"""fanano.torch.attention: derivatives, and what compiles, transforms and records it.
+"""fanano.torch.attention: derivatives, and the operators that they are made of.
 
 The derivatives themselves are judged in float64 by differences; everything else must then have the
 bits of fanano.attention and fanano.attention_backward.
@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from arrays import bits
-from torch.fx.experimental.proxy_tensor import make_fx
 
 import fanano
 import fanano.torch
@@ -169,101 +168,7 @@ def test_only_what_is_asked_for():
         assert not attention(*problem()).requires_grad
 
 
-# ---- compiled, exported, recorded ----------------------------------------------------------------
-
-
-@pytest.fixture
-def dynamo():
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
-
-
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own
-@pytest.mark.parametrize("call", [attention, fanano.attention])
-@pytest.mark.parametrize("dynamic", [False, True])
-def test_compiled(call, dynamic, dynamo):
-    _, tensors = made(OPTIONS["mask (Hq, 1, Sk)"] | {"sinks": lambda: numbers(4)})
-
-    def attend(query, key, value, attn_mask, sinks):
-        others = {"attn_mask": attn_mask, "sinks": sinks, "is_causal": True}
-        return call(query, key, value, window_size=(3, None), **others)
-
-    compiled = torch.compile(attend, fullgraph=True, dynamic=dynamic, backend="aot_eager")
-    inputs = [*problem(), *(x.float().detach().requires_grad_() for x in tensors.values())]
-    same([compiled(*inputs)], [attend(*inputs)])
-    same(gradients(compiled, inputs), gradients(attend, inputs))
-    shorter = [inputs[0][:, :, :3].detach().clone().requires_grad_(), *inputs[1:]]
-    if dynamic:
-        with torch.compiler.set_stance("fail_on_recompile"):
-            same([compiled(*shorter)], [attend(*shorter)])
-
-
-@pytest.mark.parametrize("transform", [torch.func.grad, torch.func.vmap])
-def test_transforms_inside_of_what_is_compiled_are_refused(transform, dynamo):
-    """Never are derivatives lost without a word."""
-    query, key, value = problem(grad=False)
-
-    def attend(query):
-        return transform(lambda q: attention(q, key, value).sum())(query)
-
-    with pytest.raises(Exception, match=r"cannot be compiled inside of torch\.func's transforms"):
-        torch.compile(attend, fullgraph=True, backend="aot_eager")(query)
-
-
-@pytest.mark.filterwarnings("ignore")  # the compiler's own
-def test_compiled_by_inductor(dynamo):
-    def attend(query, key, value):
-        out, lse = attention(query * 2, key, value, layout="bshd", return_lse=True)
-        return out.relu() + lse.transpose(1, 2)[..., None]
-
-    inputs = [x.detach().transpose(1, 2).requires_grad_() for x in problem()]
-    compiled = torch.compile(attend, fullgraph=True)
-    torch.testing.assert_close(compiled(*inputs), attend(*inputs))
-    torch.testing.assert_close(gradients(compiled, inputs), gradients(attend, inputs))
-
-
-class Attend(torch.nn.Module):
-    def forward(self, query, key, value):
-        return attention(query, key, value, is_causal=True, kv_lengths=[7, 3])
-
-
-def test_exported():
-    inputs = problem(grad=False)
-    exported = torch.export.export(Attend(), tuple(inputs))
-    assert "torch.ops.fanano.attention.default" in exported.graph_module.code
-    assert bits(exported.module()(*inputs)) == bits(Attend()(*inputs))
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
-def test_recorded():
-    inputs = problem(grad=False)
-    other = [x + 1 for x in inputs]
-    for trace in (
-        lambda f: torch.jit.trace(f, tuple(inputs)),
-        lambda f: make_fx(f)(*inputs),
-        lambda f: make_fx(f, pre_dispatch=True)(*inputs),
-        lambda f: make_fx(f, tracing_mode="fake")(*inputs),
-    ):
-        recorded = trace(lambda *x: attention(*x))
-        assert bits(recorded(*other)) == bits(attention(*other))
-
-
-@pytest.mark.parametrize("rank", [4, 3, 2])
-@pytest.mark.parametrize("layout", ["bhsd", "bshd"])
-def test_shapes_are_known_before(layout, rank):
-    """Sizes, strides and dtypes of what is not computed are those of what is."""
-    inputs = problem(torch.bfloat16, grad=False)
-    if layout == "bshd":
-        inputs = [x.transpose(1, 2) for x in inputs]
-    for _ in range(4 - rank):
-        axis = 1 if layout == "bshd" and inputs[0].dim() == 3 else 0
-        inputs = [x.select(axis, 0) for x in inputs]
-    options = {"return_lse": True, "layout": layout, "out_dtype": "float32"}
-    computed = attention(*inputs, **options)
-    promised = attention(*(x.to("meta") for x in inputs), **options)
-    for x, y in zip(computed, promised, strict=True):
-        assert (x.shape, x.stride(), x.dtype) == (y.shape, y.stride(), y.dtype)
+# ---- as torch's operators -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["plain", "mask (Hq, 1, Sk)", "sinks", "lengths", "dropout"])

@@ -1,5 +1,6 @@
 """fanano.torch.scaled_dot_product_attention, and fanano under torch's own."""
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 
 import pytest
@@ -274,6 +275,14 @@ def test_a_row_that_sees_nothing_between_two_libraries(installed):
     torch.testing.assert_close(got, expected)
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+def test_nested_tensors_are_refused(layout):
+    query = torch.nested.nested_tensor([torch.ones(2, 3, 8), torch.ones(2, 4, 8)], layout=layout)
+    with pytest.raises(TypeError, match=r"query is a .*[nN]ested"):
+        scaled_dot_product_attention(query, query, query)
+
+
 def test_install_and_uninstall(kernels):
     x = torch.ones(1, 1, 2, 8)
     fanano.torch.uninstall()  # nothing is installed
@@ -294,6 +303,27 @@ def test_install_and_uninstall(kernels):
     with pytest.raises(KeyError), fanano.torch.installed():
         raise KeyError
     assert not fanano.torch.is_installed()
+
+
+def test_one_block_does_not_end_another():
+    """They hold for the process: of two threads, the first one's end leaves the second its own."""
+    first, second = fanano.torch.installed(), fanano.torch.installed()
+    with ThreadPoolExecutor(1) as other:
+        other.submit(first.__enter__).result()
+        with second:
+            other.submit(first.__exit__, None, None, None).result()
+            assert fanano.torch.is_installed()
+        assert not fanano.torch.is_installed()
+    try:
+        with fanano.torch.installed():
+            fanano.torch.install()
+        assert fanano.torch.is_installed()
+        with fanano.torch.installed():
+            fanano.torch.uninstall()
+            assert fanano.torch.is_installed()
+        assert not fanano.torch.is_installed()
+    finally:
+        fanano.torch.uninstall()
 
 
 def test_a_torch_that_cannot(monkeypatch):

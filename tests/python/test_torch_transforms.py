@@ -212,6 +212,9 @@ def test_forward_derivatives_are_refused():
         refused(NotImplementedError, message, lambda: attention(dual, key, value))
         refused(NotImplementedError, "attn_mask has a forward-mode", lambda: attention(
             query, key, value, attn_mask=forward_ad.make_dual(numbers(7), numbers(7))))  # fmt: skip
+    for transform in torch.func.hessian, lambda f: torch.func.jacfwd(torch.func.grad(f)):
+        refused(NotImplementedError, r"no forward derivatives \(jvp, jacfwd, hessian\)",
+                lambda t=transform: t(lambda q: attention(q, key, value).sum())(query))  # fmt: skip
 
 
 @pytest.mark.parametrize("call", [attention, fanano.attention])

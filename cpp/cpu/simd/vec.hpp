@@ -124,8 +124,8 @@ FANANO_FN void store_halves(Brains x, bfloat16* first, bfloat16* second) {
   std::memcpy(second, reinterpret_cast<const char*>(&x.v) + vector_bytes / 2, vector_bytes / 2);
 }
 
-// Words of 32 bits, each lane one. What dropout's counters need beside: the lanes' numbers from first
-// up, and a bit for each lane that is at least as large.
+// Words of 32 bits, each lane one. What dropout's counters need: the lanes' numbers from first up,
+// and a bit for each lane that is at least as large.
 using Words = Vec<uint32_t>;
 
 FANANO_FN Words count_from(uint32_t first) {

@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from typing import Any, Protocol, cast
 
 __all__ = [
@@ -44,7 +43,8 @@ class Adapter(Protocol):
     # Tells the library that the caller's `out` was written. None: it does not care.
     written: Callable[[Any], None] | None
 
-    # Raises if the library knows why arrays cannot be read; asked when the core has refused them.
+    # Raises, as prepare does, if the library knows why arrays cannot be read; asked when the core
+    # has refused them.
     # The first argument: whether the call can use CUDA devices.
     diagnose: Callable[..., None] | None
 
@@ -82,8 +82,8 @@ class Adapter(Protocol):
         any; 0: as many as fanano has, of its own."""
 
 
-# The library's module and our adapter's, in the order in which they are asked.
-_ADAPTERS = (("numpy", "numpy"), ("torch", "torch"), ("jax", "jax"), ("cupy", "cupy"))
+# In the order in which they are asked. Each is the name of the library's module and of our adapter.
+_LIBRARIES = ("numpy", "torch", "jax", "cupy")
 
 _known: dict[type, Adapter] = {}
 
@@ -93,7 +93,9 @@ def adapter_of(argument: str, array: Any) -> Adapter:
     kind = type(array)
     adapter = _known.get(kind)
     if adapter is None:
-        adapter = _known[kind] = _find(argument, kind)
+        adapter = _find(argument, kind)
+        if not _compiled():  # by torch, which cannot record such an effect
+            _known[kind] = adapter
     return adapter
 
 
@@ -154,14 +156,36 @@ def _library(argument: str, array: Any) -> str:
 
 
 def _find(argument: str, kind: type) -> Adapter:
-    for library, module in _ADAPTERS:
+    for library in _LIBRARIES:
         if library in sys.modules:
-            adapter = cast(Adapter, import_module(f".{module}", __name__))
+            adapter = _load(library)
             if adapter.accepts(argument, kind):
                 return adapter
     if hasattr(kind, "__dlpack__"):
-        return cast(Adapter, import_module(".dlpack", __name__))
+        return _load("dlpack")
     raise TypeError(
         f"{argument} must be an array (NumPy, torch or any other with __dlpack__), "
         f"got {kind.__name__}; numpy.asarray makes an array of lists and numbers"
     )
+
+
+def _compiled() -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.compiler.is_compiling()
+
+
+def _load(name: str) -> Adapter:
+    """By statements: torch's compiler cannot trace a call of importlib's."""
+    adapter: Any
+    match name:
+        case "numpy":
+            from . import numpy as adapter
+        case "torch":
+            from . import torch as adapter
+        case "jax":
+            from . import jax as adapter
+        case "cupy":
+            from . import cupy as adapter
+        case _:
+            from . import dlpack as adapter
+    return cast(Adapter, adapter)

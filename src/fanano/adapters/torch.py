@@ -1,8 +1,9 @@
 """torch tensors: ``torch.Tensor`` itself and ``torch.nn.Parameter``; on CUDA for attention and its
 gradients alone.
 
-Other subclasses carry a meaning that their memory does not (fake, nested, distributed tensors), so
-they are refused. A call uses at most ``torch.get_num_threads()`` threads.
+Other subclasses carry a meaning that their memory does not (nested, distributed tensors), so they
+are refused, but for those that stand for others while torch traces. A call uses at most
+``torch.get_num_threads()`` threads.
 """
 
 from __future__ import annotations
@@ -55,12 +56,17 @@ def operators(*args: Any, **options: Any) -> Any:
 def accepts(argument: str, kind: type) -> bool:
     if not issubclass(kind, torch.Tensor):
         return False
-    if kind is not torch.Tensor and kind is not torch.nn.Parameter:
+    if kind is not torch.Tensor and kind is not torch.nn.Parameter and not _stands_in(kind):
         raise TypeError(
             f"{argument} is a {kind.__module__}.{kind.__qualname__}; only plain torch tensors are "
             "supported: x.as_subclass(torch.Tensor), if its memory says all there is to say"
         )
     return True
+
+
+def _stands_in(kind: type) -> bool:
+    """Fake and functional tensors, which stand for others while torch traces."""
+    return kind.__module__.startswith("torch._subclasses.")
 
 
 def recorded() -> bool:
@@ -179,10 +185,20 @@ def device_option(argument: str, x: Any, query: Any) -> Any:
 
 
 def diagnose(cuda: bool, /, **arrays: Any) -> None:
-    for argument, array in arrays.items():
-        if not isinstance(array, torch.Tensor):
-            continue
+    tensors = {name: x for name, x in arrays.items() if isinstance(x, torch.Tensor)}
+    if tensors and all(x.is_meta or _stands_in(type(x)) for x in tensors.values()):
+        raise Watched(
+            f"no memory belongs to {', '.join(tensors)} (meta or fake tensors), and of fanano only "
+            "attention takes such tensors",
+            library,
+            operators,
+        )
+    for argument, array in tensors.items():
         _check_transforms(argument, array)
+        if _stands_in(type(array)):
+            raise TypeError(
+                f"{argument} is a {type(array).__name__}, which has no memory, beside plain tensors"
+            )
         if array.is_nested:
             raise TypeError(f"{argument} is a nested tensor; pass a padded one, and kv_lengths")
         if array.is_quantized:

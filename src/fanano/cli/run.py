@@ -66,4 +66,6 @@ def report(process: int) -> None:
     line = f"fanano: took over {calls['forward']} attention call(s) of torch's flash kernel"
     line += f" and {calls['backward']} of its backward" * bool(calls["backward"])
     line += f"; left {calls['left']} to torch" * bool(calls["left"])
+    if not any(calls.values()):
+        line += ", which got none: not with dropout, need_weights=True, or modules' fused path"
     print(line, file=sys.stderr, flush=True)

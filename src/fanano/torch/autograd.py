@@ -1,7 +1,8 @@
 """What torch's autograd and torch.func see of attention: the operators with derivatives, and vmap.
 
-A torch.autograd.Function and not an autograd formula of the operators: torch.func.grad takes only
-the former (torch 2.13). Private.
+The operators have derivatives of their own, which whatever was recorded keeps: compiled, traced and
+exported graphs. torch.func's transforms take a torch.autograd.Function alone (torch 2.13), and in
+eager mode one is faster. Private.
 """
 
 # mypy: disable-error-code="no-untyped-call, misc"
@@ -41,6 +42,10 @@ class Attention(Function):
         dq, dk, dv, dbias, dsinks = _gradients(ctx, dout, dlse, ctx.needs_input_grad[4])
         nothing = (None,) * (operators.TENSOR_OPTIONS - 2 + len(ctx.numbers))
         return (dq, dk, dv, None, dbias, dsinks, *nothing)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> NoReturn:
+        _refuse_tangents()
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
@@ -105,11 +110,10 @@ def _gradients(ctx: Any, dout: Any, dlse: Any, of_mask: bool) -> Any:
         *(query, key, value, out, lse, dlse, of_mask, *tensors, *ctx.numbers),
     )
     compute: Any = operators.attention_backward
-    if not torch.compiler.is_compiling():  # which refuses second derivatives itself
-        # Where a graph of this is asked for or a transform goes on, it must say what it cannot do.
-        if torch.is_grad_enabled() or adapter.transformed():
+    if not torch.compiler.is_compiling():
+        if adapter.transformed():
             compute = AttentionBackward.apply
-        elif _plain(given):
+        elif not torch.is_grad_enabled() and _plain(given):
             compute = operators.attention_backward_kernel
     dq, dk, dv, dbias, dsinks = compute(*given)
     return (
@@ -138,6 +142,10 @@ class AttentionBackward(Function):
         )
 
     @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> NoReturn:
+        _refuse_tangents()
+
+    @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
         dlse, of_mask, *options = args[6:]
         if _must_loop(options):
@@ -155,6 +163,25 @@ class AttentionBackward(Function):
             dbias = fold.unfold_mask(dbias, mask, in_dims[8])
         found = [fold.unfold_rows(x) for x in (dq, dk, dv)]
         return (*found, dbias, dsinks), (0, 0, 0, 0 if of_mask else None, None)
+
+
+def _refuse_tangents() -> NoReturn:
+    raise NotImplementedError(
+        "fanano's attention has no forward derivatives (jvp, jacfwd, hessian): use backward, "
+        "torch.func.grad, vjp or jacrev"
+    )
+
+
+for _operator, _derivative in (
+    (operators.attention, Attention),
+    (operators.attention_backward, AttentionBackward),
+):
+    torch.library.register_autograd(
+        _operator.name(),
+        _derivative.backward,
+        setup_context=_derivative.setup_context,
+        lib=operators.library,
+    )
 
 
 def _must_loop(options: Any) -> bool:

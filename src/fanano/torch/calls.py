@@ -117,12 +117,12 @@ def attention(
                 "transform out of the compiled function, or compile only what is around it"
             )
         found = Attention.apply(*arguments)
-    elif not torch.is_grad_enabled() or not any(
-        x is not None and x.requires_grad for x in (query, key, value, *options[:2])
+    elif (
+        adapter.recorded()
+        or not torch.is_grad_enabled()
+        or not any(x is not None and x.requires_grad for x in (query, key, value, *options[:2]))
     ):
         found = operators.attention(*arguments)
-    elif torch.compiler.is_compiling():
-        found = Attention.apply(*arguments)
     else:
         found = EagerAttention.apply(query, key, value, *options[:2], (out_dtype, options[2:]))
     return tuple(found) if return_lse else found[0]
@@ -254,6 +254,11 @@ def _number(argument: str, x: Any) -> Any:
     _constant(argument, x)
     if x is None or isinstance(x, float | torch.SymFloat):
         return x
+    if isinstance(x, torch.Tensor) and torch.compiler.is_compiling():
+        raise TypeError(
+            f"{argument} must be a number in what is compiled, got a tensor: pass "
+            f"{argument}.item() from outside" + ", or multiply query by it" * (argument == "scale")
+        )
     try:
         if not isinstance(x, bool | str):
             return float(x)

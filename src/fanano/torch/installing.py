@@ -9,6 +9,7 @@ CUDA is flash_cuda.py's.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +24,11 @@ __all__ = ["calls", "install", "installed", "is_installed", "uninstall"]
 
 FORWARD = "_scaled_dot_product_flash_attention_for_cpu"
 BACKWARD = "_scaled_dot_product_flash_attention_for_cpu_backward"
+
+# Who wants it: install(), and so many blocks of installed().
+_lock = threading.Lock()
+_for_good = False
+_blocks = 0
 
 _library: Any = None
 _of_torch: dict[str, Any] = {}
@@ -48,6 +54,48 @@ def install() -> None:
     Raises:
         RuntimeError: this torch has no such kernels, or cannot say what they are.
     """
+    global _for_good
+    with _lock:
+        _put_in_place()
+        _for_good = True
+
+
+def uninstall() -> None:
+    """Gives ``F.scaled_dot_product_attention`` back to torch; nothing if it has it already.
+
+    Where a block of ``installed()`` is under way, in any thread, the end of the last one does.
+    """
+    global _for_good
+    with _lock:
+        _for_good = False
+        _take_away()
+
+
+def is_installed() -> bool:
+    """Whether ``install()`` is in force in this process."""
+    return _library is not None
+
+
+@contextmanager
+def installed() -> Iterator[None]:
+    """``with fanano.torch.installed():`` installs; the end takes it back if nobody else wants it.
+
+    Others are ``install()``, and further such blocks, of other threads too: it holds for the whole
+    process, and is no property of the block.
+    """
+    global _blocks
+    with _lock:
+        _put_in_place()
+        _blocks += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _blocks -= 1
+            _take_away()
+
+
+def _put_in_place() -> None:
     global _library
     if _library is not None:
         return
@@ -66,33 +114,14 @@ def install() -> None:
         flash_cuda.activate()
 
 
-def uninstall() -> None:
-    """Gives ``F.scaled_dot_product_attention`` back to torch; nothing if it has it already."""
+def _take_away() -> None:
+    """Unless somebody wants it."""
     global _library
-    if _library is not None:
-        flash_cuda.restore()
-        _library._destroy()
-        _library = None
-
-
-def is_installed() -> bool:
-    """Whether ``install()`` is in force in this process."""
-    return _library is not None
-
-
-@contextmanager
-def installed() -> Iterator[None]:
-    """``with fanano.torch.installed():`` installs, and then restores what was before.
-
-    It holds for the whole process, other threads too: it is no property of the block.
-    """
-    before = is_installed()
-    install()
-    try:
-        yield
-    finally:
-        if not before:
-            uninstall()
+    if _library is None or _for_good or _blocks:
+        return
+    flash_cuda.restore()
+    _library._destroy()
+    _library = None
 
 
 def _forward(

@@ -16,7 +16,7 @@ import torch
 from .. import _core
 from ..adapters import torch as adapter
 
-__all__ = ["TENSOR_OPTIONS", "attention", "attention_backward"]
+__all__ = ["TENSOR_OPTIONS", "attention", "attention_backward", "library"]
 
 TENSOR_OPTIONS = 7  # how many of the options are tensors or None
 OPTIONS = (
@@ -26,13 +26,13 @@ OPTIONS = (
     "SymInt batch_offset, SymInt head_offset, SymInt row_offset, SymInt column_offset, str layout"
 )
 
-_library = torch.library.Library("fanano", "DEF")
-_library.define(
+library = torch.library.Library("fanano", "DEF")
+library.define(
     f"attention(Tensor query, Tensor key, Tensor value, str? out_dtype, {OPTIONS}) "
     "-> (Tensor out, Tensor lse)",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
-_library.define(
+library.define(
     "attention_backward(Tensor dout, Tensor query, Tensor key, Tensor value, Tensor out, "
     f"Tensor lse, Tensor? dlse, bool grad_mask, {OPTIONS}) "
     "-> (Tensor dq, Tensor dk, Tensor dv, Tensor dbias, Tensor dsinks)",
@@ -119,15 +119,15 @@ def attention_backward_kernel(
 
 
 for _device in "CPU", "CUDA":
-    _library.impl("attention", attention_kernel, _device)
-    _library.impl("attention_backward", attention_backward_kernel, _device)
+    library.impl("attention", attention_kernel, _device)
+    library.impl("attention_backward", attention_backward_kernel, _device)
 
 
 def _lse_dtype(query: Any) -> torch.dtype:
     return torch.float64 if query.dtype == torch.float64 else torch.float32
 
 
-@torch.library.register_fake("fanano::attention", lib=_library)
+@torch.library.register_fake("fanano::attention", lib=library)
 def _attention_fake(
     query: Any, key: Any, value: Any, out_dtype: str | None, *options: Any
 ) -> tuple[Any, Any]:
@@ -139,7 +139,7 @@ def _attention_fake(
     return out, query.new_empty(shape, dtype=_lse_dtype(query))
 
 
-@torch.library.register_fake("fanano::attention_backward", lib=_library)
+@torch.library.register_fake("fanano::attention_backward", lib=library)
 def _attention_backward_fake(
     dout: Any,
     query: Any,

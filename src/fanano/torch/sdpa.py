@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..adapters import torch as adapter
 from .calls import dispatch
 
 __all__ = ["scaled_dot_product_attention"]
@@ -59,7 +60,12 @@ def scaled_dot_product_attention(
                 f"{argument} must be a torch tensor (..., rows, dim) of two dimensions or more, "
                 f"got {came}"
             )
-    if not _same_leading(query.shape, key.shape, value.shape):
+    try:
+        same = _same_leading(query.shape, key.shape, value.shape)
+    except RuntimeError:  # of nested tensors that have no shape
+        adapter.diagnose(True, query=query, key=key, value=value)
+        raise
+    if not same:
         query, key, value = _broadcast(query, key, value, enable_gqa)
     batch: Sequence[int] = ()
     if query.dim() > 4:
