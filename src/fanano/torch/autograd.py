@@ -69,7 +69,8 @@ class EagerAttention(Function):
     def forward(ctx: Any, *given: Any) -> Any:
         query, key, value, mask, sinks, rest = given
         inputs = query, key, value, rest[0], mask, sinks, *rest[1]
-        compute = operators.attention_kernel if _plain(inputs) else operators.attention
+        tensors = query, key, value, mask, sinks, *rest[1][: operators.TENSOR_OPTIONS - 2]
+        compute = operators.attention_kernel if _plain(tensors) else operators.attention
         output = compute(*inputs)
         Attention.setup_context(ctx, inputs, output)
         return output
@@ -79,10 +80,11 @@ class EagerAttention(Function):
         return (*_gradients(ctx, dout, dlse, ctx.needs_input_grad[3]), None)
 
 
-def _plain(inputs: Any) -> bool:
-    """Whether the kernels may have them without torch's dispatcher."""
-    tensors = [x for x in inputs if isinstance(x, torch.Tensor)]
-    return not adapter.recorded() and not adapter.profiled() and all(map(_is_its_memory, tensors))
+def _plain(tensors: Any) -> bool:
+    """Whether the kernels may have them without torch's dispatcher; None is none."""
+    if adapter.recorded() or adapter.profiled():
+        return False
+    return all(x is None or _is_its_memory(x) for x in tensors)
 
 
 def _is_its_memory(x: torch.Tensor) -> bool:
@@ -100,22 +102,23 @@ _is_batch = torch._C._functorch.is_legacy_batchedtensor
 
 def _gradients(ctx: Any, dout: Any, dlse: Any, of_mask: bool) -> Any:
     """By query, key, value, attn_mask and sinks; None where there is none, or nobody asks."""
-    query, key, value, out, lse, *tensors = ctx.saved_tensors
+    saved = ctx.saved_tensors
+    query, key, value, out, lse, *tensors = saved
     if dout is None and dlse is None:
         return (None,) * 5
     mask, sinks, *_ = tensors
     of_mask = of_mask and mask is not None and mask.dtype != torch.bool
-    given = (
-        torch.zeros_like(out) if dout is None else dout,
-        *(query, key, value, out, lse, dlse, of_mask, *tensors, *ctx.numbers),
-    )
+    if dout is None:
+        dout = torch.zeros_like(out)
     compute: Any = operators.attention_backward
     if not torch.compiler.is_compiling():
         if adapter.transformed():
             compute = AttentionBackward.apply
-        elif not torch.is_grad_enabled() and _plain(given):
+        elif not torch.is_grad_enabled() and _plain((dout, dlse, *saved)):
             compute = operators.attention_backward_kernel
-    dq, dk, dv, dbias, dsinks = compute(*given)
+    dq, dk, dv, dbias, dsinks = compute(
+        *(dout, query, key, value, out, lse, dlse, of_mask, *tensors, *ctx.numbers)
+    )
     return (
         *(dq, dk, dv),
         dbias if of_mask else None,

@@ -22,8 +22,8 @@ def dispatch(query: Any, key: Any, value: Any, **options: Any) -> Any:
     device = "cuda" if _on_cuda(query) else "cpu"
     if torch.is_autocast_enabled(device):
         query, key, value = autocast(device, query, key, value)
-    if plain(query, key, value):  # the facade comes back if gradients are asked for, for example
-        return facade(query, key, value, **options)
+    if plain(query, key, value) and not differentiable(query, key, value):
+        return facade(query, key, value, **options)  # which comes back for what it cannot know
     return attention(query, key, value, **options)
 
 
@@ -45,6 +45,15 @@ def plain(*tensors: Any) -> bool:
     if torch.compiler.is_compiling() or adapter.profiled():
         return False
     return all(type(x) in _PLAIN and not x.is_meta for x in tensors)
+
+
+def differentiable(*tensors: Any) -> bool:
+    """Whether a derivative by one of them may be asked for; None is none."""
+    if torch.is_grad_enabled():
+        for x in tensors:
+            if x is not None and x.requires_grad:
+                return True
+    return False
 
 
 def _on_cuda(x: Any) -> bool:
@@ -117,11 +126,7 @@ def attention(
                 "transform out of the compiled function, or compile only what is around it"
             )
         found = Attention.apply(*arguments)
-    elif (
-        adapter.recorded()
-        or not torch.is_grad_enabled()
-        or not any(x is not None and x.requires_grad for x in (query, key, value, *options[:2]))
-    ):
+    elif adapter.recorded() or not differentiable(query, key, value, *options[:2]):
         found = operators.attention(*arguments)
     else:
         found = EagerAttention.apply(query, key, value, *options[:2], (out_dtype, options[2:]))

@@ -107,20 +107,26 @@ def attention_backward_kernel(
     grad_mask: bool,
     *options: Any,
 ) -> tuple[Any, ...]:
-    found: Any = _core.attention_backward(
+    """None is what is not asked for."""
+    found: tuple[Any, ...] = _core.attention_backward(
         *(adapter.memory(x) for x in (dout, query, key, value, out, lse, dlse)),
         adapter.empty,
         grad_mask,
         *_core_options(query, *options),
         adapter.max_threads(),
     )
-    *others, dsinks = (query.new_empty(0) if x is None else x for x in found)
-    return (*others, dsinks.to(_lse_dtype(query)))
+    return found
+
+
+def _attention_backward(dout: Any, query: Any, *others: Any) -> tuple[Any, ...]:
+    found = attention_backward_kernel(dout, query, *others)
+    *gradients, dsinks = (query.new_empty(0) if x is None else x for x in found)
+    return (*gradients, dsinks.to(_lse_dtype(query)))
 
 
 for _device in "CPU", "CUDA":
     library.impl("attention", attention_kernel, _device)
-    library.impl("attention_backward", attention_backward_kernel, _device)
+    library.impl("attention_backward", _attention_backward, _device)
 
 
 def _lse_dtype(query: Any) -> torch.dtype:
