@@ -118,13 +118,14 @@ BackwardPlan make_backward_plan(const Problem& p, const Machine& machine) {
   const Kernels& k = *machine.kernels;
   BackwardPlan plan;
   plan.kernels = machine.kernels;
+  plan.rows = k.pass_rows(p), plan.keys = k.tile_keys;
   int64_t rows = p.dtype == Dtype::float64 ? block_rows<double> : block_rows<float>;
   int64_t blocks = ceil_div(s.queries, rows), tiles = ceil_div(s.keys, k.tile_keys);
 
   // Heads of a group start at sums one apart, so that few rows of many heads are dealt out, too.
   plan.key_heads = s.batch * s.kv_heads;
   if (plan.key_heads) {
-    int64_t passes = ceil_div(s.queries, k.pass_rows(p)), group = s.heads / s.kv_heads;
+    int64_t passes = ceil_div(s.queries, plan.rows), group = s.heads / s.kv_heads;
     plan.sums = std::clamp<int64_t>(group + passes - 1, 1, most_sums);
   }
   double work = double(s.batch) * double(s.heads) * double(s.queries) * double(s.keys) *
@@ -144,10 +145,10 @@ BackwardPlan make_backward_plan(const Problem& p, const Machine& machine) {
   plan.row_tasks = s.batch * s.heads * blocks;
   plan.key_tasks = plan.key_heads * (plan.split ? plan.sums : 1);
   plan.add_tasks = plan.split ? plan.key_heads * tiles : 0;
-  if (g.dbias.data)
+  if (g.bias)
     plan.bias_tasks = (g.bias_batch ? s.batch : 1) * (g.bias_head ? s.heads : 1) *
                       (g.bias_row ? blocks : 1) * (g.bias_column ? tiles : 1);
-  if (g.dsinks.data) plan.sink_tasks = s.heads;
+  if (g.sinks) plan.sink_tasks = s.heads;
   plan.threads = int(std::clamp<int64_t>(
       std::max({plan.row_tasks, plan.key_tasks, plan.add_tasks, plan.bias_tasks, plan.sink_tasks}),
       1, threads));
@@ -172,13 +173,18 @@ static std::string in_words(int64_t bytes) {
   return text;
 }
 
-std::string to_string(const Plan& plan, const Problem& p) {
-  auto number = [](int64_t n) { return std::to_string(n); };
-  bool flash = plan.algorithm == Algorithm::flash;
-  std::string text = "attention forward on the CPU";
+static std::string number(int64_t n) { return std::to_string(n); }
+
+static std::string heading(const char* pass, const Problem& p) {
+  std::string text = "attention " + std::string(pass) + " on the CPU";
   text += "\n  problem    " + shape_words(p);
   const std::string options = option_words(p);
-  if (!options.empty()) text += "\n  options    " + options;
+  return options.empty() ? text : text + "\n  options    " + options;
+}
+
+std::string to_string(const Plan& plan, const Problem& p) {
+  bool flash = plan.algorithm == Algorithm::flash;
+  std::string text = heading("forward", p);
   text += "\n  algorithm  " + std::string(name(plan.algorithm)) +
           (!flash        ? " softmax over materialised scores"
            : plan.decode ? ": all rows of a key head pass its keys together (decode)"
@@ -193,6 +199,24 @@ std::string to_string(const Plan& plan, const Problem& p) {
   if (plan.workspace) text += ", " + in_words(plan.workspace) + " for all ";
   text += flash ? plan.workspace ? "states, no scores" : ", no scores" : "scores";
   return text;
+}
+
+std::string to_string(const BackwardPlan& plan, const Problem& p) {
+  const Gradient& g = p.gradient;
+  std::string text = heading("backward", p);
+  text += "\n  algorithm  flash: P and dS are made again as tiles stream through, linear memory";
+  text += "\n  kernels    " + std::string(plan.kernels->isa);
+  text += "\n  tiles      " + number(plan.rows) + " query rows x " + number(plan.keys) + " keys";
+  text += "\n  gradients  dq, dk, dv";
+  if (g.bias) text += ", dbias (q k and dout v once more, " + number(plan.bias_tasks) + " tasks)";
+  if (g.sinks) text += ", dsinks";
+  text += "\n  sums       " + number(plan.sums) + " of dk and dv for each key head, added in order";
+  text += "\n  threads    " + number(plan.threads) + ", " + number(plan.key_tasks) + " tasks";
+  text += plan.split ? ", each one sum of a key head" : ", each a key head";
+  text += "\n  memory     " + in_words(plan.scratch_bytes()) + " of scratch for each thread, " +
+          in_words(plan.workspace) + " for all: ";
+  text += plan.split ? "numbers of rows, and sums" : "numbers of rows";
+  return text + "; no scores";
 }
 
 }  // namespace fanano

@@ -107,12 +107,13 @@ inline constexpr int64_t most_sums = 8;
 
 struct BackwardPlan {
   const Kernels* kernels = nullptr;
-  int64_t key_heads = 0;  // of all sequences
-  int64_t sums = 1;       // of dk and dv
-  bool split = false;     // the sums of one key head are tasks of their own, then added
-  int64_t row_tasks = 0;  // numbers of the rows, before all else
-  int64_t key_tasks = 0;  // dk, dv and dq
-  int64_t add_tasks = 0;  // only when split
+  int64_t rows = 0, keys = 0;  // of a pass, and of one tile
+  int64_t key_heads = 0;       // of all sequences
+  int64_t sums = 1;            // of dk and dv
+  bool split = false;          // the sums of one key head are tasks of their own, then added
+  int64_t row_tasks = 0;       // numbers of the rows, before all else
+  int64_t key_tasks = 0;       // dk, dv and dq
+  int64_t add_tasks = 0;       // only when split
   int64_t bias_tasks = 0, sink_tasks = 0;
   int threads = 0;      // that will take part
   int key_threads = 0;  // and in the key tasks, whose scratch may hold sums
@@ -121,6 +122,8 @@ struct BackwardPlan {
   int64_t row_bytes = 0;  // shared by all threads: the numbers of the rows
   int64_t sum_bytes = 0;  // of one sum of one key head
   int64_t workspace = 0;  // bytes of both
+
+  int64_t scratch_bytes() const { return key_scratch > scratch ? key_scratch : scratch; }
 };
 
 BackwardPlan make_backward_plan(const Problem&, const Machine&);
@@ -128,5 +131,6 @@ BackwardPlan make_backward_plan(const Problem&, const Machine&);
 Machine this_machine(int max_threads = 0);  // 0: as many as get_num_threads()
 Plan make_plan(const Problem&, const Machine&);
 std::string to_string(const Plan&, const Problem&);
+std::string to_string(const BackwardPlan&, const Problem&);
 
 }  // namespace fanano

@@ -91,9 +91,10 @@ struct Gradient {
   Tensor dout;  // of out_dtype, as out
   Tensor dlse;  // accumulator(dtype); data null: lse is in no use
   Tensor dq, dk, dv;
-  Tensor dbias;  // mask_dtype; data null: not asked for
+  bool bias = false, sinks = false;  // whether these gradients are asked for
   bool bias_batch = false, bias_head = false, bias_row = false, bias_column = false;
-  Tensor dsinks;  // accumulator(dtype), by head; data null: there are no sinks
+  Tensor dbias;   // mask_dtype
+  Tensor dsinks;  // accumulator(dtype), by head
 };
 
 struct Problem {
@@ -211,7 +212,9 @@ class Description {
   // has an out; without one the problem has shapes only: good for a plan, not for forward().
   void write_to(const Array& out, const Array* lse = nullptr);
 
-  // The same for backward, in this order: what it reads, and where it writes.
+  // The same for backward, in this order: what is asked for (enough for a plan), what it reads (and
+  // asks for), and where it writes.
+  void differentiate(bool grad_mask);
   void read(const Upstream&);
   void write_to(const GradientArrays&);
 

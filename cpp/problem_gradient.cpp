@@ -24,10 +24,22 @@ Extents extents_of(const Array& a) {
 
 }  // namespace
 
-void Description::read(const Upstream& u) {
+void Description::differentiate(bool grad_mask) {
+  if (problem_.algorithm != Algorithm::flash) refuse("no_backward", name(problem_.algorithm));
   const Array* mask = request_.attn_mask;
-  if (u.grad_mask && (!mask || mask->dtype == Dtype::boolean))
+  if (grad_mask && (!mask || mask->dtype == Dtype::boolean))
     refuse("grad_mask", mask ? "boolean" : "None");
+  Gradient& g = problem_.gradient;
+  g.bias = grad_mask, g.sinks = request_.sinks.data != nullptr;
+  if (!grad_mask) return;
+  Axes axes = mask_axes(mask->ndim);
+  auto own = [&](int axis) { return extent(*mask, axis) != 1; };
+  g.bias_batch = own(axes.batch), g.bias_head = own(axes.head);
+  g.bias_row = own(axes.row), g.bias_column = own(axes.column);
+}
+
+void Description::read(const Upstream& u) {
+  differentiate(u.grad_mask);
   Dtype dtype = problem_.dtype, partial = accumulator(dtype);
   check_shape(u.out, "out", out_shape());
   if (u.out.dtype != dtype && u.out.dtype != partial)
@@ -75,13 +87,8 @@ void Description::write_to(const GradientArrays& to) {
   Gradient& g = problem_.gradient;
   Axes axes = axes_of(r.query.ndim, r.layout);
   g.dq = tensor_of(*to.dq, axes), g.dk = tensor_of(*to.dk, axes), g.dv = tensor_of(*to.dv, axes);
-  if (to.dbias) {
-    Axes of_mask = mask_axes(to.dbias->ndim);
-    auto own = [&](int axis) { return extent(*to.dbias, axis) != 1; };
-    g.dbias = tensor_of(*to.dbias, of_mask);
-    g.bias_batch = own(of_mask.batch), g.bias_head = own(of_mask.head);
-    g.bias_row = own(of_mask.row), g.bias_column = own(of_mask.column);
-  }
+  g.bias = to.dbias, g.sinks = to.dsinks;
+  if (to.dbias) g.dbias = tensor_of(*to.dbias, mask_axes(to.dbias->ndim));
   if (to.dsinks) g.dsinks = tensor_of(*to.dsinks, {-1, 0, -1, -1});
 }
 

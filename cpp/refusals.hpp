@@ -172,6 +172,8 @@ inline constexpr Refusal refusals[] = {
      "algorithm='flash'"},
 
     // ---- attention: results (problem.cpp), and what backward reads of them (problem_gradient.cpp)
+    {"no_backward", Error::missing,
+     "algorithm=\"{name}\" has no backward pass; \"flash\", of which the others are steps, has"},
     {"grad_mask", Error::value,
      "grad_mask asks for the gradient of an additive attn_mask, of a floating dtype; attn_mask is "
      "{kind}"},

@@ -114,7 +114,7 @@ __global__ void __launch_bounds__(plain_threads, 4)
 
 // Where it is asked for, once there are row terms.
 template <class T> cudaError_t launch_bias(const Problem& p, void* workspace, cudaStream_t stream) {
-  if (!p.gradient.dbias.data) return cudaSuccess;
+  if (!p.gradient.bias) return cudaSuccess;
   const BiasBlocks n(p);
   const int64_t blocks = n.tiles * n.rows * n.heads * n.batches;
   return in_grids(bias_kernel<T>, blocks, plain_threads, 0, stream, p, workspace);

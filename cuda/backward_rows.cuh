@@ -122,8 +122,8 @@ template <class T> cudaError_t launch_rows(const Problem& p, void* workspace, cu
 // dsinks, where they are asked for, once there are row terms.
 template <class A>
 cudaError_t launch_sinks(const Problem& p, void* workspace, cudaStream_t stream) {
-  return in_grids(sinks_kernel<A>, p.gradient.dsinks.data ? p.shape.heads : 0, sink_threads, 0,
-                  stream, p, workspace);
+  return in_grids(sinks_kernel<A>, p.gradient.sinks ? p.shape.heads : 0, sink_threads, 0, stream, p,
+                  workspace);
 }
 
 }  // namespace fanano::cuda

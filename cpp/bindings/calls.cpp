@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "arguments.hpp"
+#include "cpu/kernels.hpp"
 #include "cpu/openmp.hpp"
 #include "cuda.hpp"
 #include "errors.hpp"
@@ -160,10 +161,31 @@ void run(const Pass& pass, const Problem& p, const DeviceOptions& on_device, con
   without_gil([&] { pass.launch(p, query.device().id, query.stream(), workspace, on_device); });
 }
 
-ExplainedPlan explain(const Request& request, int max_threads) {
+ExplainedPlan explain(const Request& request, nb::handle backward, nb::handle grad_mask,
+                      int max_threads) {
   Description description(request);
-  Plan plan = make_plan(description.problem(), this_machine(max_threads));
-  return {plan, to_string(plan, description.problem())};
+  const Problem& p = description.problem();
+  const Machine machine = this_machine(max_threads);
+  bool of_mask = flag(grad_mask, "grad_mask");
+  if (!flag(backward, "backward")) {
+    Plan plan = make_plan(p, machine);
+    return {false,        plan.kernels->isa, name(plan.algorithm), plan.heads,
+            plan.rows,    plan.keys,         plan.tasks,           plan.threads,
+            plan.scratch, plan.workspace,    to_string(plan, p)};
+  }
+  description.differentiate(of_mask);
+  BackwardPlan plan = make_backward_plan(p, machine);
+  return {true,
+          plan.kernels->isa,
+          name(Algorithm::flash),
+          1,
+          plan.rows,
+          plan.keys,
+          plan.key_tasks,
+          plan.threads,
+          plan.scratch_bytes(),
+          plan.workspace,
+          to_string(plan, p)};
 }
 
 }  // namespace
@@ -244,14 +266,15 @@ Five attention_backward(nb::handle dout, nb::handle query, nb::handle key, nb::h
 }
 
 ExplainedPlan explain(nb::handle query, nb::handle key, nb::handle value, const Options& options,
-                      int max_threads) {
+                      nb::handle backward, nb::handle grad_mask, int max_threads) {
   Imported q(query, "query"), k(key, "key"), v(value, "value");
   Converted converted(options, &q, q.floats(), k.floats(), v.floats());
-  return explain(converted.request, max_threads);
+  return explain(converted.request, backward, grad_mask, max_threads);
 }
 
 ExplainedPlan explain_shapes(nb::handle query, nb::handle key, nb::handle value, nb::handle dtype,
-                             const Options& options, int max_threads) {
+                             const Options& options, nb::handle backward, nb::handle grad_mask,
+                             int max_threads) {
   // No memory is looked at, so every element may stand at the same place.
   struct Shaped {
     Shaped(nb::handle shape, const char* argument) : sizes(extents(shape, argument)) {
@@ -264,7 +287,7 @@ ExplainedPlan explain_shapes(nb::handle query, nb::handle key, nb::handle value,
   } q(query, "query"), k(key, "key"), v(value, "value");
   Dtype d = dtype_named(word(dtype, "dtype"), "dtype");
   Converted converted(options, nullptr, q.array(d), k.array(d), v.array(d));
-  return explain(converted.request, max_threads);
+  return explain(converted.request, backward, grad_mask, max_threads);
 }
 
 nb::object softmax(nb::handle x, nb::handle axis, nb::handle algorithm, nb::handle empty,

@@ -23,9 +23,13 @@ struct Options {
       dropout_p, seed, dropout_offset, q_lengths, kv_lengths, layout, algorithm, out_dtype;
 };
 
-// A plan together with its description in words.
+// What a plan of either pass says of itself.
 struct ExplainedPlan {
-  Plan plan;
+  bool backward;
+  const char *isa, *algorithm;
+  int64_t heads, rows, keys, tasks;
+  int threads;
+  int64_t scratch, workspace;
   std::string text;
 };
 
@@ -40,9 +44,10 @@ Five attention_backward(nb::handle dout, nb::handle query, nb::handle key, nb::h
                         nb::handle out, nb::handle lse, nb::handle dlse, nb::handle empty,
                         nb::handle grad_mask, const Options&, int max_threads, nb::handle stream);
 ExplainedPlan explain(nb::handle query, nb::handle key, nb::handle value, const Options&,
-                      int max_threads);
+                      nb::handle backward, nb::handle grad_mask, int max_threads);
 ExplainedPlan explain_shapes(nb::handle query, nb::handle key, nb::handle value, nb::handle dtype,
-                             const Options&, int max_threads);
+                             const Options&, nb::handle backward, nb::handle grad_mask,
+                             int max_threads);
 
 nb::object softmax(nb::handle x, nb::handle axis, nb::handle algorithm, nb::handle empty,
                    int max_threads);

@@ -98,31 +98,27 @@ void define_classes(nb::module_& m) {
       .def_prop_ro(
           "device", [](const ExplainedPlan&) { return "cpu"; }, nb::sig("def device(self) -> str"),
           "Where it would run.")
+      .def_ro("backward", &ExplainedPlan::backward, "Of attention_backward, or of attention.")
+      .def_ro("isa", &ExplainedPlan::isa, nb::sig("def isa(self) -> str"),
+              "The instruction set of its kernels.")
+      .def_ro("algorithm", &ExplainedPlan::algorithm, nb::sig("def algorithm(self) -> str"),
+              "naive, safe, online or flash.")
       .def_prop_ro(
-          "isa", [](const ExplainedPlan& p) { return p.plan.kernels->isa; },
-          nb::sig("def isa(self) -> str"), "The instruction set of its kernels.")
-      .def_prop_ro(
-          "algorithm", [](const ExplainedPlan& p) { return name(p.plan.algorithm); },
-          nb::sig("def algorithm(self) -> str"), "naive, safe, online or flash.")
-      .def_prop_ro(
-          "tile", [](const ExplainedPlan& p) { return nb::make_tuple(p.plan.rows, p.plan.keys); },
+          "tile", [](const ExplainedPlan& p) { return nb::make_tuple(p.rows, p.keys); },
           nb::sig("def tile(self) -> tuple[int, int]"),
-          "Query rows of one task, of each of its heads, and keys of one tile.")
-      .def_prop_ro(
-          "heads", [](const ExplainedPlan& p) { return p.plan.heads; },
-          "Query heads of one task: they share a key head, and pass its keys together.")
-      .def_prop_ro(
-          "tasks", [](const ExplainedPlan& p) { return p.plan.tasks; },
-          "Independent blocks of query rows, or teams of heads that share a key head (decode).")
-      .def_prop_ro(
-          "threads", [](const ExplainedPlan& p) { return p.plan.threads; },
-          "Threads that would take part.")
-      .def_prop_ro(
-          "scratch_bytes", [](const ExplainedPlan& p) { return p.plan.scratch; },
-          "Memory of each thread.")
-      .def_prop_ro(
-          "workspace_bytes", [](const ExplainedPlan& p) { return p.plan.workspace; },
-          "Memory shared by all threads: materialised scores, or states of split keys; else 0.")
+          "Query rows of one task, of each of its heads (backward: that pass the keys together), "
+          "and "
+          "keys of one tile.")
+      .def_ro("heads", &ExplainedPlan::heads,
+              "Query heads of one task: they share a key head, and pass its keys together.")
+      .def_ro("tasks", &ExplainedPlan::tasks,
+              "Independent blocks of query rows, or teams of heads that share a key head (decode). "
+              "Backward: key heads, or the sums of each.")
+      .def_ro("threads", &ExplainedPlan::threads, "Threads that would take part.")
+      .def_ro("scratch_bytes", &ExplainedPlan::scratch, "Memory of each thread.")
+      .def_ro("workspace_bytes", &ExplainedPlan::workspace,
+              "Memory shared by all threads: materialised scores, or states of split keys, else 0. "
+              "Backward: three numbers of each row, and sums of dk and dv.")
       .def("__str__", [](const ExplainedPlan& p) { return p.text; })
       .def("__repr__", [](const ExplainedPlan& p) { return "<Plan: " + p.text + ">"; });
 
@@ -238,29 +234,32 @@ NB_MODULE(_core, m) {
       [](handle query, handle key, handle value, handle attn_mask, handle is_causal,
          handle window_size, handle q_offset, handle scale, handle softcap, handle alibi_slopes,
          handle sinks, handle dropout_p, handle seed, handle dropout_offset, handle q_lengths,
-         handle kv_lengths, handle layout, handle algorithm, handle out_dtype, int max_threads) {
+         handle kv_lengths, handle layout, handle algorithm, handle out_dtype, handle backward,
+         handle grad_mask, int max_threads) {
         return explain(query, key, value,
                        {attn_mask, is_causal, window_size, q_offset, scale, softcap, alibi_slopes,
                         sinks, dropout_p, seed, dropout_offset, q_lengths, kv_lengths, layout,
                         algorithm, out_dtype},
-                       max_threads);
+                       backward, grad_mask, max_threads);
       },
       arg("query"), arg("key"), arg("value"), arg("attn_mask").none(), arg("is_causal").none(),
       arg("window_size").none(), arg("q_offset").none(), arg("scale").none(), arg("softcap").none(),
       arg("alibi_slopes").none(), arg("sinks").none(), arg("dropout_p").none(), arg("seed").none(),
       arg("dropout_offset").none(), arg("q_lengths").none(), arg("kv_lengths").none(),
-      arg("layout").none(), arg("algorithm").none(), arg("out_dtype").none(), arg("max_threads"));
+      arg("layout").none(), arg("algorithm").none(), arg("out_dtype").none(),
+      arg("backward").none(), arg("grad_mask").none(), arg("max_threads"));
   m.def(
       "explain_shapes",
       [](handle query, handle key, handle value, handle dtype, handle attn_mask, handle is_causal,
          handle window_size, handle q_offset, handle scale, handle softcap, handle alibi_slopes,
          handle sinks, handle dropout_p, handle seed, handle dropout_offset, handle q_lengths,
-         handle kv_lengths, handle layout, handle algorithm, handle out_dtype, int max_threads) {
+         handle kv_lengths, handle layout, handle algorithm, handle out_dtype, handle backward,
+         handle grad_mask, int max_threads) {
         return explain_shapes(query, key, value, dtype,
                               {attn_mask, is_causal, window_size, q_offset, scale, softcap,
                                alibi_slopes, sinks, dropout_p, seed, dropout_offset, q_lengths,
                                kv_lengths, layout, algorithm, out_dtype},
-                              max_threads);
+                              backward, grad_mask, max_threads);
       },
       arg("query"), arg("key"), arg("value"), arg("dtype").none(), nb::kw_only(),
       arg("attn_mask") = nb::none(), arg("is_causal").none() = false,
@@ -269,7 +268,8 @@ NB_MODULE(_core, m) {
       arg("dropout_p").none() = 0.0, arg("seed") = nb::none(),
       arg("dropout_offset") = nb::make_tuple(0, 0, 0, 0), arg("q_lengths") = nb::none(),
       arg("kv_lengths") = nb::none(), arg("layout").none() = "bhsd",
-      arg("algorithm").none() = "flash", arg("out_dtype") = nb::none(), arg("max_threads") = 0,
+      arg("algorithm").none() = "flash", arg("out_dtype") = nb::none(),
+      arg("backward").none() = false, arg("grad_mask").none() = false, arg("max_threads") = 0,
       "The plan for shapes alone: nothing is allocated.");
 
   m.def("softmax", nb::overload_cast<handle, handle, handle, handle, int>(&softmax),

@@ -162,8 +162,7 @@ template <class T, class E> class BiasPart {
 
 int64_t bias_scratch(const Problem& p) {
   int64_t bytes = 0;
-  if (p.gradient.dbias.data)
-    with_terms(p, [&]<class T, class E>() { Scratch<T, E>(nullptr, p, bytes); });
+  if (p.gradient.bias) with_terms(p, [&]<class T, class E>() { Scratch<T, E>(nullptr, p, bytes); });
   return bytes;
 }
 

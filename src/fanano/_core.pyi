@@ -13,6 +13,10 @@ class Plan:
         """Where it would run."""
 
     @property
+    def backward(self) -> bool:
+        """Of attention_backward, or of attention."""
+
+    @property
     def isa(self) -> str:
         """The instruction set of its kernels."""
 
@@ -22,7 +26,9 @@ class Plan:
 
     @property
     def tile(self) -> tuple[int, int]:
-        """Query rows of one task, of each of its heads, and keys of one tile."""
+        """
+        Query rows of one task, of each of its heads (backward: that pass the keys together), and keys of one tile.
+        """
 
     @property
     def heads(self) -> int:
@@ -33,7 +39,7 @@ class Plan:
     @property
     def tasks(self) -> int:
         """
-        Independent blocks of query rows, or teams of heads that share a key head (decode).
+        Independent blocks of query rows, or teams of heads that share a key head (decode). Backward: key heads, or the sums of each.
         """
 
     @property
@@ -47,7 +53,7 @@ class Plan:
     @property
     def workspace_bytes(self) -> int:
         """
-        Memory shared by all threads: materialised scores, or states of split keys; else 0.
+        Memory shared by all threads: materialised scores, or states of split keys, else 0. Backward: three numbers of each row, and sums of dk and dv.
         """
 
     def __str__(self) -> str: ...
@@ -131,9 +137,9 @@ def attention(query: object, key: object, value: object, out: object | None, emp
 
 def attention_backward(dout: object, query: object, key: object, value: object, out: object, lse: object, dlse: object | None, empty: object | None, grad_mask: object | None, attn_mask: object | None, is_causal: object | None, window_size: object | None, q_offset: object | None, scale: object | None, softcap: object | None, alibi_slopes: object | None, sinks: object | None, dropout_p: object | None, seed: object | None, dropout_offset: object | None, q_lengths: object | None, kv_lengths: object | None, layout: object | None, max_threads: int, stream: object | None = None) -> tuple[object, object, object, object, object]: ...
 
-def explain(query: object, key: object, value: object, attn_mask: object | None, is_causal: object | None, window_size: object | None, q_offset: object | None, scale: object | None, softcap: object | None, alibi_slopes: object | None, sinks: object | None, dropout_p: object | None, seed: object | None, dropout_offset: object | None, q_lengths: object | None, kv_lengths: object | None, layout: object | None, algorithm: object | None, out_dtype: object | None, max_threads: int) -> Plan: ...
+def explain(query: object, key: object, value: object, attn_mask: object | None, is_causal: object | None, window_size: object | None, q_offset: object | None, scale: object | None, softcap: object | None, alibi_slopes: object | None, sinks: object | None, dropout_p: object | None, seed: object | None, dropout_offset: object | None, q_lengths: object | None, kv_lengths: object | None, layout: object | None, algorithm: object | None, out_dtype: object | None, backward: object | None, grad_mask: object | None, max_threads: int) -> Plan: ...
 
-def explain_shapes(query: object, key: object, value: object, dtype: object | None, *, attn_mask: object | None = None, is_causal: object | None = False, window_size: object | None = None, q_offset: object | None = None, scale: object | None = None, softcap: object | None = None, alibi_slopes: object | None = None, sinks: object | None = None, dropout_p: object | None = 0.0, seed: object | None = None, dropout_offset: object = (0, 0, 0, 0), q_lengths: object | None = None, kv_lengths: object | None = None, layout: object | None = 'bhsd', algorithm: object | None = 'flash', out_dtype: object | None = None, max_threads: int = 0) -> Plan:
+def explain_shapes(query: object, key: object, value: object, dtype: object | None, *, attn_mask: object | None = None, is_causal: object | None = False, window_size: object | None = None, q_offset: object | None = None, scale: object | None = None, softcap: object | None = None, alibi_slopes: object | None = None, sinks: object | None = None, dropout_p: object | None = 0.0, seed: object | None = None, dropout_offset: object = (0, 0, 0, 0), q_lengths: object | None = None, kv_lengths: object | None = None, layout: object | None = 'bhsd', algorithm: object | None = 'flash', out_dtype: object | None = None, backward: object | None = False, grad_mask: object | None = False, max_threads: int = 0) -> Plan:
     """The plan for shapes alone: nothing is allocated."""
 
 def softmax(x: object | None, axis: object | None, algorithm: object | None, empty: object | None, max_threads: int) -> object: ...

@@ -33,8 +33,14 @@ def explain(
     layout: str = "bhsd",
     algorithm: str = "flash",
     out_dtype: Any = None,
+    backward: bool = False,
+    grad_mask: bool = False,
 ) -> _core.Plan:
     """The plan for ``fanano.attention`` of the same arguments, which are checked; runs nothing.
+
+    Args:
+        backward: the plan for ``fanano.attention_backward`` instead.
+        grad_mask: with ``backward``: also for the gradient by ``attn_mask``.
 
     Returns:
         A ``Plan``. ``print`` it to read which kernels would run, in which tiles, on how many
@@ -42,11 +48,15 @@ def explain(
         ``heads`` (of a task: they share a key head), ``tile`` (query rows of each of them, keys of
         a tile), ``tasks``, ``threads``, ``scratch_bytes`` (of each thread) and ``workspace_bytes``
         (the scores that naive, safe and online store, or what decode keeps of keys that are split
-        over threads, at most 64 MiB; else 0).
+        over threads, at most 64 MiB; else 0). With ``backward`` the tile has the rows that pass the
+        keys together, tasks are key heads, or sums of dk and dv of each, and the workspace is those
+        sums and three numbers of each row.
 
     Raises:
-        What ``fanano.attention`` raises for the same arguments.
+        What ``fanano.attention`` (or ``attention_backward``) raises for the same arguments.
     """
+    if grad_mask and not backward:
+        raise ValueError("grad_mask is an option of the backward pass: pass backward=True, too")
     adapter = common_adapter(query=query, key=key, value=value)
     if adapter.prepare is not None:
         query, key, value = adapter.prepare(("query", "key", "value"), (query, key, value))
@@ -71,5 +81,7 @@ def explain(
             layout,
             algorithm,
             None if out_dtype is None else dtype_name(adapter, out_dtype),
+            backward,
+            grad_mask,
             adapter.max_threads(),
         )

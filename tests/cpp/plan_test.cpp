@@ -198,7 +198,7 @@ TEST(a_task_of_dbias_is_a_tile_of_the_mask) {
   for (int axes = 0; axes < 16; ++axes) {
     Problem p = problem(usual);
     Gradient& g = p.gradient;
-    g.dbias.data = p.mask.data = &element;
+    g.bias = true, p.mask.data = &element;
     g.bias_batch = axes & 1, g.bias_head = axes & 2, g.bias_row = axes & 4;
     g.bias_column = axes & 8;
     int64_t tiles =

@@ -54,8 +54,9 @@ template <class T, class Out = T> class DeviceGradients {
     g.dout = dout_.tensor(s.heads, s.queries), g.dq = dq_.tensor(s.heads, s.queries);
     g.dk = dk_.tensor(s.kv_heads, s.keys), g.dv = dv_.tensor(s.kv_heads, s.keys);
     if (wanted.dlse) g.dlse = {dlse_.data(), s.heads * s.queries, s.queries, 1, 0};
-    if (c.sinks) g.dsinks = {dsinks_.data(), 0, 1, 0, 0};
-    if (!wanted.dbias) return;
+    g.bias = wanted.dbias, g.sinks = c.sinks;
+    if (g.sinks) g.dsinks = {dsinks_.data(), 0, 1, 0, 0};
+    if (!g.bias) return;
     const Shape& m = forward_.numbers().mask_shape;
     g.dbias = p.mask, g.dbias.data = dbias_.data();
     g.bias_batch = m.batch != 1, g.bias_head = m.heads != 1;
@@ -76,12 +77,12 @@ template <class T, class Out = T> class DeviceGradients {
     check("dq", dq_.values(), exact_.dq, plain_.dq, T{});
     check("dk", dk_.values(), exact_.dk, plain_.dk, T{});
     check("dv", dv_.values(), exact_.dv, plain_.dv, T{});
-    if (p.gradient.dsinks.data) {
+    if (p.gradient.sinks) {
       std::vector<double> got;
       for (A y : dsinks_.values()) got.push_back(double(y));
       check("dsinks", got, exact_.dsinks, plain_.dsinks, A{});
     }
-    if (!p.gradient.dbias.data) return;
+    if (!p.gradient.bias) return;
     device::with_type(p.mask_dtype, [&]<class M>() {
       const std::vector<uint8_t> bytes = dbias_.values();
       std::vector<double> got;

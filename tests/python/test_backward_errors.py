@@ -104,3 +104,17 @@ def test_the_good_call_is_good():
     got = fanano.attention_backward(**good())
     assert [x is None for x in got] == [False, False, False, True, True]
     assert got._fields == ("dq", "dk", "dv", "dbias", "dsinks")
+
+
+def test_explain_refuses_the_same():
+    arrays = [good()[name] for name in ("query", "key", "value")]
+
+    def explain(**options):
+        return lambda: fanano.explain(*arrays, **options)
+
+    options = {"backward": True, "grad_mask": True}
+    for name in "no mask", "a boolean mask":
+        rule, message, wrong = BACKWARD[name]
+        refuses(explain(**options | wrong), rule, message)
+    refuses(explain(backward=1), "flag", "backward must be True or False, got int")
+    refuses(explain(grad_mask=True), ValueError, "grad_mask is an option of the backward pass")

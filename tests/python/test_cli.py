@@ -183,6 +183,10 @@ def test_explain_is_the_plan_of_the_same_arrays(capsys):
         "--causal --algorithm safe --out-dtype float32",
     )
     assert out == f"{expected}\n"
+    query, value = query.astype(np.float32), value.astype(np.float32)
+    expected = fanano.explain(query, key.astype(np.float32), value, backward=True)
+    given = "--query 2,8,300,64 --kv-heads 4 --keys 500 --value-dim 32 --backward"
+    assert explained(capsys, given) == f"{expected}\n"
 
 
 def test_explain_knows_the_layouts(capsys):
@@ -205,6 +209,7 @@ def test_explain_takes_two_and_three_axes(capsys):
         ("--query 1,8,64,64 --dtype int8", '"int8"'),
         ("--query 1,8,64,64 --algorithm fast", '"fast"'),
         ("--query 1,8,64,64 --layout hbsd", '"hbsd"'),
+        ("--query 1,8,64,64 --backward --algorithm safe", "no backward pass"),
         ("--query 1,8,64,0", "dim"),
         ("--query 1,8,64,64 --out-dtype float64", "out_dtype"),
         ("--query 1,8,64,64 --keys=-1", "-1"),

@@ -162,8 +162,12 @@ def test_explain_takes_the_options_of_attention():
     results = {"out", "return_lse"}
     attention = inspect.signature(fanano.attention).parameters
     explain = inspect.signature(fanano.explain).parameters
-    assert list(explain) == [name for name in attention if name not in results]
-    assert all(explain[name].default == attention[name].default for name in explain)
+    of_backward = ["backward", "grad_mask"]
+    shared = [name for name in attention if name not in results]
+    assert list(explain) == shared + of_backward
+    assert all(explain[name].default == attention[name].default for name in shared)
+    backward = inspect.signature(fanano.attention_backward).parameters
+    assert explain["grad_mask"].default == backward["grad_mask"].default
 
 
 def test_worked_example_of_the_docstring():

@@ -98,6 +98,11 @@ REST = {
         "shape must be a tuple of integers, got int",
         lambda: _core.Buffer(3, "float32"),
     ),
+    "a step without a backward pass": (
+        "no_backward",
+        'algorithm="safe" has no backward pass; "flash", of which',
+        lambda: fanano.explain(*[ones(4, 8)] * 3, algorithm="safe", backward=True),
+    ),
     "scores beyond counting": (
         "scores_memory",
         "algorithm='safe' would materialise more scores .*; use algorithm='flash'",
@@ -160,7 +165,7 @@ def test_which_errors_are_of_types():
         *("floats", "mask", "integers", "same_dtype", "result_dtype", "lse_dtype"),
     }
     missing = {id for id, (exception, _) in ROWS.items() if exception is NotImplementedError}
-    assert missing == {"materialised_dropout", "no_cuda", "no_cuda_kernel"}
+    assert missing == {"materialised_dropout", "no_backward", "no_cuda", "no_cuda_kernel"}
     assert {id for id, (exception, _) in ROWS.items() if exception is RuntimeError} == {"cuda"}
     assert len({exception for exception, _ in ROWS.values()}) == 4
 

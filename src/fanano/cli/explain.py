@@ -14,9 +14,11 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "explain",
         help="how an attention call of these shapes would be carried out",
-        description="Says how fanano.attention would carry out a call; allocates nothing for it.",
+        description="Says how fanano.attention, or attention_backward, would carry out a call; "
+        "allocates nothing for it.",
         epilog="examples:\n"
         "  fanano explain --query 1,8,2048,64\n"
+        "  fanano explain --query 1,8,2048,64 --causal --backward\n"
         "  fanano explain --query 4,32,1,128 --kv-heads 8 --keys 4096 --dtype bfloat16\n"
         "  fanano explain --query 1,2048,8,64 --layout bshd --causal --algorithm safe",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -32,6 +34,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--causal", action="store_true")
     parser.add_argument("--layout", default="bhsd", help="bhsd (the default) or bshd")
     parser.add_argument("--algorithm", default="flash", help="flash (default), online, safe, naive")
+    parser.add_argument("--backward", action="store_true", help="of the gradients")
     parser.set_defaults(run=run)
 
 
@@ -67,6 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
             is_causal=arguments.causal,
             layout=arguments.layout,
             algorithm=arguments.algorithm,
+            backward=arguments.backward,
         )
     except (TypeError, ValueError, NotImplementedError) as error:
         raise CommandError(str(error), code=2) from None

@@ -86,6 +86,8 @@ def attention(
         layout,
         algorithm,
         out_dtype,
+        False,
+        False,
         adapter.max_threads(),
     )
     left, right = window_size or (None, None)
