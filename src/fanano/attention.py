@@ -113,53 +113,50 @@ def attention(
     given = query, key, value
     watched_attention = None
     try:
-        try:
-            if adapter.prepare is not None:
-                query, key, value = adapter.prepare(("query", "key", "value"), given)
-            if out is not None:
-                common_adapter(query=query, out=out).check_out(out)
-            if out_dtype is not None:
-                out_dtype = dtype_name(adapter, out_dtype)
-            finish = None
-            if adapter.finisher is not None and (out is None or return_lse):
-                finish = adapter.finisher(query)
-            # Small calls are mostly questions: none is asked about an option that was not given.
-            result: Any = _core.attention(
-                query,
-                key,
-                value,
-                out,
-                adapter.empty,
-                return_lse,
-                None if attn_mask is None else prepared_option("attn_mask", attn_mask, query),
-                is_causal,
-                window_size,
-                None if q_offset is None else prepared_option("q_offset", q_offset, query),
-                None if scale is None else prepared_option("scale", scale),
-                None if softcap is None else prepared_option("softcap", softcap),
-                None
-                if alibi_slopes is None
-                else prepared_option("alibi_slopes", alibi_slopes, query),
-                None if sinks is None else prepared_option("sinks", sinks, query),
-                dropout_p if type(dropout_p) is float else prepared_option("dropout_p", dropout_p),
-                _seed(adapter, seed, query) if dropout_p != 0 or seed is not None else None,
-                dropout_offset,
-                None if q_lengths is None else prepared_option("q_lengths", q_lengths, query),
-                None if kv_lengths is None else prepared_option("kv_lengths", kv_lengths, query),
-                layout,
-                algorithm,
-                out_dtype,
-                adapter.max_threads(),
-                None if adapter.stream is None else adapter.stream(query),
-            )
-        except (TypeError, ValueError):
-            if adapter.diagnose is not None:
-                adapter.diagnose(True, query=query, key=key, value=value, out=out)
-            raise
+        if adapter.prepare is not None:
+            query, key, value = adapter.prepare(("query", "key", "value"), given)
+        if out is not None:
+            common_adapter(query=query, out=out).check_out(out)
+        if out_dtype is not None:
+            out_dtype = dtype_name(adapter, out_dtype)
+        finish = None
+        if adapter.finisher is not None and (out is None or return_lse):
+            finish = adapter.finisher(query)
+        # Small calls are mostly questions: none is asked about an option that was not given.
+        result: Any = _core.attention(
+            query,
+            key,
+            value,
+            out,
+            adapter.empty,
+            return_lse,
+            None if attn_mask is None else prepared_option("attn_mask", attn_mask, query),
+            is_causal,
+            window_size,
+            None if q_offset is None else prepared_option("q_offset", q_offset, query),
+            None if scale is None else prepared_option("scale", scale),
+            None if softcap is None else prepared_option("softcap", softcap),
+            None if alibi_slopes is None else prepared_option("alibi_slopes", alibi_slopes, query),
+            None if sinks is None else prepared_option("sinks", sinks, query),
+            dropout_p if type(dropout_p) is float else prepared_option("dropout_p", dropout_p),
+            _seed(adapter, seed, query) if dropout_p != 0 or seed is not None else None,
+            dropout_offset,
+            None if q_lengths is None else prepared_option("q_lengths", q_lengths, query),
+            None if kv_lengths is None else prepared_option("kv_lengths", kv_lengths, query),
+            layout,
+            algorithm,
+            out_dtype,
+            adapter.max_threads(),
+            None if adapter.stream is None else adapter.stream(query),
+        )
     except Watched as watched:
         _, library, watched_attention = watched.args
         if library != adapter.library:  # a mask of another library than query
             raise
+    except (TypeError, ValueError):
+        if adapter.diagnose is not None:
+            adapter.diagnose(True, query=query, key=key, value=value, out=out)
+        raise
     if watched_attention is not None:
         return watched_attention(
             *given,

@@ -85,12 +85,13 @@ def test_torch_tensors_that_are_not_their_memory(tensors):
     query, key, value = tensors
     with FakeTensorMode():
         fake = torch.empty(query.shape)
-    refused(TypeError, "query is a FakeTensor, which has no memory", fake, key, value)
+    refused(AssertionError, "convert all Tensors to FakeTensors", fake, key, value)  # torch's own
+    refused(TypeError, "key is a FakeTensor, which has no memory", query, fake, value)
     refused(TypeError, "key is a .*Subclass; only plain", query, key.as_subclass(Subclass), value)
     refused(TypeError, "query must be a dense tensor, its layout is torch.sparse_coo",
             query.to_sparse(), key, value)  # fmt: skip
-    refused(ValueError, "query must be in the CPU's memory, it is on device meta",
-            query.to("meta"), key, value)  # fmt: skip
+    refused(ValueError, "key must be in the CPU's memory, it is on device meta",
+            query, key.to("meta"), value)  # fmt: skip
     refused(TypeError, "query .*complex64", torch.complex(query, query).conj(), key, value)
     refused(TypeError, "value must be float64.*int64", query, key, value.long())
     refused(

@@ -8,8 +8,18 @@ import sys
 import pytest
 import torch
 from arrays import bits
-from test_torch_operators import OPTIONS, attention, gradients, made, numbers, problem, same
-from torch._subclasses.fake_tensor import FakeTensorMode
+from test_torch_operators import (
+    OPTIONS,
+    attention,
+    gradients,
+    made,
+    numbers,
+    problem,
+    same,
+    weighted,
+)
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import fanano
@@ -158,17 +168,94 @@ def test_a_trace_of_a_module_can_be_trained(call):
     same(trained(torch.jit.load(file), x), trained(module, x))
 
 
-def test_the_bare_operators_have_derivatives_or_say_so():
+def bare(query, key, value, slopes=None):
+    """Attention as a graph has it."""
+    numbers_of = (False, None, None, None, None, None, 0.0, 0, 0, 0, 0, "bhsd")
+    options = (None, None, slopes, None, None, None, None, *numbers_of)
+    return torch.ops.fanano.attention(query, key, value, None, *options)[0]
+
+
+class Bare(torch.nn.Module):
+    def forward(self, query, key, value, slopes):
+        return attention(query, key, value, alibi_slopes=slopes)
+
+
+@pytest.fixture(params=["bare", "exported", "traced"])
+def graph(request):
+    """Attention by query, key, value and slopes, which one of them has been made of."""
+    inputs = (*problem(torch.float64, grad=False), torch.ones(4))
+    if request.param == "exported":
+        return torch.export.export(Bare(), inputs).module()
+    return torch.jit.trace(Bare(), inputs) if request.param == "traced" else bare
+
+
+FROM_GRAPHS = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*performance drop")
+
+
+@FROM_GRAPHS
+def test_graphs_have_derivatives_or_say_that_they_have_none(graph):
+    slopes = torch.ones(4)
     inputs = problem(torch.float64)
-    numbers_of = (*(None,) * 7, False, None, None, None, None, None, 0.0, 0, 0, 0, 0, "bhsd")
 
-    def bare(*x):
-        return torch.ops.fanano.attention(*x, None, *numbers_of)[0]
+    def both(call):
+        return lambda *x: call(*x, slopes)
 
-    same(gradients(bare, inputs), gradients(attention, inputs))
-    first = torch.autograd.grad(bare(*inputs).sum(), inputs[0], create_graph=True)[0]
+    def expected(*x, **options):
+        return attention(*x, alibi_slopes=slopes, **options)
+
+    same(gradients(both(graph), inputs), gradients(expected, inputs))
+    first = torch.autograd.grad(graph(*inputs, slopes).sum(), inputs[0], create_graph=True)[0]
     with pytest.raises(NotImplementedError, match="no second derivative"):
         first.sum().backward()
+    refused = (NotImplementedError, RuntimeError)  # TorchScript's
+    with pytest.raises(refused, match="alibi_slopes requires grad"):
+        graph(*inputs, slopes.clone().requires_grad_())
+    with torch.no_grad():
+        same([graph(*inputs, slopes.clone().requires_grad_())], [expected(*inputs)])
+    for grad in True, False:
+        x = inputs[0].detach().clone().requires_grad_(grad)
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(x, torch.ones_like(x))
+            with pytest.raises(refused, match="no forward derivatives"):
+                graph(dual, *inputs[1:], slopes)
+
+
+@FROM_GRAPHS
+def test_graphs_are_transformed(graph):
+    query, key, value = problem(torch.float64, grad=False)
+    slopes = torch.ones(4)
+
+    def loss(call):
+        return lambda q: weighted(call(q))
+
+    def of_graph(q):
+        return graph(q, key, value, slopes)
+
+    def expected(q):
+        return attention(q, key, value, alibi_slopes=slopes)
+
+    grad, vmap = torch.func.grad, torch.func.vmap
+    same([grad(loss(of_graph))(query)], [grad(loss(expected))(query)])
+    several = torch.stack([query, query * 2])
+    same([vmap(of_graph)(several)], [torch.stack([expected(x) for x in several])])
+    found = vmap(grad(loss(of_graph)))(several)
+    same([found], [torch.stack([grad(loss(expected))(x) for x in several])])
+    with pytest.raises((NotImplementedError, RuntimeError), match="no forward derivatives"):
+        torch.func.jvp(of_graph, (query,), (query,))
+
+
+def test_gradients_are_recorded():
+    """By the core's kernels alone they would be constants."""
+
+    def gradient(query, key, value):
+        query = query.detach().requires_grad_()
+        return torch.autograd.grad(weighted(attention(query, key, value)), query)[0]
+
+    inputs = problem(grad=False)
+    other = [x + 1 for x in inputs]
+    for options in {}, {"pre_dispatch": True}, {"tracing_mode": "fake"}:
+        recorded = make_fx(gradient, **options)(*inputs)
+        same([recorded(*other)], [gradient(*other)])
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
@@ -201,6 +288,7 @@ def test_shapes_are_known_before(call, layout, rank):
     options = {"return_lse": True, "layout": layout, "out_dtype": "float32"}
     computed = attention(*inputs, **options)
     mode = FakeTensorMode()
+    assert type(call(*(mode.from_tensor(x[:0]) for x in inputs))) is FakeTensor
     fake = [mode.from_tensor(x) for x in inputs]
     with mode:
         within = call(*fake, **options)
@@ -224,3 +312,22 @@ def test_what_has_no_memory_is_for_attention_alone(x):
     ):
         with pytest.raises(NotImplementedError, match="only attention takes such tensors"):
             call()
+
+
+@BOTH
+@pytest.mark.parametrize("grad", [False, True])
+def test_nothing_is_made_of_numbers_that_are_not_there(call, grad):
+    query, key, value = problem(grad=grad)
+    options = {
+        **{"attn_mask": torch.ones(5, 7), "sinks": torch.ones(4), "alibi_slopes": torch.ones(4)},
+        **{"q_lengths": torch.tensor([1, 2]), "kv_lengths": torch.tensor([1, 2])},
+        **{"q_offset": torch.tensor([1, 2]), "seed": torch.tensor(3)},
+    }
+    for name, x in options.items():
+        given = {name: x.to("meta"), "dropout_p": 0.5 if name == "seed" else 0.0}
+        with pytest.raises(ValueError, match=rf"{name} .*on device meta"):
+            call(query, key, value, **given)
+    with pytest.raises(ValueError, match="on device meta"):
+        call(query, key.to("meta"), value)
+    with pytest.raises(ValueError, match="key is on device cpu and query on device meta"):
+        call(query.to("meta"), key, value)

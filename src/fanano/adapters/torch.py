@@ -18,6 +18,8 @@ from torch.autograd import forward_ad
 from .. import _core
 from . import Watched
 
+_PLAIN = torch.Tensor, torch.nn.Parameter
+
 library = "torch"
 stream = None
 finisher = None
@@ -56,7 +58,7 @@ def operators(*args: Any, **options: Any) -> Any:
 def accepts(argument: str, kind: type) -> bool:
     if not issubclass(kind, torch.Tensor):
         return False
-    if kind is not torch.Tensor and kind is not torch.nn.Parameter and not _stands_in(kind):
+    if kind not in _PLAIN and not _stands_in(kind):
         raise TypeError(
             f"{argument} is a {kind.__module__}.{kind.__qualname__}; only plain torch tensors are "
             "supported: x.as_subclass(torch.Tensor), if its memory says all there is to say"
@@ -65,18 +67,20 @@ def accepts(argument: str, kind: type) -> bool:
 
 
 def _stands_in(kind: type) -> bool:
-    """Fake and functional tensors, which stand for others while torch traces."""
-    return kind.__module__.startswith("torch._subclasses.")
+    """For other tensors, while torch traces."""
+    names = "FakeTensor", "FunctionalTensor"
+    return kind.__module__.startswith("torch._subclasses.") and kind.__name__ in names
 
 
-def recorded() -> bool:
-    """Whether what torch does is compiled, traced, or seen by a mode."""
+def recorded(thorough: bool = False) -> bool:
+    """Whether what torch does is compiled, traced, or seen by a mode. Inside of a backward pass
+    modes of functions are off, and their others are seen by a thorough look alone."""
     # In the order of cost: small calls spend most of their time in such questions.
     return bool(
         torch.compiler.is_compiling()
         or _is_tracing()
         or _modes()
-        or (_function_modes() and _early_modes())
+        or ((thorough or _function_modes()) and _early_modes())
     )
 
 
@@ -86,6 +90,14 @@ def prepare(names: Sequence[str], arrays: Sequence[Any]) -> Sequence[Any]:
             "this call is being traced, and what fanano computes would be recorded as a constant; "
             "of fanano only attention can be traced: call the others eagerly, outside of "
             "torch.compile, torch.jit.trace, make_fx and torch's dispatch modes",
+            library,
+            operators,
+        )
+    kind = type(arrays[0])
+    if arrays[0].is_meta or (kind not in _PLAIN and _stands_in(kind)):
+        raise Watched(
+            f"{names[0]} has no memory (it is a {kind.__name__} on device {arrays[0].device}), and "
+            "of fanano only attention takes such tensors",
             library,
             operators,
         )
@@ -109,7 +121,7 @@ def _prepare(argument: str, array: Any) -> Any:
             library,
             operators,
         )
-    if has_tangent(array):
+    if has_tangents(array):
         raise Watched(
             f"{argument} has a forward-mode tangent, and fanano has no forward derivatives: "
             "pass the primal of torch.autograd.forward_ad.unpack_dual(x)",
@@ -132,10 +144,12 @@ def check_streams(argument: str, array: Any) -> None:
         )
 
 
-def has_tangent(array: Any) -> bool:
+def has_tangents(*arrays: Any) -> bool:
+    """Whether one of them has; None is none."""
     if getattr(forward_ad, "_current_level", 0) < 0:
         return False
-    return forward_ad.unpack_dual(array).tangent is not None  # type: ignore[no-untyped-call]
+    unpack: Any = forward_ad.unpack_dual
+    return any(x is not None and unpack(x).tangent is not None for x in arrays)
 
 
 def memory(array: Any) -> Any:
@@ -185,15 +199,9 @@ def device_option(argument: str, x: Any, query: Any) -> Any:
 
 
 def diagnose(cuda: bool, /, **arrays: Any) -> None:
-    tensors = {name: x for name, x in arrays.items() if isinstance(x, torch.Tensor)}
-    if tensors and all(x.is_meta or _stands_in(type(x)) for x in tensors.values()):
-        raise Watched(
-            f"no memory belongs to {', '.join(tensors)} (meta or fake tensors), and of fanano only "
-            "attention takes such tensors",
-            library,
-            operators,
-        )
-    for argument, array in tensors.items():
+    for argument, array in arrays.items():
+        if not isinstance(array, torch.Tensor):
+            continue
         _check_transforms(argument, array)
         if _stands_in(type(array)):
             raise TypeError(

@@ -1,23 +1,30 @@
 """What torch's autograd and torch.func see of attention: the operators with derivatives, and vmap.
 
 The operators have derivatives of their own, which whatever was recorded keeps: compiled, traced and
-exported graphs. torch.func's transforms take a torch.autograd.Function alone (torch 2.13), and in
-eager mode one is faster. Private.
+exported graphs. torch.func's transforms do more with a torch.autograd.Function (vmap is one call),
+and in eager mode one is faster. Private.
 """
 
 # mypy: disable-error-code="no-untyped-call, misc"
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import torch
-from torch.autograd import Function
+from torch._functorch.utils import enable_single_level_autograd_function
+from torch.autograd.function import Function, _SingleLevelFunction
 
 from ..adapters import torch as adapter
 from . import operators
 
-__all__ = ["Attention", "AttentionBackward", "EagerAttention"]
+__all__ = [
+    "Attention",
+    "AttentionBackward",
+    "EagerAttention",
+    "differentiable",
+    "refuse_derivative",
+]
 
 
 class Attention(Function):
@@ -59,19 +66,24 @@ class Attention(Function):
         return (fold.unfold_rows(out), fold.unfold_rows(lse, 1)), (0, 0)
 
 
-class EagerAttention(Function):
+class EagerAttention(_SingleLevelFunction):
     """(query, key, value, attn_mask, sinks, (out_dtype, the other options)): the same where no
-    transform and no compiler is about. torch inspects the signature of a Function that has a
-    setup_context at every call, and looks at each argument; so does its dispatcher, which has
-    nothing to do for plain tensors."""
+    transform and no compiler is about, or at one level of a transform. torch inspects the signature
+    of a Function that has a setup_context at every call, and looks at each argument; so does its
+    dispatcher, which has nothing to do for plain tensors."""
+
+    apply: ClassVar[Any]
 
     @staticmethod
     def forward(ctx: Any, *given: Any) -> Any:
         query, key, value, mask, sinks, rest = given
         inputs = query, key, value, rest[0], mask, sinks, *rest[1]
         tensors = query, key, value, mask, sinks, *rest[1][: operators.TENSOR_OPTIONS - 2]
-        compute = operators.attention_kernel if _plain(tensors) else operators.attention
-        output = compute(*inputs)
+        if _plain(tensors):
+            output = operators.attention_kernel(*inputs)
+        else:
+            with torch._C._AutoDispatchBelowAutograd():
+                output = operators.attention(*inputs)
         Attention.setup_context(ctx, inputs, output)
         return output
 
@@ -82,7 +94,7 @@ class EagerAttention(Function):
 
 def _plain(tensors: Any) -> bool:
     """Whether the kernels may have them without torch's dispatcher; None is none."""
-    if adapter.recorded() or adapter.profiled():
+    if adapter.recorded(thorough=True) or adapter.profiled() or adapter.transformed():
         return False
     return all(x is None or _is_its_memory(x) for x in tensors)
 
@@ -168,6 +180,22 @@ class AttentionBackward(Function):
         return (*found, dbias, dsinks), (0, 0, 0, 0 if of_mask else None, None)
 
 
+def differentiable(*tensors: Any) -> bool:
+    """Whether a derivative by one of them may be asked for; None is none."""
+    if torch.is_grad_enabled():
+        for x in tensors:
+            if x is not None and x.requires_grad:
+                return True
+    return False
+
+
+def refuse_derivative(argument: str) -> NoReturn:
+    raise NotImplementedError(
+        f"{argument} requires grad, and fanano's attention has no derivative by it: "
+        f"pass {argument}.detach()"
+    )
+
+
 def _refuse_tangents() -> NoReturn:
     raise NotImplementedError(
         "fanano's attention has no forward derivatives (jvp, jacfwd, hessian): use backward, "
@@ -175,16 +203,38 @@ def _refuse_tangents() -> NoReturn:
     )
 
 
-for _operator, _derivative in (
-    (operators.attention, Attention),
-    (operators.attention_backward, AttentionBackward),
-):
-    torch.library.register_autograd(
-        _operator.name(),
-        _derivative.backward,
-        setup_context=_derivative.setup_context,
-        lib=operators.library,
-    )
+# ---- of the bare operators, as graphs have them --------------------------------------------------
+
+
+# torch calls these at each level of its transforms, too.
+def _attention(*inputs: Any) -> Any:
+    query, key, value, out_dtype, mask, sinks, slopes, *others = inputs
+    if adapter.has_tangents(query, key, value, mask, sinks):
+        _refuse_tangents()
+    if differentiable(slopes):
+        refuse_derivative("alibi_slopes")
+    if differentiable(query, key, value, mask, sinks):
+        rest = out_dtype, (slopes, *others)
+        if adapter.transformed():
+            with enable_single_level_autograd_function():
+                return EagerAttention.apply(query, key, value, mask, sinks, rest)
+        return EagerAttention.apply(query, key, value, mask, sinks, rest)
+    with torch._C._AutoDispatchBelowAutograd():
+        return operators.attention(*inputs)
+
+
+def _attention_backward(*inputs: Any) -> Any:
+    if differentiable(*inputs[:7]):
+        return AttentionBackward.apply(*inputs)
+    with torch._C._AutoDispatchBelowAutograd():
+        return operators.attention_backward(*inputs)
+
+
+operators.library.impl("attention", _attention, "Autograd")
+operators.library.impl("attention_backward", _attention_backward, "Autograd")
+
+
+# ---- vmap ----------------------------------------------------------------------------------------
 
 
 def _must_loop(options: Any) -> bool:

@@ -12,7 +12,7 @@ import torch
 from ..adapters import torch as adapter
 from ..attention import attention as facade
 from . import operators
-from .autograd import Attention, EagerAttention
+from .autograd import Attention, EagerAttention, differentiable, refuse_derivative
 
 __all__ = ["attention", "dispatch"]
 
@@ -47,15 +47,6 @@ def plain(*tensors: Any) -> bool:
     return all(type(x) in _PLAIN and not x.is_meta for x in tensors)
 
 
-def differentiable(*tensors: Any) -> bool:
-    """Whether a derivative by one of them may be asked for; None is none."""
-    if torch.is_grad_enabled():
-        for x in tensors:
-            if x is not None and x.requires_grad:
-                return True
-    return False
-
-
 def _on_cuda(x: Any) -> bool:
     return isinstance(x, torch.Tensor) and x.is_cuda
 
@@ -88,6 +79,7 @@ def attention(
     _refuse_out(out, algorithm)
     for argument, x in {"query": query, "key": key, "value": value}.items():
         _check(argument, x)
+        _check_memory(argument, x, query)
     tensors = {
         "attn_mask": attn_mask, "sinks": sinks, "alibi_slopes": alibi_slopes, "seed": seed,
         "q_offset": q_offset, "q_lengths": q_lengths, "kv_lengths": kv_lengths,
@@ -95,6 +87,8 @@ def attention(
     for argument, x in tensors.items():
         if isinstance(x, torch.Tensor):
             _check(argument, x)
+            if not query.is_meta:
+                _check_memory(argument, x, query)
     left, right = _window(window_size)
     q_offset = _integer(q_offset)
     offsets = None if q_offset is None or _is_integer(q_offset) else q_offset
@@ -137,7 +131,8 @@ def _refuse_out(out: Any, algorithm: Any) -> None:
     if out is not None:
         raise ValueError(
             "out cannot be given where an input requires grad, inside of a torch.func transform "
-            "or a trace: leave it out, or call under torch.no_grad()"
+            "or a trace, or with inputs that have no memory: leave it out, or call under "
+            "torch.no_grad()"
         )
     if algorithm != "flash":
         raise NotImplementedError(
@@ -156,10 +151,19 @@ def _check(argument: str, x: Any) -> None:
     if x.layout is not torch.strided or x.device.type not in ("cpu", "cuda", "meta"):
         adapter.diagnose(True, **{argument: x})
     adapter.check_streams(argument, x)
-    if adapter.has_tangent(x):
+    if adapter.has_tangents(x):
         raise NotImplementedError(
             f"{argument} has a forward-mode tangent (jvp, jacfwd, dual numbers), and fanano has no "
             "forward derivatives: use backward, torch.func.grad, vjp or jacrev"
+        )
+
+
+def _check_memory(argument: str, x: torch.Tensor, query: torch.Tensor) -> None:
+    """No result can be made of numbers that are not there."""
+    if x.is_meta != query.is_meta:
+        raise ValueError(
+            f"{argument} is on device {x.device} and query on device {query.device}: on meta, "
+            "where no numbers are, must be all of query, key and value, or nothing"
         )
 
 
@@ -247,11 +251,8 @@ def _tensor(argument: str, x: Any, query: Any, dtype: torch.dtype | None = None)
 
 
 def _constant(argument: str, x: Any) -> Any:
-    if isinstance(x, torch.Tensor) and x.requires_grad and torch.is_grad_enabled():
-        raise NotImplementedError(
-            f"{argument} requires grad, and fanano's attention has no derivative by it: "
-            f"pass {argument}.detach()"
-        )
+    if isinstance(x, torch.Tensor) and differentiable(x):
+        refuse_derivative(argument)
     return x
 
 
