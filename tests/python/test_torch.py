@@ -79,7 +79,7 @@ class Subclass(torch.Tensor):
     pass
 
 
-def test_torch_tensors_that_are_not_their_memory(tensors):
+def test_torch_tensors_that_are_not_their_memory(tensors, monkeypatch):
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     query, key, value = tensors
@@ -87,6 +87,8 @@ def test_torch_tensors_that_are_not_their_memory(tensors):
         fake = torch.empty(query.shape)
     refused(AssertionError, "convert all Tensors to FakeTensors", fake, key, value)  # torch's own
     refused(TypeError, "key is a FakeTensor, which has no memory", query, fake, value)
+    refused(TypeError, "key is a .*Subclass; only plain", query, key.as_subclass(Subclass), value)
+    monkeypatch.setattr(Subclass, "__module__", "torch._subclasses.another")
     refused(TypeError, "key is a .*Subclass; only plain", query, key.as_subclass(Subclass), value)
     refused(TypeError, "query must be a dense tensor, its layout is torch.sparse_coo",
             query.to_sparse(), key, value)  # fmt: skip

@@ -79,11 +79,8 @@ class EagerAttention(_SingleLevelFunction):
         query, key, value, mask, sinks, rest = given
         inputs = query, key, value, rest[0], mask, sinks, *rest[1]
         tensors = query, key, value, mask, sinks, *rest[1][: operators.TENSOR_OPTIONS - 2]
-        if _plain(tensors):
-            output = operators.attention_kernel(*inputs)
-        else:
-            with torch._C._AutoDispatchBelowAutograd():
-                output = operators.attention(*inputs)
+        compute = operators.attention_kernel if _plain(tensors) else operators.attention
+        output = compute(*inputs)
         Attention.setup_context(ctx, inputs, output)
         return output
 
