@@ -107,8 +107,7 @@ void define_classes(nb::module_& m) {
           "tile", [](const ExplainedPlan& p) { return nb::make_tuple(p.rows, p.keys); },
           nb::sig("def tile(self) -> tuple[int, int]"),
           "Query rows of one task, of each of its heads (backward: that pass the keys together), "
-          "and "
-          "keys of one tile.")
+          "and keys of one tile.")
       .def_ro("heads", &ExplainedPlan::heads,
               "Query heads of one task: they share a key head, and pass its keys together.")
       .def_ro("tasks", &ExplainedPlan::tasks,

@@ -41,8 +41,7 @@ class Attention(Function):
         tensors = options[: operators.TENSOR_OPTIONS]
         ctx.numbers = tuple(options[operators.TENSOR_OPTIONS :])
         ctx.save_for_backward(query, key, value, *output, *tensors)
-        if not torch.compiler.is_compiling():  # which has no such, and fills in zeros
-            ctx.set_materialize_grads(False)
+        ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, dout: Any, dlse: Any) -> Any:
@@ -120,11 +119,10 @@ def _gradients(ctx: Any, dout: Any, dlse: Any, of_mask: bool) -> Any:
     if dout is None:
         dout = torch.zeros_like(out)
     compute: Any = operators.attention_backward
-    if not torch.compiler.is_compiling():
-        if adapter.transformed():
-            compute = AttentionBackward.apply
-        elif not torch.is_grad_enabled() and _plain((dout, dlse, *saved)):
-            compute = operators.attention_backward_kernel
+    if adapter.transformed():
+        compute = AttentionBackward.apply
+    elif not torch.is_grad_enabled() and _plain((dout, dlse, *saved)):
+        compute = operators.attention_backward_kernel
     dq, dk, dv, dbias, dsinks = compute(
         *(dout, query, key, value, out, lse, dlse, of_mask, *tensors, *ctx.numbers)
     )
@@ -203,8 +201,9 @@ def _refuse_tangents() -> NoReturn:
 # ---- of the bare operators, as graphs have them --------------------------------------------------
 
 
-# torch calls these at each level of its transforms, too.
-def _attention(*inputs: Any) -> Any:
+# torch calls these at each level of its transforms, too. What is left to do goes on to the keys
+# below autograd's: a call would be one more in a profile.
+def _attention(keys: Any, *inputs: Any) -> Any:
     query, key, value, out_dtype, mask, sinks, slopes, *others = inputs
     if adapter.has_tangents(query, key, value, mask, sinks):
         _refuse_tangents()
@@ -217,18 +216,20 @@ def _attention(*inputs: Any) -> Any:
                 return EagerAttention.apply(query, key, value, mask, sinks, rest)
         return EagerAttention.apply(query, key, value, mask, sinks, rest)
     with torch._C._AutoDispatchBelowAutograd():
-        return operators.attention(*inputs)
+        return operators.attention.redispatch(keys & torch._C._after_autograd_keyset, *inputs)
 
 
-def _attention_backward(*inputs: Any) -> Any:
+def _attention_backward(keys: Any, *inputs: Any) -> Any:
     if differentiable(*inputs[:7]):
         return AttentionBackward.apply(*inputs)
     with torch._C._AutoDispatchBelowAutograd():
-        return operators.attention_backward(*inputs)
+        return operators.attention_backward.redispatch(
+            keys & torch._C._after_autograd_keyset, *inputs
+        )
 
 
-operators.library.impl("attention", _attention, "Autograd")
-operators.library.impl("attention_backward", _attention_backward, "Autograd")
+operators.library.impl("attention", _attention, "Autograd", with_keyset=True)
+operators.library.impl("attention_backward", _attention_backward, "Autograd", with_keyset=True)
 
 
 # ---- vmap ----------------------------------------------------------------------------------------
