@@ -44,8 +44,7 @@ class Adapter(Protocol):
     written: Callable[[Any], None] | None
 
     # Raises, as prepare does, if the library knows why arrays cannot be read; asked when the core
-    # has refused them.
-    # The first argument: whether the call can use CUDA devices.
+    # has refused them. The first argument: whether the call can use CUDA devices.
     diagnose: Callable[..., None] | None
 
     # An option as the core reads it, beside this query, where it is on a device; there none of its

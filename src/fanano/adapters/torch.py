@@ -18,7 +18,7 @@ from torch.autograd import forward_ad
 from .. import _core
 from . import Watched
 
-_PLAIN = torch.Tensor, torch.nn.Parameter
+PLAIN = torch.Tensor, torch.nn.Parameter  # whose memory may say all there is to say
 
 library = "torch"
 stream = None
@@ -58,7 +58,7 @@ def operators(*args: Any, **options: Any) -> Any:
 def accepts(argument: str, kind: type) -> bool:
     if not issubclass(kind, torch.Tensor):
         return False
-    if kind not in _PLAIN and not _stands_in(kind):
+    if kind not in PLAIN and not _stands_in(kind):
         raise TypeError(
             f"{argument} is a {kind.__module__}.{kind.__qualname__}; only plain torch tensors are "
             "supported: x.as_subclass(torch.Tensor), if its memory says all there is to say"
@@ -94,7 +94,7 @@ def prepare(names: Sequence[str], arrays: Sequence[Any]) -> Sequence[Any]:
             operators,
         )
     kind = type(arrays[0])
-    if arrays[0].is_meta or (kind not in _PLAIN and _stands_in(kind)):
+    if arrays[0].is_meta or (kind not in PLAIN and _stands_in(kind)):
         raise Watched(
             f"{names[0]} has no memory (it is a {kind.__name__} on device {arrays[0].device}), and "
             "of fanano only attention takes such tensors",

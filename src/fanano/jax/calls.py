@@ -86,8 +86,8 @@ def attention(
         layout,
         algorithm,
         out_dtype,
-        False,
-        False,
+        False,  # of the backward pass
+        False,  # with the mask's gradient
         adapter.max_threads(),
     )
     left, right = window_size or (None, None)

@@ -99,7 +99,7 @@ def _is_its_memory(x: torch.Tensor) -> bool:
     """No subclass, no lazy view, none of the zeros that have no memory, and none of the batches of
     torch.autograd's own vmap (is_grads_batched, functional.jacobian(vectorize=True))."""
     return (
-        type(x) in (torch.Tensor, torch.nn.Parameter)
+        type(x) in adapter.PLAIN
         and (x.is_cpu or x.is_cuda)
         and not (x.is_neg() or x._is_zerotensor() or _is_batch(x))
     )

@@ -36,15 +36,12 @@ def autocast(device: str, *tensors: Any) -> tuple[Any, ...]:
     )
 
 
-_PLAIN = torch.Tensor, torch.nn.Parameter
-
-
 def plain(*tensors: Any) -> bool:
     """Whether ``fanano.attention`` may see them: it refuses what is more than its memory. torch's
     profilers see operators alone."""
     if torch.compiler.is_compiling() or adapter.profiled():
         return False
-    return all(type(x) in _PLAIN and not x.is_meta for x in tensors)
+    return all(type(x) in adapter.PLAIN and not x.is_meta for x in tensors)
 
 
 def _on_cuda(x: Any) -> bool:
